@@ -1,0 +1,11 @@
+"""Train a GPT from scratch on any text with PyTorch Lightning, watch it learn, let it speak."""
+
+__version__ = "0.1.0"
+
+# The one list of subcommands: `__main__` shows it without importing torch, `cli` builds the parsers from it.
+COMMANDS = {
+    "fit": "train a model on a text, or go on with a run (--resume RUN_FOLDER)",
+    "validate": "loss, perplexity and bits per byte of a checkpoint on its validation text",
+    "test": "the same on data.test_corpus, or on the validation text where there is none",
+    "predict": "write text with a checkpoint",
+}

@@ -1,0 +1,55 @@
+"""Entry point: answers `--version` and a bare `--help` at once, everything else through `cli.main`."""
+
+import os
+import sys
+import warnings
+
+from lit_gpt_scratch import COMMANDS, __version__
+
+# A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
+os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+# Lightning's advice on worker counts and its like: our loaders have no workers.
+os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
+# LightningCLI 2.6 still calls an older spelling of jsonargparse's settings.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+# Lightning 2.6 builds a torch pytree in a way that torch 2.13 deprecates.
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+
+
+def usage() -> str:
+    """The text of a bare `--help`."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return f"""\
+usage: python -m lit_gpt_scratch COMMAND [options]
+
+Train a GPT from scratch on any text, watch it learn, let it speak.
+
+commands:
+{commands}
+
+  COMMAND --help lists every option of a command; --version prints the version.
+
+start here:
+  python -m lit_gpt_scratch fit --config configs/char.yaml
+  python -m lit_gpt_scratch fit --config configs/char.yaml --data.corpus my.txt
+  python -m lit_gpt_scratch predict --ckpt_path checkpoints/char --prompt "ROMEO:"
+"""
+
+
+def main() -> int:
+    """Run the command line and return the exit code: 0 done, 1 the run failed, 2 a mistake in the input."""
+    args = sys.argv[1:]
+    if not args or args in (["-h"], ["--help"]):
+        print(usage(), end="")
+        return 0
+    if args == ["--version"]:
+        print(f"lit_gpt_scratch {__version__}")
+        return 0
+    from lit_gpt_scratch.cli import main as cli_main
+
+    return cli_main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

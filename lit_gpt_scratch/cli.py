@@ -1,0 +1,355 @@
+"""The command line: LightningCLI with checkpoints that bring their own settings, run folders and clear errors."""
+
+import itertools
+import logging
+import os
+import shlex
+import sys
+from argparse import ArgumentError
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from lit_gpt_scratch import COMMANDS
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.tokenizer import encode_prompt
+from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.training import callbacks
+from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.module import LitGPT
+
+log = logging.getLogger(__name__)
+
+CALLBACKS = {
+    "evaluation_schedule": callbacks.EvaluationSchedule,
+    "gradient_clipping": callbacks.GradientClipping,
+    "perplexity": callbacks.Perplexity,
+    "learning_rate": callbacks.LearningRate,
+    "throughput": callbacks.Throughput,
+    "samples": callbacks.Samples,
+    "progress": callbacks.Progress,
+    "summary": callbacks.Summary,
+    "curves": callbacks.Curves,
+    "graceful_stop": callbacks.GracefulStop,
+    "best_checkpoint": callbacks.BestCheckpoint,
+    "last_checkpoint": callbacks.LastCheckpoint,
+}
+TRAINER_DEFAULTS = {
+    "max_steps": 1000,
+    "max_epochs": -1,  # steps alone end a run
+    "num_sanity_val_steps": -1,  # the sanity check is the evaluation of step 0
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,  # callbacks.Summary says it in one line
+}
+LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
+RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
+
+
+class LitGPTCLI(LightningCLI):
+    """The subcommands of `COMMANDS`.
+
+    An option's value is looked for on the command line, then in --config, then in the checkpoint, then among
+    the defaults.
+    """
+
+    def __init__(self, args: ArgsType) -> None:
+        self.checkpoint_path: Path | None = None
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            LitGPT,
+            TextDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=1337,
+            parser_kwargs={"exit_on_error": False}
+            | {name: {"exit_on_error": False, "description": text} for name, text in COMMANDS.items()},
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # Building the parsers
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Each subcommand, with the arguments of its method that are not options."""
+        return {name: {"model", "datamodule", "prompt"} for name in COMMANDS}
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        self._subcommand_parsers = {}
+        subcommands = parser.add_subcommands()
+        for name, summary in COMMANDS.items():
+            # The methods of this class, not the Trainer's, say what options a subcommand has.
+            subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
+            subcommands.add_subcommand(name, subparser, help=summary)
+            self._subcommand_parsers[name] = subparser
+        self._subcommand_parsers["predict"].add_argument(
+            "--prompt", action="append", default=[], help="Text to continue; may be given several times."
+        )
+        self._subcommand_method_arguments["predict"].append("prompt")
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options that belong to a run as a whole."""
+        add = parser.add_argument
+        add("--run_dir", type=str, default="checkpoints/run", help="Folder of the run; a taken one gets a number.")
+        add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
+        add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
+        add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
+        add("--debug", action="store_true", help="Show the traceback of an error.")
+        add("--seed_everything", type=int, default=self.seed_everything_default, help="Seed of all randomness.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The callbacks, and the options that follow from others."""
+        for key, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
+        parser.link_arguments("save_every", "last_checkpoint.every_n_steps")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("model.block_size", "data.block_size")
+        parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
+
+    # Reading the options
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; where a checkpoint is named, parse again over the settings that it brings."""
+        self.config = parser.parse_args(args)
+        subcommand = self.config.subcommand
+        given = self.config[subcommand]
+        subparser = self._subcommand_parsers[subcommand]
+        if subcommand == "fit" and given.resume:
+            self.checkpoint_path = find_checkpoint(Path(given.resume) / "last.ckpt")
+            subparser.default_config_files = [str(Path(given.resume) / "config.yaml")]
+        elif given.ckpt_path:
+            self.checkpoint_path = find_checkpoint(given.ckpt_path)
+        if self.checkpoint_path is None:
+            return
+        self.checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
+        subparser.set_defaults(checkpoint_settings(self.checkpoint))
+        self.config = parser.parse_args(args)
+        check_architecture(self.config[subcommand].model, self.checkpoint["hyper_parameters"])
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the checkpoint win over the command line."""
+
+    # Making the parts
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with its run folder, logger and callbacks; only `fit` writes anything."""
+        config = {**self._get(self.config_init, "trainer"), **kwargs}
+        own = {key: self._get(self.config_init, key) for key in CALLBACKS}
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if self.subcommand != "fit":
+            config |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
+            config["enable_progress_bar"] = False
+            return self._instantiate_trainer(config, [own["perplexity"]])
+        if config["enable_progress_bar"] is False:
+            del own["progress"]
+        self.run_dir = self._take_run_dir()
+        config["default_root_dir"] = str(self.run_dir)
+        if config["logger"] in (None, True):
+            # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
+            purge_step = self.checkpoint["global_step"] + 1 if self._get(self.config, "resume") else None
+            config["logger"] = TensorBoardLogger(
+                self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
+            )
+        return self._instantiate_trainer(config, list(own.values()))
+
+    def _take_run_dir(self) -> Path:
+        """The run's folder, with config.yaml in it."""
+        config = self.config["fit"]
+        if rank_zero_only.rank != 0:
+            return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
+        if config.resume:
+            run_dir = Path(config.resume)
+        else:
+            run_dir = claim_folder(Path(config.run_dir).expanduser())
+            if run_dir.name != Path(config.run_dir).name:
+                log.warning("%s is taken: this run goes to %s", config.run_dir, run_dir)
+        os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+        kept = config.clone()
+        kept.update(Namespace(run_dir=str(run_dir), resume=None, ckpt_path=None))
+        beside = run_dir / ".config.yaml"
+        try:
+            beside.write_text(self._subcommand_parsers["fit"].dump(kept, skip_none=False), encoding="utf-8")
+            os.replace(beside, run_dir / "config.yaml")
+        except OSError as error:
+            raise ValueError(f"cannot write into the run folder {run_dir}: {error.strerror}") from error
+        return run_dir
+
+    # Doing the work
+
+    def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
+        """Train.
+
+        Args:
+            ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
+        """
+        try:
+            self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
+        except SIGTERMException:
+            self._say_how_to_go_on()
+            stop = next(c for c in self.trainer.callbacks if isinstance(c, callbacks.GracefulStop))  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+            sys.exit(130 if stop.interrupted else 143)
+        except BaseException as error:
+            self._say_how_to_go_on()
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit code 1
+                sys.exit(130)
+            raise
+
+    def _say_how_to_go_on(self) -> None:
+        last = self.run_dir / "last.ckpt"
+        if last.is_file():
+            step = read_checkpoint(last, mmap=True)["global_step"]
+            run_dir = shlex.quote(str(self.run_dir))
+            log.warning("stopped; step %s is saved, go on with: python -m lit_gpt_scratch fit --resume %s", step, run_dir)
+
+    def validate(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
+        """Evaluate on the validation text.
+
+        Args:
+            ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
+        """
+        self._warn_if_untrained()
+        self.trainer.validate(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
+        self._print_results(datamodule.corpus.name)
+
+    def test(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
+        """Evaluate on the test text.
+
+        Args:
+            ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
+        """
+        self._warn_if_untrained()
+        self.trainer.test(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
+        own = datamodule.test_source
+        self._print_results(own or f"the validation part of {datamodule.corpus.name} (there is no data.test_corpus)")
+
+    def _print_results(self, text: str) -> None:
+        print(f"text              {text}")
+        if self.checkpoint is not None:
+            print(f"checkpoint        {self.checkpoint_path}, step {self.checkpoint['global_step']}")
+        for name, value in sorted(self.trainer.callback_metrics.items()):
+            print(f"{name:<17} {value:.6f}")
+
+    def predict(
+        self,
+        model: LitGPT,
+        datamodule: TextDataModule,
+        prompt: list[str],
+        ckpt_path: str | None = None,
+        num_samples: int = 1,
+        **options: Any,
+    ) -> None:
+        """Write text to standard output, and nothing else there.
+
+        Args:
+            ckpt_path: Checkpoint that writes: a file, or a run folder for its best.
+            num_samples: Texts to write for each prompt.
+            **options: The fields of `SamplingOptions`.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, not {num_samples}")
+        sampling = SamplingOptions(**options)
+        self._warn_if_untrained()
+        if self.checkpoint is not None:
+            model.load_state_dict(self.checkpoint["state_dict"])
+        device = self.trainer.strategy.root_device
+        gpt, tokenizer = model.gpt.to(device), datamodule.tokenizer
+        if sampling.top_k is not None and sampling.top_k > tokenizer.vocab_size:
+            log.warning("top_k is lowered to the vocabulary's %s tokens", tokenizer.vocab_size)
+        for text in prompt or [""]:
+            ids = torch.from_numpy(encode_prompt(tokenizer, text).astype("int64")).to(device)
+            if len(ids) > gpt.config.block_size:
+                log.warning("the model reads the last %s of the prompt's %s tokens", gpt.config.block_size, len(ids))
+            for row in generate(gpt, ids.repeat(num_samples, 1), sampling):
+                print(tokenizer.decode(row.tolist()), flush=True)
+
+    def _warn_if_untrained(self) -> None:
+        if self.checkpoint is None:
+            log.warning("no --ckpt_path: this model is untrained, its weights are random")
+
+
+def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The options that a checkpoint was trained with, as defaults; its text is the one really trained on."""
+    settings = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
+    settings |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
+    settings["data.corpus"] = checkpoint["TextDataModule"]["corpus"]["name"]
+    settings["data.tokenizer"] = checkpoint["TextDataModule"]["tokenizer"]
+    return {name: value for name, value in settings.items() if name not in LINKED}
+
+
+def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
+    """Compare the architecture that options ask for with a checkpoint's.
+
+    Raises:
+        ValueError: They differ in anything but dropout, which has no weights.
+    """
+    names = [field.name for field in fields(GPTConfig) if field.name not in ("dropout", "vocab_size")]
+    wrong = [f"model.{n} is {trained[n]}, not {asked[n]}" for n in names if n in trained and trained[n] != asked[n]]
+    if wrong:
+        raise ValueError(f"the checkpoint's {'; its '.join(wrong)}: leave the architecture to the checkpoint")
+
+
+def claim_folder(wanted: Path) -> Path:
+    """Make a folder of its own for a run: `wanted` if it is new or empty, else `wanted-2`, `wanted-3`, ...
+
+    Raises:
+        ValueError: The folder cannot be made.
+    """
+    for number in itertools.count(2):
+        folder = wanted if number == 2 else wanted.with_name(f"{wanted.name}-{number - 1}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if folder.is_dir() and not any(folder.iterdir()):
+                return folder
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    raise AssertionError("there is always a next number")
+
+
+def explain(error: BaseException, known: list[str]) -> str:
+    """An error in one line, with the nearest right option where one is unknown."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
+        name = word.strip("-:,.")
+        if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.75)):
+            return f"{message} (did you mean {near[0]}?)"
+    return message
+
+
+def main(args: list[str]) -> int:
+    """Run a command line; see `__main__.main` for the exit codes."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("lit_gpt_scratch").handlers = [handler]
+    try:
+        LitGPTCLI(args)
+        return 0
+    except (ArgumentError, ValueError, MisconfigurationException) as error:
+        code, failure = 2, error
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        code, failure = 1, error
+    if "--debug" in args:
+        raise failure
+    print(f"error: {explain(failure, [])}", file=sys.stderr)
+    return code

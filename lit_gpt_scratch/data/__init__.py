@@ -1,0 +1,1 @@
+"""From where text lies to the batches that a model reads."""

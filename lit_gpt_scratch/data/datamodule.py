@@ -1,0 +1,192 @@
+"""A text as batches of token windows, for Lightning's Trainer."""
+
+import logging
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch import LightningDataModule
+
+from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.tokenizer import CharTokenizer, TokenArray, Tokenizer, tokenizer_from_dict
+from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, spread_starts
+
+log = logging.getLogger(__name__)
+
+ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
+
+
+class TextDataModule(LightningDataModule):
+    """Serves random windows of a text's first part to train on, and fixed windows of both parts to evaluate on.
+
+    Text and tokenizer are made at first use, so that a checkpoint's tokenizer can stand alone: generating
+    text reads no corpus.
+    """
+
+    def __init__(
+        self,
+        corpus: str = "shakespeare",
+        test_corpus: str | None = None,
+        offline_corpus: str | None = "python_docs",
+        val_fraction: float = 0.1,
+        tokenizer: str | dict[str, Any] = "char",
+        block_size: int = 64,
+        batch_size: int = 32,
+        micro_batch_size: int | None = None,
+        seed: int = 1337,
+    ) -> None:
+        """Remember the settings; nothing is read yet.
+
+        Args:
+            corpus: The text: shakespeare, python_docs or hamlet, or a file, a folder of .txt and .md files,
+                a glob pattern, or a URL.
+            test_corpus: The text of the test command; the validation text where it is null.
+            offline_corpus: The embedded corpus (python_docs or hamlet) that stands in when a download fails;
+                null makes that an error.
+            val_fraction: Share of the text, from its end, that is kept for validation.
+            tokenizer: How text becomes tokens: char, or the plain dict of a checkpoint's tokenizer.
+            block_size: Length of a window in tokens.
+            batch_size: Sequences of an optimizer step, over all devices together.
+            micro_batch_size: Sequences that a device takes at once; null takes its whole share.
+            seed: Seed of the sequence of batches.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        super().__init__()
+        self.save_hyperparameters(ignore=["tokenizer"])
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise ValueError(f"data.micro_batch_size must be at least 1, not {micro_batch_size}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
+        if isinstance(tokenizer, str) and tokenizer != "char":
+            raise ValueError(f"data.tokenizer must be char, not {tokenizer!r}")
+        self.source = corpus
+        self.test_source = test_corpus
+        self.offline_corpus = offline_corpus
+        self.val_fraction = val_fraction
+        self.tokenizer_source = tokenizer
+        self.block_size = block_size
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.seed = seed
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The text, read on first use."""
+        return load_corpus(self.source, self.offline_corpus)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer given as a dict, else one made from the text."""
+        if isinstance(self.tokenizer_source, dict):
+            return tokenizer_from_dict(self.tokenizer_source)
+        return CharTokenizer(self.corpus.text)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of distinct tokens."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of an optimizer step, over all devices."""
+        return self.batch_size * self.block_size
+
+    def setup(self, stage: str) -> None:
+        """Tokenize the text and split it by position.
+
+        Raises:
+            ValueError: The text is too short for a window in each part, the checkpoint's tokenizer lacks
+                some of its characters, or the devices cannot share the batch evenly.
+        """
+        if stage == "test" and self.test_source is not None:
+            test = load_corpus(self.test_source, self.offline_corpus)
+            self.test_tokens = self._encode(test)
+            if len(self.test_tokens) < 2:
+                raise ValueError(f"{test.name} is too short to test on: it has {len(self.test_tokens)} token")
+            return
+        self.train_tokens, self.val_tokens = self._split(self.corpus)
+        self.test_tokens = self.val_tokens
+        world_size = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % world_size:
+            raise ValueError(f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices")
+
+    def _split(self, corpus: Corpus) -> tuple[TokenArray, TokenArray]:
+        tokens = self._encode(corpus)
+        n_train = int((1 - self.val_fraction) * len(tokens))
+        if len(tokens) < 2 * self.block_size or n_train <= self.block_size or len(tokens) - n_train < 2:
+            raise ValueError(
+                f"{corpus.name} is too short: {n_train} tokens to train on and {len(tokens) - n_train} to validate "
+                f"on, where a block takes {self.block_size}; give more text or a smaller model.block_size"
+            )
+        return tokens[:n_train], tokens[n_train:]
+
+    def _encode(self, corpus: Corpus) -> TokenArray:
+        try:
+            return self.tokenizer.encode(corpus.text)
+        except ValueError as error:
+            raise ValueError(f"the checkpoint's tokenizer does not fit {corpus.name}: {error}") from None
+
+    def bytes_per_token(self, tokens: TokenArray) -> float:
+        """UTF-8 bytes that a token stands for, on average over a sequence's targets (all but its first)."""
+        return float(self.tokenizer.token_n_bytes[tokens[1:]].mean())
+
+    def train_dataloader(self) -> TrainBatches:
+        """Random windows from the step at which the Trainer stands, to its last."""
+        assert self.trainer is not None
+        return TrainBatches(
+            self.train_tokens,
+            self.block_size,
+            self.batch_size,
+            micro_batch_size=self.micro_batch_size or self.batch_size,
+            seed=self.seed,
+            first_step=self.trainer.global_step,
+            n_steps=self.trainer.max_steps if self.trainer.max_steps > 0 else ENDLESS_STEPS,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def val_dataloader(self) -> list[EvalBatches]:
+        """A full pass over the validation text, and as many fixed windows of the training text."""
+        val = self._full_pass(self.val_tokens)
+        n_windows = len(full_pass_starts(len(self.val_tokens), val.block_size))
+        starts = spread_starts(len(self.train_tokens), self.block_size, n_windows)
+        return [val, self._eval_batches(self.train_tokens, starts, self.block_size)]
+
+    def test_dataloader(self) -> EvalBatches:
+        """A full pass over the test text."""
+        return self._full_pass(self.test_tokens)
+
+    def _full_pass(self, tokens: TokenArray) -> EvalBatches:
+        block_size = min(self.block_size, len(tokens) - 1)
+        return self._eval_batches(tokens, full_pass_starts(len(tokens), block_size), block_size)
+
+    def _eval_batches(self, tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
+        assert self.trainer is not None
+        batch_size = self.micro_batch_size or max(1, self.batch_size // self.trainer.world_size)
+        return EvalBatches(
+            tokens, starts, block_size, batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the tokenizer, and what the text was."""
+        return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare a checkpoint's text and tokenizer with those at hand.
+
+        Raises:
+            ValueError: The tokenizers differ, so that the model's tokens would mean something else.
+        """
+        if state_dict["tokenizer"] != self.tokenizer.to_dict():
+            raise ValueError(
+                f"the checkpoint's tokenizer ({len(state_dict['tokenizer'].get('chars', ''))} characters) is not "
+                f"the one made from {self.corpus.name} ({self.vocab_size}); leave data.corpus as it was"
+            )
+        was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
+        if was_read and state_dict["corpus"]["sha256"] != self.corpus.sha256:
+            log.warning("the checkpoint was trained on another text: %s", state_dict["corpus"]["name"])

@@ -1,0 +1,111 @@
+"""Text to token ids and back; a tokenizer goes into a checkpoint as a plain dict."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+log = logging.getLogger(__name__)
+
+TokenArray = npt.NDArray[np.unsignedinteger[Any]]
+
+
+class Tokenizer(Protocol):
+    """What the data path and the generator need of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of distinct tokens."""
+
+    @property
+    def token_n_bytes(self) -> npt.NDArray[np.int64]:
+        """UTF-8 bytes that each token stands for, (vocab_size,)."""
+
+    def encode(self, text: str) -> TokenArray:
+        """Token ids of a text, (n_tokens,); raises ValueError for a character outside the vocabulary."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that token ids stand for."""
+
+    def unknown(self, text: str) -> str:
+        """The distinct characters of a text that cannot be encoded, sorted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins from which `tokenizer_from_dict` makes an equal tokenizer."""
+
+
+class CharTokenizer:
+    """One token a character; ids follow the order of Unicode code points."""
+
+    def __init__(self, chars: str) -> None:
+        """Take the vocabulary from all the distinct characters of `chars`."""
+        self.chars = "".join(sorted(set(chars)))
+        self._codes = _code_points(self.chars)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of distinct characters."""
+        return len(self.chars)
+
+    @property
+    def token_n_bytes(self) -> npt.NDArray[np.int64]:
+        """UTF-8 bytes of each character, (vocab_size,)."""
+        return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
+
+    def encode(self, text: str) -> TokenArray:
+        """Token ids of a text, (n_chars,).
+
+        Raises:
+            ValueError: The text has characters outside the vocabulary.
+        """
+        if unknown := self.unknown(text):
+            raise ValueError(
+                f"{len(unknown)} characters of the text are not in the tokenizer's vocabulary, such as "
+                + " ".join(map(repr, unknown[:5]))
+            )
+        ids = np.searchsorted(self._codes, _code_points(text))
+        return ids.astype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that token ids stand for."""
+        return "".join(self.chars[i] for i in ids)
+
+    def unknown(self, text: str) -> str:
+        """The distinct characters of a text that the vocabulary lacks, sorted."""
+        return "".join(sorted(set(text) - set(self.chars)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"kind": "char", "chars": ...}`."""
+        return {"kind": "char", "chars": self.chars}
+
+
+def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
+    """Make the tokenizer that a checkpoint describes.
+
+    Raises:
+        ValueError: The dict is not one that a tokenizer's `to_dict` gave.
+    """
+    match state:
+        case {"kind": "char", "chars": str(chars)} if chars:
+            return CharTokenizer(chars)
+    raise ValueError(f"not a tokenizer: {str(state)[:80]}")
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> TokenArray:
+    """Token ids of a prompt, at least one.
+
+    Characters that the tokenizer never saw are left out, with a notice that names them. Where nothing is
+    left, the prompt is a newline, or the first token of a vocabulary without one.
+    """
+    if unknown := tokenizer.unknown(prompt):
+        log.warning("the model never saw %s: left out of the prompt", " ".join(map(repr, unknown)))
+        prompt = "".join(char for char in prompt if char not in unknown)
+    if not prompt and not tokenizer.unknown("\n"):
+        prompt = "\n"
+    return tokenizer.encode(prompt) if prompt else np.zeros(1, dtype=np.uint16)

@@ -1,0 +1,107 @@
+"""The two checkpoints of a run: its best and its last, both whole enough to go on from."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim import Optimizer
+
+from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
+
+
+class BestCheckpoint(Checkpoint):
+    """Writes `best.ckpt` to the run folder after each evaluation that is better than all before it."""
+
+    def __init__(self, monitor: str = "val/loss") -> None:
+        """Remember what counts.
+
+        Args:
+            monitor: The logged number that is to be small.
+        """
+        self.monitor = monitor
+        self.best = float("inf")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare and save."""
+        if not _after_a_step(trainer):
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise ValueError(f"best_checkpoint.monitor {self.monitor!r} is not logged; there are {known}")
+        value = float(trainer.callback_metrics[self.monitor])
+        if value < self.best:
+            self.best = value
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best so far."""
+        self.best = state_dict["best"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` every n steps, after each evaluation, and when the run ends or is stopped.
+
+    Where an evaluation follows a step, it is waited for: a resumed run would not make up for it.
+    """
+
+    def __init__(self, every_n_steps: int = 250) -> None:
+        """Remember the interval.
+
+        Args:
+            every_n_steps: Optimizer steps between saves.
+
+        Raises:
+            ValueError: The interval is not positive.
+        """
+        if every_n_steps < 1:
+            raise ValueError(f"save_every must be at least 1, not {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.saved_step: int | None = None
+        self.between_steps = False  # in the middle of one, weights and optimizer may not belong together
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is something to save."""
+        self.saved_step = trainer.global_step
+        self.between_steps = True
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """The weights are about to change."""
+        self.between_steps = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save every n-th step."""
+        self.between_steps = True
+        if trainer.global_step % self.every_n_steps == 0 and not evaluation_follows(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what has just been evaluated."""
+        if _after_a_step(trainer):
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end of a run that ended without an evaluation."""
+        if self.saved_step != trainer.global_step:
+            self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save a run that was stopped or that failed between two steps."""
+        if self.between_steps and self.saved_step != trainer.global_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
+        self.saved_step = trainer.global_step
+
+
+def _after_a_step(trainer: Trainer) -> bool:
+    """Whether an evaluation is one of a training run that has begun."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

@@ -1,0 +1,49 @@
+"""The curves of a run as a picture."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+class Curves(Callback):
+    """Draws `curves.png` at the end: train and validation loss, and the learning rate beside them.
+
+    The points are read from TensorBoard's event files, so that a resumed run shows its whole life.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.flush()
+                draw(Path(logger.log_dir), Path(trainer.default_root_dir) / "curves.png")
+
+
+def draw(log_dir: Path, picture: Path) -> None:
+    """Draw the scalars of a folder of event files into a PNG."""
+    # Both take a while to import, and are needed at the end only.
+    from matplotlib.figure import Figure
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(log_dir), size_guidance={SCALARS: 0}).Reload()
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    losses, rate = figure.subplots(1, 2)
+    lines = (
+        (losses, "train/loss", "train, each batch", "#c6dbef", 1.0),
+        (losses, "train/eval_loss", "train", "#2171b5", 2.0),
+        (losses, "val/loss", "validation", "#d94801", 2.0),
+        (rate, "train/lr", "learning rate", "#238b45", 2.0),
+    )
+    for axes, tag, label, color, width in lines:
+        if tag in events.Tags()["scalars"]:
+            points = events.Scalars(tag)
+            axes.plot([p.step for p in points], [p.value for p in points], label=label, color=color, lw=width)
+    losses.set(title="Loss (the gap between train and validation is overfitting)", ylabel="nats per token")
+    rate.set(title="Learning rate")
+    for axes in (losses, rate):
+        axes.set_xlabel("optimizer step")
+        axes.grid(alpha=0.3)
+    if losses.lines:
+        losses.legend()
+    figure.savefig(picture, dpi=110)

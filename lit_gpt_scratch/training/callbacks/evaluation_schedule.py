@@ -1,0 +1,39 @@
+"""When a run is evaluated."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class EvaluationSchedule(Callback):
+    """Evaluates every n optimizer steps and at the end of the run, whatever stops it.
+
+    Lightning asks `trainer.val_check_batch` after each batch whether to validate; setting it from the step
+    alone keeps the answer right after any resume. The evaluation of step 0 is the Trainer's sanity check,
+    which `cli` has go over everything.
+    """
+
+    def __init__(self, every_n_steps: int = 250) -> None:
+        """Remember the interval.
+
+        Args:
+            every_n_steps: Optimizer steps between evaluations.
+
+        Raises:
+            ValueError: The interval is not positive.
+        """
+        if every_n_steps < 1:
+            raise ValueError(f"eval_every must be at least 1, not {every_n_steps}")
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Say whether the step that has just ended is followed by an evaluation."""
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step == trainer.max_steps
+        trainer.val_check_batch = 1 if due else math.inf
+
+
+def evaluation_follows(trainer: Trainer) -> bool:
+    """Whether an evaluation follows the step that has just ended."""
+    return bool(trainer.val_check_batch == 1 or trainer.should_stop)

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM."""
+
+import logging
+import os
+import signal
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+
+class GracefulStop(Callback):
+    """Lets Ctrl-C end a run as SIGTERM does: after the step that is under way. A second Ctrl-C stops at once.
+
+    Lightning raises SIGTERMException between two steps, upon which `LastCheckpoint` saves.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C."""
+        self.previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if hasattr(self, "previous"):
+            signal.signal(signal.SIGINT, self.previous)
+
+    def _interrupt(self, *_: Any) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        log.warning("stopping after this step; press Ctrl-C again to stop at once")
+        os.kill(os.getpid(), signal.SIGTERM)

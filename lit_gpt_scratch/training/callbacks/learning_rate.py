@@ -1,0 +1,16 @@
+"""The learning rate."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_gpt_scratch.training.metrics import is_log_step, log_scalars
+
+
+class LearningRate(Callback):
+    """Logs the learning rate that a step was taken with (`train/lr`)."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log every n-th step's."""
+        if is_log_step(trainer):
+            log_scalars(trainer, {"train/lr": trainer.optimizers[0].param_groups[0]["lr"]})

@@ -1,0 +1,118 @@
+"""How far a run is."""
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeRemainingColumn
+
+from lit_gpt_scratch.model.gpt import GPT
+
+
+class Progress(ProgressBar):
+    """A bar of optimizer steps on a terminal, and a line for each evaluation everywhere."""
+
+    def __init__(self, refresh_per_second: float = 5.0) -> None:
+        """Remember the rate.
+
+        Args:
+            refresh_per_second: How often the bar is drawn; it costs time.
+
+        Raises:
+            ValueError: The rate is not positive.
+        """
+        super().__init__()
+        if refresh_per_second <= 0:
+            raise ValueError(f"progress.refresh_per_second must be above 0, not {refresh_per_second}")
+        self.seconds_between_draws = 1 / refresh_per_second
+        self.bar: RichProgress | None = None
+        self.enabled = True
+
+    def enable(self) -> None:
+        """Lightning's switch: show something (rank 0)."""
+        self.enabled = True
+
+    def disable(self) -> None:
+        """Lightning's switch: show nothing (other ranks)."""
+        self.enabled = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the terminal."""
+        super().setup(trainer, pl_module, stage)
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not self.enabled)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and the bar on a terminal."""
+        self.started_seconds = self.drawn_seconds = time.perf_counter()
+        self.first_step = trainer.global_step
+        if not self.enabled or not self.console.is_terminal:
+            return
+        self.bar = RichProgress(
+            TextColumn("step {task.completed}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else "")),
+            BarColumn(bar_width=30),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+        )
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self.task: TaskID = self.bar.add_task("", total=total, completed=self.first_step)
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Draw the bar, when it is time."""
+        if self.bar is None or time.perf_counter() - self.drawn_seconds < self.seconds_between_draws:
+            return
+        self.drawn_seconds = time.perf_counter()
+        shown = trainer.callback_metrics
+        parts = [f"{name} {shown[key]:.3f}" for name, key in (("train", "train/loss"), ("val", "val/loss")) if key in shown]
+        if "throughput/tokens_per_second" in shown:
+            parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
+        self.bar.update(self.task, completed=trainer.global_step, description=" · ".join(parts))
+        self.bar.refresh()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the evaluation's line."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.console.print(self._line(trainer, pl_module))
+
+    def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        shown, step = trainer.callback_metrics, trainer.global_step
+        width = len(str(trainer.max_steps))
+        parts = [
+            f"step {step:>{width}}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""),
+            f"train {shown['train/eval_loss']:.4f}",
+            f"val {shown['val/loss']:.4f}",
+        ]
+        if "val/perplexity" in shown:
+            parts.append(f"perplexity {shown['val/perplexity']:.2f}")
+            parts.append(f"{shown['val/bits_per_byte']:.3f} bits/byte")
+        if trainer.sanity_checking:
+            assert isinstance(pl_module.gpt, GPT)
+            vocab_size = pl_module.gpt.config.vocab_size
+            parts.append(f"untrained: a pure guess costs ln {vocab_size} = {math.log(vocab_size):.4f}")
+        elif "throughput/tokens_per_second" in shown:
+            parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
+        if not trainer.sanity_checking and step < trainer.max_steps:
+            elapsed = time.perf_counter() - self.started_seconds
+            seconds = elapsed / (step - self.first_step) * (trainer.max_steps - step)
+            parts.append(f"{seconds // 60:.0f}:{seconds % 60:02.0f} to go")
+        return " · ".join(parts)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the bar away."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the bar away, so that the error stands alone."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

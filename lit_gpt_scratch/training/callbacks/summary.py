@@ -1,0 +1,99 @@
+"""What a run is, said before it; what came of it, said after."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.model.gpt import GPT
+
+
+class Summary(Callback):
+    """Prints one compact summary at the start of a run, and at its end the result and the next commands."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.best: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what will be trained on what."""
+        self.started_seconds = time.perf_counter()
+        if not trainer.is_global_zero:
+            return
+        data, gpt = trainer.datamodule, pl_module.gpt
+        assert isinstance(data, TextDataModule)
+        assert isinstance(gpt, GPT)
+        text, config = data.corpus.fingerprint(), gpt.config
+        n_parameters = sum(parameter.numel() for parameter in gpt.parameters())
+        rows = {
+            "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
+            "tokens": f"{len(data.train_tokens):,} to train on, {len(data.val_tokens):,} to validate on, "
+            f"vocabulary {data.vocab_size}",
+            "model": f"{n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
+            f"{config.n_embd} wide, block {config.block_size}",
+            "device": f"{_device(trainer, pl_module.device)}, precision {trainer.precision}",
+            "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
+        }
+        for name, value in rows.items():
+            self.console.print(f"{name:<7} {value}", markup=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best evaluation."""
+        evaluation: dict[str, float] = pl_module.evaluation
+        if not trainer.sanity_checking and evaluation["val/loss"] < self.best.get("val/loss", float("inf")):
+            self.best = evaluation
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what came of it and what can be done with it."""
+        if not trainer.is_global_zero:
+            return
+        folder = trainer.default_root_dir
+        if self.best:
+            seconds = time.perf_counter() - self.started_seconds
+            self.console.print(
+                f"\nbest val loss {self.best['val/loss']:.4f} at step {self.best['step']}, "
+                f"{seconds:.0f} s in all; {_last_sample(Path(folder))}",
+                markup=False,
+            )
+        command = "python -m lit_gpt_scratch"
+        run = shlex.quote(folder)
+        self.console.print(
+            f"\nlet it speak   {command} predict --ckpt_path {run}"
+            f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
+            f"\ntrain it more  {command} fit --resume {run} --trainer.max_steps {2 * trainer.global_step}",
+            markup=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best evaluation so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best evaluation so far."""
+        self.best = state_dict["best"]
+
+
+def _length(trainer: Trainer, data: TextDataModule) -> str:
+    each = f"{data.tokens_per_step:,} tokens a step"
+    if trainer.max_steps < 1:
+        return f"no last step, {each}"
+    epochs = trainer.max_steps * data.tokens_per_step / len(data.train_tokens)
+    return f"{trainer.max_steps:,} steps, {each}, {epochs:.2g} epochs"
+
+
+def _device(trainer: Trainer, device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
+    return f"{trainer.world_size} x {name}{threads}" if trainer.world_size > 1 else f"{name}{threads}"
+
+
+def _last_sample(folder: Path) -> str:
+    samples = folder / "samples.md"
+    if not samples.is_file():
+        return "no samples were written"
+    return "its last sample:\n\n" + samples.read_text(encoding="utf-8").rpartition("## ")[2].partition("\n\n")[2].rstrip()

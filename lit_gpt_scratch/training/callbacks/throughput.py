@@ -1,0 +1,56 @@
+"""How fast a run goes."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.metrics import (
+    is_log_step,
+    log_scalars,
+    peak_flops_per_second,
+    train_flops_per_token,
+)
+
+
+class Throughput(Callback):
+    """Logs training's tokens per second over all devices, evaluations left out, and MFU where the peak is known.
+
+    MFU, model FLOPs utilisation, is the share of the device's promised FLOPs that the model's own arithmetic
+    takes (Chowdhery et al. 2022, "PaLM").
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learn what a step holds, and start the clock."""
+        assert isinstance(pl_module.gpt, GPT)
+        assert isinstance(trainer.datamodule, TextDataModule)
+        self.tokens_per_step = trainer.datamodule.tokens_per_step
+        self.flops_per_token = train_flops_per_token(pl_module.gpt)
+        dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+        peak = peak_flops_per_second(pl_module.device, dtype)
+        self.peak_flops_per_second = peak * trainer.world_size if peak else None
+        self._restart_clock(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the evaluation out."""
+        self._restart_clock(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log the rate since the last log or evaluation."""
+        steps = trainer.global_step - self.since_step
+        if not is_log_step(trainer) or steps == 0:
+            return
+        tokens_per_second = steps * self.tokens_per_step / (time.perf_counter() - self.since_seconds)
+        scalars = {"throughput/tokens_per_second": tokens_per_second}
+        if self.peak_flops_per_second:
+            scalars["throughput/mfu"] = tokens_per_second * self.flops_per_token / self.peak_flops_per_second
+        pl_module.log_dict(scalars, logger=False)
+        log_scalars(trainer, scalars)
+        self._restart_clock(trainer)
+
+    def _restart_clock(self, trainer: Trainer) -> None:
+        self.since_seconds = time.perf_counter()
+        self.since_step = trainer.global_step

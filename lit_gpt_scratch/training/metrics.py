@@ -1,0 +1,48 @@
+"""The numbers of a run: formulas, and the way to the loggers."""
+
+import math
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch import Trainer
+
+from lit_gpt_scratch.model.gpt import GPT
+
+
+def perplexity(loss_nats: float) -> float:
+    """e to the mean cross-entropy: among how many equally likely tokens the model hesitates."""
+    return math.exp(loss_nats) if loss_nats < 700 else math.inf
+
+
+def bits_per_byte(loss_nats: float, bytes_per_token: float) -> float:
+    """Cross-entropy in bits for each UTF-8 byte of text, which compares models of different tokenizers."""
+    return loss_nats / math.log(2) / bytes_per_token
+
+
+def train_flops_per_token(gpt: GPT) -> int:
+    """FLOPs of a training step, forward and backward, for one token.
+
+    6 N for the matrices and 12 L T C for attention (Chowdhery et al. 2022, "PaLM", appendix B). N leaves out
+    the position table, which is looked up and not multiplied, and the token table where it is not the head.
+    """
+    config = gpt.config
+    n_parameters = sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
+    if not config.tie_weights:
+        n_parameters -= gpt.wte.weight.numel()
+    return 6 * n_parameters + 12 * config.n_layer * config.block_size * config.n_embd
+
+
+def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
+    """What the device's maker promises; None for a CPU or a device that Lightning's table lacks."""
+    return get_available_flops(device, dtype) if device.type == "cuda" else None
+
+
+def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
+    """Write scalars to every logger of the run, against optimizer steps."""
+    for logger in trainer.loggers:
+        logger.log_metrics(scalars, step=trainer.global_step)
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Whether the step that has just ended is one to log."""
+    return trainer.global_step % trainer.log_every_n_steps == 0

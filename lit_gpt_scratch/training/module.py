@@ -1,0 +1,159 @@
+"""The GPT as a LightningModule: what a step does, and what is logged of it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from lit_gpt_scratch.data.windows import IGNORE, Batch
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.metrics import is_log_step, log_scalars
+from lit_gpt_scratch.training.optim import adamw, warmup_cosine
+
+
+class LitGPT(LightningModule):
+    """Trains a GPT on next-token cross-entropy with AdamW under warmup and cosine decay.
+
+    A Lightning batch is an optimizer step: the list of micro-batches whose gradients are added up. So every
+    count that the Trainer keeps, shows or stores is one of optimizer steps.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        min_learning_rate: float = 1e-4,
+        warmup_steps: int = 100,
+        decay_steps: int | None = None,
+        weight_decay: float = 0.1,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        **gpt: Any,
+    ) -> None:
+        """Build the model.
+
+        Args:
+            learning_rate: AdamW's learning rate at the end of warmup.
+            min_learning_rate: The learning rate at the end of decay.
+            warmup_steps: Optimizer steps of linear rise.
+            decay_steps: Optimizer step at which min_learning_rate is reached; null takes trainer.max_steps.
+            weight_decay: Decoupled decay of the matrices; norms and biases have none.
+            beta1: AdamW's memory of gradients.
+            beta2: AdamW's memory of squared gradients.
+            **gpt: The fields of `GPTConfig`.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        super().__init__()
+        if not 0 < learning_rate or not 0 <= min_learning_rate <= learning_rate:
+            raise ValueError(
+                f"model.learning_rate ({learning_rate}) must be above 0 and model.min_learning_rate "
+                f"({min_learning_rate}) between 0 and it"
+            )
+        if warmup_steps < 0 or weight_decay < 0:
+            raise ValueError("model.warmup_steps and model.weight_decay must not be negative")
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise ValueError(f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}")
+        self.save_hyperparameters()
+        self.automatic_optimization = False  # the micro-batches of a step are added up here
+        self.learning_rate = learning_rate
+        self.min_learning_rate = min_learning_rate
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+        self.weight_decay = weight_decay
+        self.betas = (beta1, beta2)
+        self.gpt = GPT(GPTConfig(**gpt))
+        self.val_loss = MeanMetric()
+        self.train_eval_loss = MeanMetric()
+        self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
+
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW; its learning rate is set before each step, from the step alone."""
+        if self.decay_steps is None and self.trainer.max_steps < 1:
+            raise ValueError("the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps")
+        return adamw(self.gpt, self.learning_rate, self.betas, self.weight_decay)
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of an optimizer step, counted from 0."""
+        decay_steps = self.trainer.max_steps if self.decay_steps is None else self.decay_steps
+        return warmup_cosine(step, self.learning_rate, self.min_learning_rate, self.warmup_steps, decay_steps)
+
+    def on_fit_start(self) -> None:
+        """Remember the run's seed, from which each step takes its own."""
+        self.seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
+        """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
+        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)))
+
+    def training_step(self, batch: list[Batch], batch_idx: int) -> None:
+        """One optimizer step on the mean loss over all the micro-batches' tokens."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate_at(self.global_step)
+        n_rows = sum(len(inputs) for inputs, _ in batch)
+        self.step_loss = torch.zeros((), device=self.device)
+        for i, (inputs, targets) in enumerate(batch):
+            with nullcontext() if i == len(batch) - 1 else self._no_gradient_sync():
+                loss = cross_entropy(self.gpt(inputs), targets) * (len(inputs) / n_rows)
+                self.manual_backward(loss)
+            self.step_loss += loss.detach()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _no_gradient_sync(self) -> AbstractContextManager[Any]:
+        """Several devices share their gradients once a step, with the last micro-batch."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def on_train_batch_end(self, outputs: Any, batch: list[Batch], batch_idx: int) -> None:
+        """Log the loss of every n-th step."""
+        if is_log_step(self.trainer):
+            loss = self.trainer.strategy.reduce(self.step_loss, reduce_op="mean")
+            self.log("train/loss", loss, logger=False)
+            log_scalars(self.trainer, {"train/loss": float(loss)})
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the mean loss of the validation text, or of the training text's fixed windows."""
+        inputs, targets = batch
+        metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
+        metric.update(cross_entropy(self.gpt(inputs), targets), weight=(targets != IGNORE).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both losses and their gap, and keep them for the checkpoint."""
+        val, train = float(self.val_loss.compute()), float(self.train_eval_loss.compute())
+        losses = {"val/loss": val, "train/eval_loss": train, "val/gap": val - train}
+        self.log_dict(losses, logger=False)
+        log_scalars(self.trainer, losses)
+        self.evaluation = {"step": self.global_step, **losses}
+        self.val_loss.reset()
+        self.train_eval_loss.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the mean loss of the test text."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss of the test text."""
+        self.log("test/loss", float(self.val_loss.compute()))
+        self.val_loss.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the losses that the last evaluation gave."""
+        checkpoint["evaluation"] = self.evaluation
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the losses of the checkpoint's last evaluation."""
+        self.evaluation = checkpoint["evaluation"]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats over the targets that count; (B, T, V) and (B, T) -> ()."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
