@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import re
 import shlex
 import sys
 from argparse import ArgumentError
@@ -16,7 +17,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lit_gpt_scratch import COMMANDS
@@ -26,6 +26,7 @@ from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.module import LitGPT
 
 log = logging.getLogger(__name__)
@@ -122,11 +123,10 @@ class LitGPTCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; where a checkpoint is named, parse again over the settings that it brings."""
-        self.config = parser.parse_args(args)
-        subcommand = self.config.subcommand
-        given = self.config[subcommand]
-        subparser = self._subcommand_parsers[subcommand]
-        if subcommand == "fit" and given.resume:
+        self.config = self._parse(args)
+        given = self.config[self.config.subcommand]
+        subparser = self._subcommand_parsers[self.config.subcommand]
+        if self.config.subcommand == "fit" and given.resume:
             self.checkpoint_path = find_checkpoint(Path(given.resume) / "last.ckpt")
             subparser.default_config_files = [str(Path(given.resume) / "config.yaml")]
         elif given.ckpt_path:
@@ -135,8 +135,15 @@ class LitGPTCLI(LightningCLI):
             return
         self.checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
         subparser.set_defaults(checkpoint_settings(self.checkpoint))
-        self.config = parser.parse_args(args)
-        check_architecture(self.config[subcommand].model, self.checkpoint["hyper_parameters"])
+        self.config = self._parse(args)
+        check_architecture(self.config[self.config.subcommand].model, self.checkpoint["hyper_parameters"])
+
+    def _parse(self, args: list[str]) -> Namespace:
+        try:
+            return self.parser.parse_args(args)
+        except ArgumentError as error:
+            subparser = self._subcommand_parsers.get(args[0], self.parser)
+            raise ValueError(explain_usage(str(error), args, [action.dest for action in subparser._actions])) from error
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over the command line."""
@@ -160,13 +167,13 @@ class LitGPTCLI(LightningCLI):
         if config["logger"] in (None, True):
             # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
             purge_step = self.checkpoint["global_step"] + 1 if self._get(self.config, "resume") else None
-            config["logger"] = TensorBoardLogger(
+            config["logger"] = EventLogger(
                 self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
             )
         return self._instantiate_trainer(config, list(own.values()))
 
     def _take_run_dir(self) -> Path:
-        """The run's folder, with config.yaml in it."""
+        """The folder of this run: the resumed one, or one of its own."""
         config = self.config["fit"]
         if rank_zero_only.rank != 0:
             return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
@@ -177,15 +184,19 @@ class LitGPTCLI(LightningCLI):
             if run_dir.name != Path(config.run_dir).name:
                 log.warning("%s is taken: this run goes to %s", config.run_dir, run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
-        kept = config.clone()
-        kept.update(Namespace(run_dir=str(run_dir), resume=None, ckpt_path=None))
-        beside = run_dir / ".config.yaml"
-        try:
-            beside.write_text(self._subcommand_parsers["fit"].dump(kept, skip_none=False), encoding="utf-8")
-            os.replace(beside, run_dir / "config.yaml")
-        except OSError as error:
-            raise ValueError(f"cannot write into the run folder {run_dir}: {error.strerror}") from error
         return run_dir
+
+    @rank_zero_only
+    def _write_config(self) -> None:
+        """Leave the settings in the run folder, so that --config can repeat the run."""
+        settings = self.config["fit"].clone()
+        settings.update(Namespace(run_dir=str(self.run_dir), resume=None, ckpt_path=None))
+        beside = self.run_dir / ".config.yaml"
+        try:
+            beside.write_text(self._subcommand_parsers["fit"].dump(settings, skip_none=False), encoding="utf-8")
+            os.replace(beside, self.run_dir / "config.yaml")
+        except OSError as error:
+            raise ValueError(f"cannot write into the run folder {self.run_dir}: {error.strerror}") from error
 
     # Doing the work
 
@@ -195,6 +206,8 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
+        _ = datamodule.tokens  # a text that cannot be used leaves the run folder empty
+        self._write_config()
         try:
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
         except SIGTERMException:
@@ -320,13 +333,14 @@ def claim_folder(wanted: Path) -> Path:
     raise AssertionError("there is always a next number")
 
 
-def explain(error: BaseException, known: list[str]) -> str:
-    """An error in one line, with the nearest right option where one is unknown."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
-        name = word.strip("-:,.")
-        if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.75)):
-            return f"{message} (did you mean {near[0]}?)"
+def explain_usage(message: str, args: list[str], known: list[str]) -> str:
+    """jsonargparse's word on a wrong option, with the file's name and the nearest right option in it."""
+    config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
+    message = message.replace('"<unicode string>"', " or ".join(config_files) or "the config file")
+    message = re.sub(r"a <class '(\w+)'>", r"\1", message)
+    for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
+        if near := get_close_matches(option, known, n=1):
+            message += f"; did you mean {near[0]}?"
     return message
 
 
@@ -340,7 +354,7 @@ def main(args: list[str]) -> int:
     try:
         LitGPTCLI(args)
         return 0
-    except (ArgumentError, ValueError, MisconfigurationException) as error:
+    except (ValueError, MisconfigurationException) as error:
         code, failure = 2, error
     except KeyboardInterrupt:
         return 130
@@ -351,5 +365,5 @@ def main(args: list[str]) -> int:
         code, failure = 1, error
     if "--debug" in args:
         raise failure
-    print(f"error: {explain(failure, [])}", file=sys.stderr)
+    print(f"error: {' '.join(str(failure).split()) or type(failure).__name__}", file=sys.stderr)
     return code

@@ -141,8 +141,8 @@ def _download(url: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=DOWNLOAD_TIMEOUT_SECONDS)
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     try:
-        with fsspec.open(url, "rb", **options) as stream:
-            return stream.read()
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        return filesystem.cat_file(path)
     except FileNotFoundError as error:  # the host answered: a wrong address is no network trouble
         raise ValueError(f"there is nothing at {url}") from error
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing

@@ -96,34 +96,56 @@ class TextDataModule(LightningDataModule):
         """Tokens of an optimizer step, over all devices."""
         return self.batch_size * self.block_size
 
-    def setup(self, stage: str) -> None:
-        """Tokenize the text and split it by position.
+    @cached_property
+    def tokens(self) -> tuple[TokenArray, TokenArray]:
+        """The text's tokens, split by position: to train on, to validate on.
 
         Raises:
-            ValueError: The text is too short for a window in each part, the checkpoint's tokenizer lacks
-                some of its characters, or the devices cannot share the batch evenly.
+            ValueError: The text is too short, or has characters that the checkpoint's tokenizer lacks.
         """
-        if stage == "test" and self.test_source is not None:
-            test = load_corpus(self.test_source, self.offline_corpus)
-            self.test_tokens = self._encode(test)
-            if len(self.test_tokens) < 2:
-                raise ValueError(f"{test.name} is too short to test on: it has {len(self.test_tokens)} token")
-            return
-        self.train_tokens, self.val_tokens = self._split(self.corpus)
-        self.test_tokens = self.val_tokens
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % world_size:
-            raise ValueError(f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices")
-
-    def _split(self, corpus: Corpus) -> tuple[TokenArray, TokenArray]:
-        tokens = self._encode(corpus)
+        tokens = self._encode(self.corpus)
         n_train = int((1 - self.val_fraction) * len(tokens))
         if len(tokens) < 2 * self.block_size or n_train <= self.block_size or len(tokens) - n_train < 2:
             raise ValueError(
-                f"{corpus.name} is too short: {n_train} tokens to train on and {len(tokens) - n_train} to validate "
-                f"on, where a block takes {self.block_size}; give more text or a smaller model.block_size"
+                f"{self.corpus.name} is too short: {n_train} tokens to train on, {len(tokens) - n_train} to validate "
+                f"on, and a block takes {self.block_size}; give more text or a smaller model.block_size"
             )
         return tokens[:n_train], tokens[n_train:]
+
+    @property
+    def train_tokens(self) -> TokenArray:
+        """The first part of the text."""
+        return self.tokens[0]
+
+    @property
+    def val_tokens(self) -> TokenArray:
+        """The last part of the text, which training never sees."""
+        return self.tokens[1]
+
+    @cached_property
+    def test_tokens(self) -> TokenArray:
+        """The test text, or the validation text where there is none.
+
+        Raises:
+            ValueError: The test text is too short, or has characters that the tokenizer lacks.
+        """
+        if self.test_source is None:
+            return self.val_tokens
+        test = load_corpus(self.test_source, self.offline_corpus)
+        tokens = self._encode(test)
+        if len(tokens) < 2:
+            raise ValueError(f"{test.name} is too short to test on: it has {len(tokens)} token")
+        return tokens
+
+    def setup(self, stage: str) -> None:
+        """Check that the devices can share a batch.
+
+        Raises:
+            ValueError: They cannot do so evenly.
+        """
+        world_size = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % world_size:
+            raise ValueError(f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices")
 
     def _encode(self, corpus: Corpus) -> TokenArray:
         try:
