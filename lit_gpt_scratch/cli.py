@@ -153,15 +153,13 @@ class LitGPTCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with its run folder, logger and callbacks; only `fit` writes anything."""
         config = {**self._get(self.config_init, "trainer"), **kwargs}
-        own = {key: self._get(self.config_init, key) for key in CALLBACKS}
+        own = [self._get(self.config_init, key) for key in CALLBACKS]
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        if self.subcommand != "fit":
-            config |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
-            config["enable_progress_bar"] = False
-            return self._instantiate_trainer(config, [own["perplexity"]])
         if config["enable_progress_bar"] is False:
-            del own["progress"]
+            own = [callback for callback in own if not isinstance(callback, callbacks.Progress)]
+        if self.subcommand != "fit":
+            return self._instantiate_trainer({**config, "logger": False}, own)
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
@@ -170,7 +168,7 @@ class LitGPTCLI(LightningCLI):
             config["logger"] = EventLogger(
                 self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
             )
-        return self._instantiate_trainer(config, list(own.values()))
+        return self._instantiate_trainer(config, own)
 
     def _take_run_dir(self) -> Path:
         """The folder of this run: the resumed one, or one of its own."""
@@ -206,7 +204,7 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
-        _ = datamodule.tokens  # a text that cannot be used leaves the run folder empty
+        self._check_data(datamodule, "tokens")  # before anything is written
         self._write_config()
         try:
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
@@ -233,7 +231,7 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
         """
-        self._warn_if_untrained()
+        self._check_data(datamodule, "tokens")
         self.trainer.validate(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
         self._print_results(datamodule.corpus.name)
 
@@ -243,7 +241,7 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
         """
-        self._warn_if_untrained()
+        self._check_data(datamodule, "test_tokens")
         self.trainer.test(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
         own = datamodule.test_source
         self._print_results(own or f"the validation part of {datamodule.corpus.name} (there is no data.test_corpus)")
@@ -274,7 +272,7 @@ class LitGPTCLI(LightningCLI):
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, not {num_samples}")
         sampling = SamplingOptions(**options)
-        self._warn_if_untrained()
+        self._check_data(datamodule, "tokenizer")
         if self.checkpoint is not None:
             model.load_state_dict(self.checkpoint["state_dict"])
         device = self.trainer.strategy.root_device
@@ -288,8 +286,12 @@ class LitGPTCLI(LightningCLI):
             for row in generate(gpt, ids.repeat(num_samples, 1), sampling):
                 print(tokenizer.decode(row.tolist()), flush=True)
 
-    def _warn_if_untrained(self) -> None:
-        if self.checkpoint is None:
+    def _check_data(self, datamodule: TextDataModule, needed: str) -> None:
+        """Make what a subcommand needs of the data; it must be what the checkpoint's model knows."""
+        getattr(datamodule, needed)
+        if self.checkpoint is not None:
+            datamodule.compare(self.checkpoint["TextDataModule"])
+        elif self.subcommand != "fit":
             log.warning("no --ckpt_path: this model is untrained, its weights are random")
 
 

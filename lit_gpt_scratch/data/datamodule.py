@@ -198,8 +198,8 @@ class TextDataModule(LightningDataModule):
         """What a checkpoint keeps: the tokenizer, and what the text was."""
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's text and tokenizer with those at hand.
+    def compare(self, state_dict: dict[str, Any]) -> None:
+        """Compare what a checkpoint keeps with the tokenizer and text at hand.
 
         Raises:
             ValueError: The tokenizers differ, so that the model's tokens would mean something else.

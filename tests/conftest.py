@@ -1,0 +1,87 @@
+"""Fixtures: the command line run in this process, a finished run, and texts that may not be at hand."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the entry point does
+from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.data import corpus
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
+
+
+@dataclass
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIT_GPT_RUN_DIR", raising=False)
+
+    def call(*args: object) -> Result:
+        capfd.readouterr()
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: 40 steps on Hamlet, with dropout."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    steps = ["--trainer.max_steps", "40", "--eval_every", "15", "--save_every", "15", "--trainer.log_every_n_steps", "5"]
+    assert main(["fit", *TINY, *steps, "--model.dropout", "0.1", "--run_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    yield
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.fixture(scope="session")
+def shakespeare() -> str:
+    """Tiny Shakespeare, where the cache has it: no test downloads."""
+    path = corpus.cache_dir() / "shakespeare.txt"
+    if not path.is_file():
+        pytest.skip(f"Tiny Shakespeare is not in {path.parent}; a run of configs/char.yaml puts it there")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache and a network that is down."""
+
+    def down(url: str) -> bytes:
+        raise corpus.DownloadError("the network is down")
+
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpus, "_download", down)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command run as a process of its own."""
+    return {name: value for name, value in os.environ.items() if name != "LIT_GPT_RUN_DIR"}

@@ -1,0 +1,103 @@
+"""A person's mistake gets one clear line and exit code 2, and nothing is written."""
+
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Run
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.n_layre", "3"], "unrecognized arguments: --model.n_layre 3; did you mean model.n_layer?"),
+        (["--modle.n_layer", "3"], "did you mean model.n_layer?"),
+        (["--model.n_layer", "three"], 'Parser key "model.n_layer": Expected int. Got value: three'),
+        (["--model.activation", "relu"], "Literal['gelu', 'gelu_tanh']"),
+        (["--model.n_embd", "30", "--model.n_head", "4"], "model.n_embd (30) must be a multiple of model.n_head (4)"),
+        (["--model.n_layer", "-1"], "model.n_layer must be at least 1, not -1"),
+        (["--data.batch_size", "0"], "data.batch_size must be at least 1, not 0"),
+        (["--data.micro_batch_size", "0"], "data.micro_batch_size must be at least 1, not 0"),
+        (["--data.val_fraction", "1"], "data.val_fraction must lie between 0 and 1, not 1"),
+        (["--data.tokenizer", "wordpiece"], "data.tokenizer must be char, not 'wordpiece'"),
+        (["--model.block_size", "400"], "hamlet is too short"),
+        (["--data.corpus", "nothing.txt"], "no such text: 'nothing.txt'"),
+        (["--data.corpus", "."], "no .txt or .md file in the folder ."),
+        (["--eval_every", "0"], "eval_every must be at least 1, not 0"),
+        (["--save_every", "-5"], "save_every must be at least 1, not -5"),
+        (["--gradient_clipping.max_norm", "0"], "gradient_clipping.max_norm must be above 0"),
+        (["--samples.temperature", "-1"], "temperature must be 0 (greedy) or above"),
+        (["--trainer.max_steps", "-1"], "set trainer.max_steps or model.decay_steps"),
+        (["--trainer.accelerator", "cuda"], "CUDA"),
+        (["--config", "missing.yaml"], "File does not exist"),
+        (["--resume", "missing"], "no such checkpoint: missing/last.ckpt"),
+        (["--ckpt_path", "missing"], "no such checkpoint: missing"),
+        (["--run_dir", "/dev/null/run"], "cannot make the run folder /dev/null/run"),
+    ],
+)
+def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
+    if "cuda" in args and __import__("torch").cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run("fit", *TINY, "--run_dir", "run", *args)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [1, 2", "Problems parsing config: while parsing a flow sequence in bad.yaml, line 1"),
+        ("model: {n_layre: 3}", "'model.n_layre'; did you mean model.n_layer?"),
+        ("model: {n_layer: many}", 'Parser key "model.n_layer": Expected int. Got value: many'),
+        ("run_folder: x", "'run_folder'"),
+    ],
+)
+def test_bad_yaml(run: Run, text: str, message: str) -> None:
+    Path("bad.yaml").write_text(text)
+    done = run("fit", "--config", "bad.yaml")
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--temperature", "-1"], "temperature must be 0 (greedy) or above, not -1"),
+        (["--top_k", "-1"], "top_k must be at least 1, not -1"),
+        (["--max_new_tokens", "0"], "max_new_tokens must be at least 1, not 0"),
+        (["--num_samples", "0"], "num_samples must be at least 1, not 0"),
+        (["--promt", "x"], "did you mean prompt?"),
+    ],
+)
+def test_predict(run: Run, finished: Path, args: list[str], message: str) -> None:
+    done = run("predict", "--ckpt_path", finished, *args)
+    assert done.code == 2
+    assert message in done.err
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+
+
+def test_an_unknown_command(run: Run) -> None:
+    done = run("train")
+    assert done.code == 2
+    assert "choose from 'fit', 'validate', 'test', 'predict'" in done.err
+
+
+def test_debug_brings_the_traceback_back(run: Run) -> None:
+    with pytest.raises(ValueError, match="n_layer must be at least 1"):
+        run("fit", *TINY, "--model.n_layer", "0", "--debug")
+
+
+def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only folder; simulated, because the superuser may write anywhere."""
+
+    def read_only(self: Path, *args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", read_only)
+    done = run("fit", *TINY, "--run_dir", "r")
+    assert done.code == 2
+    assert "cannot write into the run folder r: Permission denied" in done.err

@@ -1,0 +1,124 @@
+"""Where text comes from."""
+
+import hashlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from lit_gpt_scratch.data import corpus
+from lit_gpt_scratch.data.corpus import HAMLET, DownloadError, load_corpus
+
+
+def test_hamlet_is_the_passage_once() -> None:
+    text = load_corpus("hamlet").text
+    assert text.count("To be, or not to be") == 1
+    assert len(text.splitlines()) == 14
+
+
+def test_python_docs_are_prose_of_some_size() -> None:
+    found = load_corpus("python_docs")
+    assert len(found.text) > 300_000
+    assert "expression" in found.text
+
+
+def test_a_fingerprint_identifies_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("né", encoding="utf-8")
+    found = load_corpus(str(tmp_path / "a.txt")).fingerprint()
+    assert found["n_chars"] == 2
+    assert found["n_bytes"] == 3
+    assert found["sha256"] == hashlib.sha256("né".encode()).hexdigest()
+
+
+def test_a_folder_is_read_in_order_of_path(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "a.md", "sub/c.txt", "skipped.csv"):
+        (tmp_path / name).write_text(name)
+    assert load_corpus(str(tmp_path)).text == "a.md\n\nb.txt\n\nsub/c.txt"
+
+
+def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
+    for name in ("one.log", "two.log", "three.txt"):
+        (tmp_path / name).write_text(name)
+    assert load_corpus(str(tmp_path / "*.log")).text == "one.log\n\ntwo.log"
+
+
+def test_line_ends_and_byte_order_mark_are_made_uniform(tmp_path: Path) -> None:
+    (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
+    assert load_corpus(str(tmp_path / "dos.txt")).text == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"ab\0c", "binary file.* zero byte at 2"), (b"caf\xe9 noir", "not UTF-8 text .byte 3.")],
+)
+def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_corpus(str(tmp_path / "x.txt"))
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such text"):
+        load_corpus(str(tmp_path / "nothing.txt"))
+    with pytest.raises(ValueError, match=r"no \.txt or \.md file in the folder"):
+        load_corpus(str(tmp_path))
+    with pytest.raises(ValueError, match="cannot open gopher://x: Protocol not known"):
+        load_corpus("gopher://x")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_stand_in_is_loud(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_corpus("shakespeare", offline_corpus="hamlet").name == "hamlet"
+    assert len(caplog.records) == 1
+    assert "CANNOT DOWNLOAD shakespeare (the network is down)" in caplog.text
+    with pytest.raises(ValueError, match="cannot download shakespeare: the network is down"):
+        load_corpus("shakespeare", offline_corpus=None)
+    with pytest.raises(ValueError, match="'nonsense' is none of"):
+        load_corpus("shakespeare", offline_corpus="nonsense")
+
+
+def test_a_download_is_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpus, "_download", lambda url: b"something else")
+    with pytest.raises(ValueError, match="checksum is wrong"):
+        load_corpus("shakespeare")
+    assert not (tmp_path / "cache" / "shakespeare.txt").exists()
+
+    monkeypatch.setattr(corpus, "_download", lambda url: b"the right text")
+    monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", hashlib.sha256(b"the right text").hexdigest())
+    assert load_corpus("shakespeare").text == "the right text"
+
+    def unexpected(url: str) -> bytes:
+        raise DownloadError("a second download")
+
+    monkeypatch.setattr(corpus, "_download", unexpected)
+    assert load_corpus("shakespeare").text == "the right text"
+    (tmp_path / "cache" / "shakespeare.txt").write_text("damaged")
+    with pytest.raises(ValueError, match="a second download"):
+        load_corpus("shakespeare")
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/text" else 404)
+        self.end_headers()
+        self.wfile.write(HAMLET.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def test_urls() -> None:
+    server = HTTPServer(("127.0.0.1", 0), _Site)
+    Thread(target=server.serve_forever, daemon=True).start()
+    site = f"http://127.0.0.1:{server.server_port}"
+    assert load_corpus(f"{site}/text").text == HAMLET
+    with pytest.raises(ValueError, match="there is nothing at"):  # the host answers: nothing stands in
+        load_corpus(f"{site}/wrong", offline_corpus="hamlet")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ValueError, match="cannot download"):
+        load_corpus(f"{site}/text")
+    assert load_corpus(f"{site}/text", offline_corpus="hamlet").name == "hamlet"

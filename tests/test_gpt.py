@@ -1,0 +1,121 @@
+"""The model: sizes, shapes, causality, initialisation."""
+
+import math
+
+import pytest
+import torch
+
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.module import cross_entropy
+
+TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
+
+
+@pytest.fixture
+def gpt() -> GPT:
+    torch.manual_seed(0)
+    return GPT(TINY).eval()
+
+
+def n_parameters(config: GPTConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
+
+
+def test_known_parameter_counts() -> None:
+    assert n_parameters(GPTConfig(vocab_size=65)) == 807_808  # the first tutorial's model
+    gpt2 = GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True)
+    assert n_parameters(gpt2) == 124_439_808  # GPT-2 small
+
+
+def test_options_add_and_remove_parameters() -> None:
+    base = n_parameters(TINY)
+    options = {name: getattr(TINY, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")}
+    assert n_parameters(GPTConfig(**options, tie_weights=False)) == base + 50 * 32
+    assert n_parameters(GPTConfig(**options, attn_bias=True)) == base + 2 * (3 * 32 + 32)
+    assert n_parameters(GPTConfig(**options, bias=False)) == base - 2 * (2 * 32 + 4 * 32 + 32) - 32
+
+
+def test_gpt2_parameter_names(gpt: GPT) -> None:
+    names = {name.replace("h.0.", "h.N.") for name in gpt.state_dict() if not name.startswith("h.1.")}
+    assert names == {
+        "wte.weight", "wpe.weight", "h.N.ln_1.weight", "h.N.ln_1.bias", "h.N.attn.c_attn.weight",
+        "h.N.attn.c_proj.weight", "h.N.ln_2.weight", "h.N.ln_2.bias", "h.N.mlp.c_fc.weight", "h.N.mlp.c_fc.bias",
+        "h.N.mlp.c_proj.weight", "h.N.mlp.c_proj.bias", "ln_f.weight", "ln_f.bias", "lm_head.weight",
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def test_no_token_sees_a_later_one(gpt: GPT) -> None:
+    idx = torch.randint(50, (3, 16))
+    changed = idx.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % 50
+    before, after = gpt(idx), gpt(changed)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] - after[:, 9:]).abs().amax(dim=-1).min() > 1e-6
+
+
+@torch.no_grad()
+def test_the_order_of_earlier_tokens_counts(gpt: GPT) -> None:
+    idx = torch.arange(16)[None]
+    swapped = idx.clone()
+    swapped[0, [2, 5]] = swapped[0, [5, 2]]
+    assert (gpt(idx)[0, -1] - gpt(swapped)[0, -1]).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_attention_is_softmax_of_scaled_scores(gpt: GPT) -> None:
+    attention, x = gpt.h[0].attn, torch.randn(2, 16, 32)
+    q, k, v = (part.view(2, 16, 2, 16).transpose(1, 2) for part in attention.c_attn(x).split(32, dim=2))
+    scores = (q @ k.transpose(2, 3)) * 16**-0.5
+    scores = scores.masked_fill(~torch.ones(16, 16, dtype=torch.bool).tril(), float("-inf"))
+    expected = attention.c_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(2, 16, 32))
+    torch.testing.assert_close(attention(x), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_untrained_model_guesses(gpt: GPT) -> None:
+    idx = torch.randint(50, (8, 17))
+    assert float(cross_entropy(gpt(idx[:, :-1]), idx[:, 1:])) == pytest.approx(math.log(50), abs=0.1)
+
+
+@torch.no_grad()
+def test_residual_projections_start_smaller() -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=50, n_layer=8, n_head=4, n_embd=128))
+    for block in gpt.h:
+        assert block.mlp.c_fc.weight.std() == pytest.approx(0.02, rel=0.05)
+        assert block.mlp.c_proj.weight.std() == pytest.approx(0.02 / 4, rel=0.05)
+        assert block.attn.c_proj.weight.std() == pytest.approx(0.02 / 4, rel=0.05)
+
+
+def test_tied_weights_are_one_matrix(gpt: GPT) -> None:
+    assert gpt.lm_head.weight is gpt.wte.weight
+
+
+@torch.no_grad()
+def test_dropout_acts_in_training_only() -> None:
+    gpt = GPT(GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.5))
+    idx = torch.randint(50, (2, 16))
+    assert not torch.equal(gpt(idx), gpt(idx))
+    gpt.eval()
+    assert torch.equal(gpt(idx), gpt(idx))
+
+
+def test_block_size_is_enforced(gpt: GPT) -> None:
+    with pytest.raises(ValueError, match="17 tokens do not fit into a block of 16"):
+        gpt(torch.zeros(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_embd": 130}, "n_embd .130. must be a multiple of model.n_head .4.: try 128"),
+        ({"n_layer": 0}, "n_layer must be at least 1"),
+        ({"block_size": -1}, "block_size must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+    ],
+)
+def test_impossible_shapes_are_refused(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(vocab_size=65, **wrong)

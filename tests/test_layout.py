@@ -1,0 +1,62 @@
+"""The house's rules, read from the sources: who imports whom, and how long a file may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "lit_gpt_scratch"
+# The room of a file is the first of these that its path begins with; a room may import itself and those named.
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"__init__", "cli"},
+    "cli": {"__init__", "data", "model", "generation", "training", "tools"},
+    "data": set(),
+    "model": set(),
+    "generation": {"model"},
+    "training": {"data", "model", "generation"},
+    "tools": {"data", "model", "generation", "training"},
+}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(dotted: str) -> str:
+    """The room of `lit_gpt_scratch.ROOM...`; what the package itself defines lives in __init__."""
+    first = dotted.split(".")[1]
+    return first if first in MAY_IMPORT else "__init__"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_floors(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports(path):
+        if name.startswith("lit_gpt_scratch"):
+            assert room(name) in MAY_IMPORT[own] | {own}, f"{own} may not import {name}"
+        if name.split(".")[0] in ("lightning", "pytorch_lightning"):
+            assert own in ("cli", "training", "tools") or path.name == "datamodule.py"
+        if "callbacks" in path.parts:
+            assert not name.startswith("lit_gpt_scratch.training.module")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_is_one_room(path: Path) -> None:
+    assert path.name != "utils.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_what_answers_at_once_imports_no_torch() -> None:
+    tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
+    at_the_top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert at_the_top == {"os", "sys", "warnings"}

@@ -1,0 +1,133 @@
+"""What a checkpoint can do: write, and be measured."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Run
+
+from lit_gpt_scratch.data.tokenizer import CharTokenizer
+
+
+def numbers(out: str) -> dict[str, float]:
+    return {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if "/" in line.split()[0]}
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt", ""])
+def test_validate_gives_what_training_logged(run: Run, finished: Path, name: str) -> None:
+    done = run("validate", "--ckpt_path", finished / name)
+    assert done.code == 0
+    assert done.err == ""
+    logged = torch.load(finished / (name or "best.ckpt"), weights_only=True)["evaluation"]
+    assert numbers(done.out)["val/loss"] == pytest.approx(logged["val/loss"], abs=1e-5)
+    assert numbers(done.out)["train/eval_loss"] == pytest.approx(logged["train/eval_loss"], abs=1e-5)
+    assert {"val/perplexity", "val/bits_per_byte"} <= numbers(done.out).keys()
+    assert f"step {logged['step']}" in done.out
+
+
+def test_validation_writes_nothing(run: Run, finished: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    for command in ("validate", "test", "predict"):
+        assert run(command, "--ckpt_path", finished).code == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_test_says_on_what(run: Run, finished: Path, tmp_path: Path) -> None:
+    on_val = run("test", "--ckpt_path", finished)
+    assert "the validation part of hamlet (there is no data.test_corpus)" in on_val.out
+    validated = numbers(run("validate", "--ckpt_path", finished).out)
+    assert numbers(on_val.out)["test/loss"] == pytest.approx(validated["val/loss"], abs=1e-6)
+    assert numbers(on_val.out)["test/perplexity"] == pytest.approx(validated["val/perplexity"], abs=1e-4)
+
+    (tmp_path / "own.txt").write_text("To sleep, to dream.\n")
+    on_own = run("test", "--ckpt_path", finished, "--data.test_corpus", "own.txt")
+    assert on_own.code == 0
+    assert "own.txt" in on_own.out
+    assert numbers(on_own.out)["test/loss"] != numbers(on_val.out)["test/loss"]
+
+
+def test_a_text_that_the_tokenizer_does_not_fit(run: Run, finished: Path) -> None:
+    Path("other.txt").write_text("ЖЖЖ and more of it, again and again. " * 10, encoding="utf-8")
+    for command, option in (("validate", "--data.corpus"), ("test", "--data.test_corpus"), ("fit", "--data.corpus")):
+        done = run(command, "--ckpt_path", finished, option, "other.txt", "--run_dir", "r")
+        assert done.code == 2
+        assert "the checkpoint's tokenizer does not fit" in done.err
+        assert "'Ж'" in done.err
+    rebuilt = run("fit", "--ckpt_path", finished, "--data.corpus", "other.txt", "--data.tokenizer", "char")
+    assert rebuilt.code == 2
+    assert "the checkpoint's tokenizer (39 characters) is not the one made from" in rebuilt.err
+
+
+def test_precedence_command_line_config_checkpoint_default(run: Run, finished: Path) -> None:
+    Path("mine.yaml").write_text("data: {val_fraction: 0.3}\nmodel: {weight_decay: 0.5}\n")
+
+    def shown(*args: str) -> str:
+        return run("validate", "--ckpt_path", finished, *args).out
+
+    def first_windows(*args: str) -> float:
+        return numbers(shown(*args))["val/loss"]
+
+    from_checkpoint = first_windows()
+    from_config = first_windows("--config", "mine.yaml")
+    from_command_line = first_windows("--config", "mine.yaml", "--data.val_fraction", "0.1")
+    assert from_config != from_checkpoint
+    assert from_command_line == from_checkpoint
+
+
+def test_another_architecture_is_refused_in_words(run: Run, finished: Path) -> None:
+    done = run("validate", "--ckpt_path", finished, "--model.n_layer", "3")
+    assert done.code == 2
+    assert "the checkpoint's model.n_layer is 2, not 3" in done.err
+
+
+def test_predict_writes_the_text_and_only_the_text(run: Run, finished: Path) -> None:
+    done = run("predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1")
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.startswith("To be")
+    assert len(done.out) == len("To be") + 30 + 1
+    assert done.out == run("predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1").out
+
+
+def test_several_prompts_and_samples(run: Run, finished: Path) -> None:
+    args = ["--max_new_tokens", "5", "--num_samples", "2", "--top_k", "1"]
+    out = run("predict", "--ckpt_path", finished, "--prompt", "To be", "--prompt", "die", *args).out
+    assert out.count("To be") == 2
+    assert out.count("die") >= 2
+    assert out.index("die") > out.rindex("To be")
+
+
+def test_greedy_prediction_is_the_models_own(run: Run, finished: Path) -> None:
+    out = run("predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--temperature", "0").out
+    assert out == run("predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--top_k", "1").out
+
+
+def test_notices_go_to_standard_error(run: Run, finished: Path) -> None:
+    args = ["predict", "--ckpt_path", finished, "--max_new_tokens", "2"]
+    unseen = run(*args, "--prompt", "To ☃ be")
+    assert unseen.out.startswith("To  be")
+    assert "never saw '☃'" in unseen.err
+    assert run(*args, "--prompt", "☃").code == 0
+    assert "reads the last 32 of the prompt's 100 tokens" in run(*args, "--prompt", "to" * 50).err
+    assert "top_k is lowered to the vocabulary's 39 tokens" in run(*args, "--top_k", "1000").err
+
+
+def test_no_prompt_starts_from_a_newline(run: Run, finished: Path) -> None:
+    out = run("predict", "--ckpt_path", finished, "--max_new_tokens", "4").out
+    assert out[0] == "\n"
+    assert len(out) == 6
+
+
+def test_an_untrained_model_babbles(run: Run, tmp_path: Path) -> None:
+    done = run("predict", *TINY, "--prompt", "To be", "--max_new_tokens", "50")
+    assert done.code == 0
+    assert "this model is untrained" in done.err
+    assert len(set(done.out)) > 15
+    assert not list(tmp_path.iterdir())
+
+
+def test_char_config_predicts_untrained(run: Run, shakespeare: str) -> None:
+    done = run("predict", "--config", ROOT / "configs" / "char.yaml", "--max_new_tokens", "20")
+    assert done.code == 0
+    assert not CharTokenizer(shakespeare).unknown(done.out)

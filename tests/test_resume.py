@@ -1,0 +1,146 @@
+"""A run that was stopped and one that was not end with the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Run, environment
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
+LOGS = ["--trainer.log_every_n_steps", "1"]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two checkpoints' parts are equal, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        first, second = (torch.load(folder / name, weights_only=True) for folder in (one, other))
+        for part in ("state_dict", "optimizer_states", "evaluation", "global_step", "callbacks"):
+            assert same(first[part], second[part]), f"{part} of {name} differs"
+
+
+def steps_of(folder: Path, tag: str) -> dict[int, float]:
+    points = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload().Scalars(tag)
+    assert len(points) == len({point.step for point in points}), "a step is logged twice"
+    return {point.step: point.value for point in points}
+
+
+@pytest.mark.parametrize("first_part", [4, 5, 6])  # a plain save, between saves, at an evaluation
+def test_stopped_and_resumed_is_the_same_run(run: Run, tmp_path: Path, first_part: int) -> None:
+    assert run("fit", *TINY, *STEPS, *LOGS, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
+    time_out = [*STEPS, *LOGS, "--trainer.max_steps", first_part, "--eval_every", "6"]
+    assert run("fit", *TINY, *time_out, "--run_dir", "parts").code == 0
+    resumed = run("fit", "--resume", "parts", "--trainer.max_steps", 20)
+    assert resumed.code == 0
+    assert not list(tmp_path.glob("parts-*"))
+    one, other = (torch.load(Path(folder) / "last.ckpt", weights_only=True) for folder in ("straight", "parts"))
+    assert same(one["state_dict"], other["state_dict"])
+    assert same(one["optimizer_states"], other["optimizer_states"])
+    assert one["evaluation"] == other["evaluation"]
+    assert steps_of(Path("straight"), "train/loss") == steps_of(Path("parts"), "train/loss")
+    straight, parts = (steps_of(Path(folder), "val/loss") for folder in ("straight", "parts"))
+    assert straight.items() <= parts.items()  # the parts have one more, at the end of the first
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
+    length = ["--trainer.max_steps", "400", "--eval_every", "30", "--save_every", "20", *LOGS]
+    assert run("fit", *TINY, "--model.dropout", "0.2", *length, "--run_dir", "straight").code == 0
+    command = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
+    start = [*TINY, "--model.dropout", "0.2", *length, "--run_dir", "killed"]
+    kills = 0
+    for after_seconds in (0.15, 0.4, 0.9):
+        process = subprocess.Popen([*command, *start], env=environment(), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:  # wait for training to begin, or to go on
+            if line.startswith(("step   0", "run")) and (Path("killed/last.ckpt").exists() or line.startswith("step")):
+                break
+        time.sleep(after_seconds)
+        process.kill()
+        process.wait()
+        kills += process.returncode == -signal.SIGKILL
+        if Path("killed/last.ckpt").exists():
+            start = ["--resume", "killed"]
+        else:  # killed before the first save: the run begins again, in the folder that it has
+            start = [*TINY, "--model.dropout", "0.2", *length, "--run_dir", "killed"]
+            for left in Path("killed").iterdir():
+                left.unlink()
+    assert kills == 3
+    assert run("fit", "--resume", "killed").code == 0
+    assert_same_run(Path("straight"), Path("killed"))
+    assert steps_of(Path("straight"), "train/loss") == steps_of(Path("killed"), "train/loss")
+    assert steps_of(Path("straight"), "val/loss") == steps_of(Path("killed"), "val/loss")
+    assert {path.name for path in Path("killed").iterdir()} >= {"best.ckpt", "last.ckpt", "config.yaml"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
+    length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]
+    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *length, "--run_dir", "stopped"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment(), **pipes)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step    0"):
+        assert process.poll() is None
+    time.sleep(0.5)
+    os.kill(process.pid, sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    step = torch.load("stopped/last.ckpt", weights_only=True)["global_step"]
+    assert 0 < step < 3000
+    assert f"stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume stopped" in err
+    assert run("fit", "--resume", "stopped", "--trainer.max_steps", step + 2).code == 0
+    assert torch.load("stopped/last.ckpt", weights_only=True)["global_step"] == step + 2
+
+
+def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None:
+    assert run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r").code == 0
+    before = torch.load("r/last.ckpt", weights_only=True)
+    done = run("fit", "--resume", "r")
+    assert done.code == 0
+    assert same(before["state_dict"], torch.load("r/last.ckpt", weights_only=True)["state_dict"])
+
+
+def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lit_gpt_scratch.training import module
+
+    calls = 0
+
+    def out_of_memory(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 8:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(*args)
+
+    real = module.cross_entropy
+    monkeypatch.setattr(module, "cross_entropy", out_of_memory)
+    args = ["--trainer.max_steps", "20", "--eval_every", "6", "--save_every", "100", *LOGS, "--model.dropout", "0.2"]
+    failed = run("fit", *TINY, *args, "--run_dir", "failed")
+    assert failed.code == 1
+    assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err
+    assert "step 7 is saved, go on with" in failed.err
+    assert "Traceback" not in failed.err
+    monkeypatch.setattr(module, "cross_entropy", real)
+    assert run("fit", "--resume", "failed").code == 0
+    assert run("fit", *TINY, *args, "--run_dir", "straight").code == 0
+    assert_same_run(Path("straight"), Path("failed"))
+    assert steps_of(Path("straight"), "val/loss") == steps_of(Path("failed"), "val/loss")

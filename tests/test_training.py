@@ -1,0 +1,117 @@
+"""Learning rates, parameter groups, formulas, and what a training step does."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Run
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.data.windows import gather, random_starts
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
+from lit_gpt_scratch.training.module import LitGPT
+from lit_gpt_scratch.training.optim import adamw, warmup_cosine
+
+
+def test_the_schedule_at_its_corners() -> None:
+    def rate(step: int) -> float:
+        return warmup_cosine(step, peak=1.0, floor=0.1, warmup_steps=10, decay_steps=110)
+
+    assert rate(0) == pytest.approx(1 / 11)  # the first step trains
+    assert rate(10) == 1.0
+    assert rate(60) == pytest.approx(0.55)
+    assert rate(110) == rate(10_000) == 0.1
+    rates = [rate(step) for step in range(111)]
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_schedule_without_warmup_or_decay() -> None:
+    assert warmup_cosine(0, 1.0, 0.1, 0, 100) == 1.0
+    assert warmup_cosine(50, 1.0, 0.1, 50, 50) == 0.1
+
+
+def test_only_matrices_decay() -> None:
+    gpt = GPT(GPTConfig(vocab_size=65))
+    decayed, kept = adamw(gpt, 1e-3, (0.9, 0.95), 0.1).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert kept["weight_decay"] == 0.0
+    assert {p.dim() for p in decayed["params"]} == {2}
+    assert {p.dim() for p in kept["params"]} == {1}
+    assert sum(p.numel() for group in (decayed, kept) for p in group["params"]) == 807_808
+
+
+def test_perplexity_and_bits_per_byte() -> None:
+    assert perplexity(math.log(65)) == pytest.approx(65)
+    assert perplexity(1e6) == math.inf
+    assert bits_per_byte(math.log(256), bytes_per_token=1) == pytest.approx(8)  # a byte of noise has 8 bits
+    assert bits_per_byte(math.log(256), bytes_per_token=4) == pytest.approx(2)
+
+
+def test_flops_of_gpt2_small() -> None:
+    with torch.device("meta"):
+        gpt = GPT(GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True))
+    assert train_flops_per_token(gpt) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"learning_rate": 0.0}, {"min_learning_rate": 1.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"beta2": 1.0}],
+)
+def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
+        LitGPT(vocab_size=65, **wrong)
+
+
+def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None:
+    """The Trainer, the micro-batches and the callbacks change nothing of a loop written by hand."""
+    steps = 12
+    args = ["--data.micro_batch_size", "3", "--trainer.max_steps", str(steps)]
+    assert run("fit", *TINY, *args, "--seed_everything", "5", "--run_dir", tmp_path / "run").code == 0
+    trained = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+
+    torch.manual_seed(5)
+    tokens = CharTokenizer(HAMLET).encode(HAMLET)
+    tokens = tokens[: int(0.9 * len(tokens))]
+    gpt = GPT(GPTConfig(vocab_size=trained["hyper_parameters"]["vocab_size"], block_size=32, n_layer=2, n_head=2, n_embd=32))
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p in gpt.parameters() if p.dim() == 2]}, {"params": [p for p in gpt.parameters() if p.dim() < 2], "weight_decay": 0.0}],
+        betas=(0.9, 0.95), weight_decay=0.1,
+    )  # fmt: skip
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, 3e-3, 3e-4, 10, steps)
+        inputs, targets = gather(tokens, random_starts(len(tokens), 32, 8, seed=5, step=step), 32)
+        cross_entropy(gpt(inputs).flatten(0, 1), targets.flatten()).backward()
+        clip_grad_norm_(gpt.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for name, parameter in gpt.state_dict().items():
+        torch.testing.assert_close(trained["state_dict"][f"gpt.{name}"], parameter, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(run: Run, tmp_path: Path) -> None:
+    """The same global batches, gradients and losses, on whatever the batch is cut for."""
+    import subprocess
+    import sys
+
+    from conftest import environment
+
+    common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
+    assert run(*common, "--run_dir", tmp_path / "one").code == 0
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.micro_batch_size", "2"]
+    command = [sys.executable, "-m", "lit_gpt_scratch", *common, *two, "--run_dir", str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("two-*"))  # the second process found the first one's folder
+    one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("one", "two"))
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(tensor, other["state_dict"][name], atol=1e-6, rtol=0)
+    assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)

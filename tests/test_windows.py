@@ -1,0 +1,100 @@
+"""Windows of tokens."""
+
+import numpy as np
+import torch
+
+from lit_gpt_scratch.data.windows import (
+    IGNORE,
+    EvalBatches,
+    TrainBatches,
+    full_pass_starts,
+    gather,
+    random_starts,
+    spread_starts,
+)
+
+TOKENS = np.arange(1000, dtype=np.uint16)
+
+
+def batches(**changed: int) -> TrainBatches:
+    settings = {"block_size": 8, "batch_size": 12, "micro_batch_size": 12, "seed": 1, "first_step": 0, "n_steps": 5}
+    return TrainBatches(TOKENS, **(settings | changed))
+
+
+def rows(items: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[int]]:
+    return [row for inputs, _ in items for row in inputs.tolist()]
+
+
+def test_targets_are_the_inputs_one_token_on() -> None:
+    inputs, targets = gather(TOKENS, np.array([0, 500, 991]), 8)
+    assert inputs[1].tolist() == list(range(500, 508))
+    assert torch.equal(targets, inputs + 1)
+    assert int(targets.max()) == 999  # the last token is a target
+
+
+def test_starts_are_uniform_over_all_windows() -> None:
+    starts = random_starts(n_tokens=20, block_size=8, batch_size=12_000, seed=0, step=0)
+    values, counts = np.unique(starts, return_counts=True)
+    assert values.tolist() == list(range(12))
+    assert counts.min() > 850  # expected 1000, standard deviation 30
+    assert counts.max() < 1150
+
+
+def test_a_batch_is_a_function_of_seed_and_step() -> None:
+    steps = [rows(item) for item in batches()]
+    assert len(steps) == 5
+    assert steps == [rows(item) for item in batches()]
+    assert steps != [rows(item) for item in batches(seed=2)]
+    assert len({str(step) for step in steps}) == 5
+
+
+def test_iteration_goes_on_where_a_run_stood() -> None:
+    resumed = batches(first_step=3)
+    assert [rows(item) for item in resumed] == [rows(item) for item in batches()][3:]
+    assert len(resumed) == 5  # a resumed Trainer counts from the run's first step
+
+
+def test_devices_and_micro_batches_only_cut_the_global_batch() -> None:
+    whole = rows(batches().micro_batches(2))
+    for world_size in (1, 2, 3, 4):
+        for micro_batch_size in (1, 2, 5, 12):
+            cut = [
+                batches(rank=rank, world_size=world_size, micro_batch_size=micro_batch_size).micro_batches(2)
+                for rank in range(world_size)
+            ]
+            assert [row for own in cut for row in rows(own)] == whole
+            assert all(len(inputs) <= micro_batch_size for own in cut for inputs, _ in own)
+
+
+def test_a_full_pass_has_every_target_once() -> None:
+    for n_tokens in (9, 17, 100, 105):
+        tokens = TOKENS[:n_tokens]
+        items = list(EvalBatches(tokens, full_pass_starts(n_tokens, 8), 8, batch_size=3))
+        counted = torch.cat([targets[targets != IGNORE] for _, targets in items])
+        assert sorted(counted.tolist()) == list(range(1, n_tokens))
+        for inputs, targets in items:
+            assert inputs.shape[1] == 8
+            assert torch.equal(targets[targets != IGNORE], (inputs + 1)[targets != IGNORE])
+
+
+def test_ranks_share_a_full_pass() -> None:
+    starts = full_pass_starts(100, 8)
+    counted = [
+        token
+        for rank in range(3)
+        for _, targets in EvalBatches(TOKENS[:100], starts, 8, 2, rank, world_size=3)
+        for token in targets[targets != IGNORE].tolist()
+    ]
+    assert sorted(counted) == list(range(1, 100))
+
+
+def test_a_batch_count_is_what_iteration_gives() -> None:
+    loader = EvalBatches(TOKENS, full_pass_starts(1000, 8), 8, batch_size=7)
+    assert len(loader) == len(list(loader))
+
+
+def test_spread_windows_reach_from_end_to_end() -> None:
+    starts = spread_starts(1000, 8, 5)
+    assert starts[0] == 0
+    assert starts[-1] == 991
+    assert set(np.diff(starts)) <= {247, 248}
