@@ -1,4 +1,4 @@
-"""The command line: LightningCLI with checkpoints that bring their own settings, run folders and clear errors."""
+"""The command line: LightningCLI, where checkpoints bring their settings and an error is one line."""
 
 import itertools
 import logging
@@ -10,9 +10,8 @@ from argparse import ArgumentError
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
@@ -21,13 +20,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lit_gpt_scratch import COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.tokenizer import encode_prompt
-from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.generation.engine import SamplingOptions
 from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.module import LitGPT
+from lit_gpt_scratch.training.run_folder import claim_folder, write_config
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +102,22 @@ class LitGPTCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that belong to a run as a whole."""
         add = parser.add_argument
-        add("--run_dir", type=str, default="checkpoints/run", help="Folder of the run; a taken one gets a number.")
+        add(
+            "--run_dir",
+            type=str,
+            default="checkpoints/run",
+            help="Folder of the run; a taken one gets a number.",
+        )
         add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
         add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
         add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
         add("--debug", action="store_true", help="Show the traceback of an error.")
-        add("--seed_everything", type=int, default=self.seed_everything_default, help="Seed of all randomness.")
+        add(
+            "--seed_everything",
+            type=int,
+            default=self.seed_everything_default,
+            help="Seed of all randomness.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The callbacks, and the options that follow from others."""
@@ -123,7 +133,7 @@ class LitGPTCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; where a checkpoint is named, parse again over the settings that it brings."""
-        self.config = self._parse(args)
+        self.config = self._parse(cast(list[str], args))
         given = self.config[self.config.subcommand]
         subparser = self._subcommand_parsers[self.config.subcommand]
         if self.config.subcommand == "fit" and given.resume:
@@ -135,7 +145,7 @@ class LitGPTCLI(LightningCLI):
             return
         self.checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
         subparser.set_defaults(checkpoint_settings(self.checkpoint))
-        self.config = self._parse(args)
+        self.config = self._parse(cast(list[str], args))
         check_architecture(self.config[self.config.subcommand].model, self.checkpoint["hyper_parameters"])
 
     def _parse(self, args: list[str]) -> Namespace:
@@ -143,7 +153,9 @@ class LitGPTCLI(LightningCLI):
             return self.parser.parse_args(args)
         except ArgumentError as error:
             subparser = self._subcommand_parsers.get(args[0], self.parser)
-            raise ValueError(explain_usage(str(error), args, [action.dest for action in subparser._actions])) from error
+            raise ValueError(
+                explain_usage(str(error), args, [action.dest for action in subparser._actions])
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over the command line."""
@@ -164,7 +176,8 @@ class LitGPTCLI(LightningCLI):
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
             # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
-            purge_step = self.checkpoint["global_step"] + 1 if self._get(self.config, "resume") else None
+            resumed = self._get(self.config, "resume") and self.checkpoint
+            purge_step = resumed["global_step"] + 1 if resumed else None
             config["logger"] = EventLogger(
                 self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
             )
@@ -173,7 +186,7 @@ class LitGPTCLI(LightningCLI):
     def _take_run_dir(self) -> Path:
         """The folder of this run: the resumed one, or one of its own."""
         config = self.config["fit"]
-        if rank_zero_only.rank != 0:
+        if cast(Any, rank_zero_only).rank != 0:
             return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
         if config.resume:
             run_dir = Path(config.resume)
@@ -184,18 +197,6 @@ class LitGPTCLI(LightningCLI):
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
         return run_dir
 
-    @rank_zero_only
-    def _write_config(self) -> None:
-        """Leave the settings in the run folder, so that --config can repeat the run."""
-        settings = self.config["fit"].clone()
-        settings.update(Namespace(run_dir=str(self.run_dir), resume=None, ckpt_path=None))
-        beside = self.run_dir / ".config.yaml"
-        try:
-            beside.write_text(self._subcommand_parsers["fit"].dump(settings, skip_none=False), encoding="utf-8")
-            os.replace(beside, self.run_dir / "config.yaml")
-        except OSError as error:
-            raise ValueError(f"cannot write into the run folder {self.run_dir}: {error.strerror}") from error
-
     # Doing the work
 
     def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
@@ -205,12 +206,13 @@ class LitGPTCLI(LightningCLI):
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
         self._check_data(datamodule, "tokens")  # before anything is written
-        self._write_config()
+        if self.trainer.is_global_zero:
+            write_config(self.run_dir, self._settings())
         try:
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
         except SIGTERMException:
             self._say_how_to_go_on()
-            stop = next(c for c in self.trainer.callbacks if isinstance(c, callbacks.GracefulStop))  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+            stop = self._get(self.config_init, "graceful_stop")
             sys.exit(130 if stop.interrupted else 143)
         except BaseException as error:
             self._say_how_to_go_on()
@@ -218,12 +220,22 @@ class LitGPTCLI(LightningCLI):
                 sys.exit(130)
             raise
 
+    def _settings(self) -> str:
+        """The run's options as YAML, so that --config can repeat it."""
+        settings = self.config["fit"].clone()
+        settings.update(Namespace(run_dir=str(self.run_dir), resume=None, ckpt_path=None))
+        return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
+
     def _say_how_to_go_on(self) -> None:
         last = self.run_dir / "last.ckpt"
         if last.is_file():
             step = read_checkpoint(last, mmap=True)["global_step"]
             run_dir = shlex.quote(str(self.run_dir))
-            log.warning("stopped; step %s is saved, go on with: python -m lit_gpt_scratch fit --resume %s", step, run_dir)
+            log.warning(
+                "stopped; step %s is saved, go on with: python -m lit_gpt_scratch fit --resume %s",
+                step,
+                run_dir,
+            )
 
     def validate(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Evaluate on the validation text.
@@ -244,7 +256,9 @@ class LitGPTCLI(LightningCLI):
         self._check_data(datamodule, "test_tokens")
         self.trainer.test(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
         own = datamodule.test_source
-        self._print_results(own or f"the validation part of {datamodule.corpus.name} (there is no data.test_corpus)")
+        self._print_results(
+            own or f"the validation part of {datamodule.corpus.name} (there is no data.test_corpus)"
+        )
 
     def _print_results(self, text: str) -> None:
         print(f"text              {text}")
@@ -269,22 +283,13 @@ class LitGPTCLI(LightningCLI):
             num_samples: Texts to write for each prompt.
             **options: The fields of `SamplingOptions`.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, not {num_samples}")
         sampling = SamplingOptions(**options)
         self._check_data(datamodule, "tokenizer")
         if self.checkpoint is not None:
             model.load_state_dict(self.checkpoint["state_dict"])
-        device = self.trainer.strategy.root_device
-        gpt, tokenizer = model.gpt.to(device), datamodule.tokenizer
-        if sampling.top_k is not None and sampling.top_k > tokenizer.vocab_size:
-            log.warning("top_k is lowered to the vocabulary's %s tokens", tokenizer.vocab_size)
-        for text in prompt or [""]:
-            ids = torch.from_numpy(encode_prompt(tokenizer, text).astype("int64")).to(device)
-            if len(ids) > gpt.config.block_size:
-                log.warning("the model reads the last %s of the prompt's %s tokens", gpt.config.block_size, len(ids))
-            for row in generate(gpt, ids.repeat(num_samples, 1), sampling):
-                print(tokenizer.decode(row.tolist()), flush=True)
+        gpt = model.gpt.to(self.trainer.strategy.root_device)
+        for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling):
+            print(text, flush=True)
 
     def _check_data(self, datamodule: TextDataModule, needed: str) -> None:
         """Make what a subcommand needs of the data; it must be what the checkpoint's model knows."""
@@ -311,32 +316,15 @@ def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
         ValueError: They differ in anything but dropout, which has no weights.
     """
     names = [field.name for field in fields(GPTConfig) if field.name not in ("dropout", "vocab_size")]
-    wrong = [f"model.{n} is {trained[n]}, not {asked[n]}" for n in names if n in trained and trained[n] != asked[n]]
+    wrong = [
+        f"model.{n} is {trained[n]}, not {asked[n]}" for n in names if n in trained and trained[n] != asked[n]
+    ]
     if wrong:
         raise ValueError(f"the checkpoint's {'; its '.join(wrong)}: leave the architecture to the checkpoint")
 
 
-def claim_folder(wanted: Path) -> Path:
-    """Make a folder of its own for a run: `wanted` if it is new or empty, else `wanted-2`, `wanted-3`, ...
-
-    Raises:
-        ValueError: The folder cannot be made.
-    """
-    for number in itertools.count(2):
-        folder = wanted if number == 2 else wanted.with_name(f"{wanted.name}-{number - 1}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if folder.is_dir() and not any(folder.iterdir()):
-                return folder
-        except OSError as error:
-            raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    raise AssertionError("there is always a next number")
-
-
 def explain_usage(message: str, args: list[str], known: list[str]) -> str:
-    """jsonargparse's word on a wrong option, with the file's name and the nearest right option in it."""
+    """The parser's word on a wrong option, with the file's name and the nearest right option in it."""
     config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
     message = message.replace('"<unicode string>"', " or ".join(config_files) or "the config file")
     message = re.sub(r"a <class '(\w+)'>", r"\1", message)
@@ -357,7 +345,7 @@ def main(args: list[str]) -> int:
         LitGPTCLI(args)
         return 0
     except (ValueError, MisconfigurationException) as error:
-        code, failure = 2, error
+        code, failure = 2, cast(Exception, error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read our output has enough

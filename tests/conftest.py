@@ -50,7 +50,16 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: 40 steps on Hamlet, with dropout."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    steps = ["--trainer.max_steps", "40", "--eval_every", "15", "--save_every", "15", "--trainer.log_every_n_steps", "5"]
+    steps = [
+        "--trainer.max_steps",
+        "40",
+        "--eval_every",
+        "15",
+        "--save_every",
+        "15",
+        "--trainer.log_every_n_steps",
+        "5",
+    ]
     assert main(["fit", *TINY, *steps, "--model.dropout", "0.1", "--run_dir", str(folder)]) == 0
     return folder
 

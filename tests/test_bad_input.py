@@ -13,7 +13,10 @@ from conftest import TINY, Run
         (["--modle.n_layer", "3"], "did you mean model.n_layer?"),
         (["--model.n_layer", "three"], 'Parser key "model.n_layer": Expected int. Got value: three'),
         (["--model.activation", "relu"], "Literal['gelu', 'gelu_tanh']"),
-        (["--model.n_embd", "30", "--model.n_head", "4"], "model.n_embd (30) must be a multiple of model.n_head (4)"),
+        (
+            ["--model.n_embd", "30", "--model.n_head", "4"],
+            "model.n_embd (30) must be a multiple of model.n_head (4)",
+        ),
         (["--model.n_layer", "-1"], "model.n_layer must be at least 1, not -1"),
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, not 0"),
         (["--data.micro_batch_size", "0"], "data.micro_batch_size must be at least 1, not 0"),

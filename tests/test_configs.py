@@ -12,7 +12,14 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_takes_two_steps(run: Run, path: Path) -> None:
-    small = ["--data.corpus", "python_docs", "--trainer.limit_val_batches", "2", "--samples.max_new_tokens", "5"]
+    small = [
+        "--data.corpus",
+        "python_docs",
+        "--trainer.limit_val_batches",
+        "2",
+        "--samples.max_new_tokens",
+        "5",
+    ]
     assert run("fit", "--config", path, *small, "--trainer.max_steps", "2", "--run_dir", "r").code == 0
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 2
 
@@ -27,7 +34,17 @@ def test_day20_is_the_tutorial() -> None:
 
 
 def test_day20_has_the_tutorials_size(run: Run, shakespeare: str) -> None:
-    done = run("fit", "--config", ROOT / "configs" / "day20.yaml", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--run_dir", "r")
+    done = run(
+        "fit",
+        "--config",
+        ROOT / "configs" / "day20.yaml",
+        "--trainer.max_steps",
+        "1",
+        "--trainer.limit_val_batches",
+        "1",
+        "--run_dir",
+        "r",
+    )
     assert done.code == 0
     assert "807,808 parameters" in done.out
     assert "vocabulary 65" in done.out

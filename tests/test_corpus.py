@@ -51,7 +51,11 @@ def test_line_ends_and_byte_order_mark_are_made_uniform(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"ab\0c", "binary file.* zero byte at 2"), (b"caf\xe9 noir", "not UTF-8 text .byte 3.")],
+    [
+        (b"", "is empty"),
+        (b"ab\0c", "binary file.* zero byte at 2"),
+        (b"caf\xe9 noir", "not UTF-8 text .byte 3."),
+    ],
 )
 def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.txt").write_bytes(content)

@@ -39,13 +39,26 @@ def test_help_lists_every_command_and_every_command_has_help() -> None:
 
 def test_the_console_script_is_the_module() -> None:
     script = Path(sys.executable).with_name("lit-gpt-scratch")
-    assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout == call("--version").stdout
+    assert (
+        subprocess.run([script, "--version"], capture_output=True, text=True).stdout
+        == call("--version").stdout
+    )
 
 
 @pytest.mark.slow
 def test_a_clean_run_warns_of_nothing_and_starts_soon(tmp_path: Path) -> None:
     started = time.perf_counter()
-    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, "--trainer.max_steps", "2", "--run_dir", str(tmp_path / "r")]
+    command = [
+        sys.executable,
+        "-m",
+        "lit_gpt_scratch",
+        "fit",
+        *TINY,
+        "--trainer.max_steps",
+        "2",
+        "--run_dir",
+        str(tmp_path / "r"),
+    ]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert done.stderr == ""
@@ -62,6 +75,8 @@ def test_a_mistake_exits_with_2_and_one_line() -> None:
 def test_a_closed_pipe_ends_quietly(finished: Path) -> None:
     program = f"{sys.executable} -m lit_gpt_scratch"
     command = f"{program} predict --ckpt_path {finished} --num_samples 200 --max_new_tokens 100 | head -c 10"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
+    )
     assert done.stderr == ""
     assert done.returncode == 0

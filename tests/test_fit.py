@@ -21,8 +21,16 @@ def events(folder: Path) -> EventAccumulator:
 
 def model_of(checkpoint: dict) -> GPT:
     names = GPTConfig.__dataclass_fields__
-    gpt = GPT(GPTConfig(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in names}))
-    gpt.load_state_dict({name.removeprefix("gpt."): value for name, value in checkpoint["state_dict"].items() if name.startswith("gpt.")})
+    gpt = GPT(
+        GPTConfig(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in names})
+    )
+    gpt.load_state_dict(
+        {
+            name.removeprefix("gpt."): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("gpt.")
+        }
+    )
     return gpt.eval()
 
 
@@ -55,7 +63,9 @@ def test_the_logged_numbers_belong_together(finished: Path) -> None:
     value = {tag: [point.value for point in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
     for i, loss in enumerate(value["val/loss"]):
         assert value["val/perplexity"][i] == pytest.approx(math.exp(loss), rel=1e-5)
-        assert value["val/bits_per_byte"][i] == pytest.approx(loss / math.log(2), rel=1e-5)  # ASCII: a byte a token
+        assert value["val/bits_per_byte"][i] == pytest.approx(
+            loss / math.log(2), rel=1e-5
+        )  # ASCII: a byte a token
         assert value["val/gap"][i] == pytest.approx(loss - value["train/eval_loss"][i], abs=1e-6)
     assert value["val/loss"][0] == pytest.approx(math.log(CharTokenizer(HAMLET).vocab_size), abs=0.1)
     assert value["train/loss"][-1] < value["train/loss"][0] - 0.3
@@ -71,7 +81,9 @@ def test_validation_is_a_full_pass(finished: Path) -> None:
     gpt, total = model_of(checkpoint), 0.0
     for first in range(0, len(val) - 1, 32):
         start = min(first, len(val) - 33)  # the last window is moved back to be whole
-        loss = torch.nn.functional.cross_entropy(gpt(val[None, start : start + 32])[0], val[start + 1 : start + 33], reduction="none")
+        loss = torch.nn.functional.cross_entropy(
+            gpt(val[None, start : start + 32])[0], val[start + 1 : start + 33], reduction="none"
+        )
         total += float(loss[first - start :].sum())
     assert checkpoint["evaluation"]["val/loss"] == pytest.approx(total / (len(val) - 1), abs=1e-5)
 
@@ -107,7 +119,11 @@ def test_what_a_run_says(run: Run) -> None:
     assert lines[1] == "tokens  545 to train on, 61 to validate on, vocabulary 39"
     assert "parameters: 2 layers, 2 heads, 32 wide, block 32" in lines[2]
     assert lines[4] == "run     4 steps, 256 tokens a step, 1.9 epochs, in runs/mine"
-    assert [line.split(" · ")[0] for line in lines if line.startswith("step")] == ["step 0/4", "step 2/4", "step 4/4"]
+    assert [line.split(" · ")[0] for line in lines if line.startswith("step")] == [
+        "step 0/4",
+        "step 2/4",
+        "step 4/4",
+    ]
     assert f"untrained: a pure guess costs ln 39 = {math.log(39):.4f}" in lines[5]
     assert "python -m lit_gpt_scratch predict --ckpt_path runs/mine" in done.out
     assert "tensorboard --logdir runs" in done.out
@@ -122,7 +138,12 @@ def test_the_end_is_always_evaluated_and_saved(run: Run) -> None:
 
 def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
     limits = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "-1", "--model.decay_steps", "100"]
-    assert run("fit", *TINY, *limits, "--eval_every", "1000000", "--save_every", "1000000", "--run_dir", "r").code == 0
+    assert (
+        run(
+            "fit", *TINY, *limits, "--eval_every", "1000000", "--save_every", "1000000", "--run_dir", "r"
+        ).code
+        == 0
+    )
     last = torch.load("r/last.ckpt", weights_only=True)
     assert last["global_step"] == last["evaluation"]["step"] > 0
 
@@ -144,7 +165,9 @@ def test_config_yaml_repeats_the_run(run: Run, finished: Path) -> None:
 
 def test_own_text_takes_one_flag(run: Run) -> None:
     Path("my.txt").write_text("Wer reitet so spät durch Nacht und Wind?\n" * 40, encoding="utf-8")
-    assert run("fit", *TINY, "--data.corpus", "my.txt", "--trainer.max_steps", "2", "--run_dir", "r").code == 0
+    assert (
+        run("fit", *TINY, "--data.corpus", "my.txt", "--trainer.max_steps", "2", "--run_dir", "r").code == 0
+    )
     corpus = torch.load("r/last.ckpt", weights_only=True)["TextDataModule"]["corpus"]
     assert corpus["name"] == str(Path("my.txt").resolve())
     assert corpus["n_bytes"] == corpus["n_chars"] + 40
@@ -181,7 +204,10 @@ def test_clipping_bounds_the_step(run: Run) -> None:
     free, bound = (events(Path(name)).Scalars("train/grad_norm")[0].value for name in ("free", "bound"))
     assert free == pytest.approx(bound, rel=1e-6)
     assert free > 0.1
-    moved = [torch.load(f"{name}/last.ckpt", weights_only=True)["optimizer_states"][0]["state"][0]["exp_avg"] for name in ("free", "bound")]
+    moved = [
+        torch.load(f"{name}/last.ckpt", weights_only=True)["optimizer_states"][0]["state"][0]["exp_avg"]
+        for name in ("free", "bound")
+    ]
     assert moved[1].norm() < 1e-8 < moved[0].norm()
 
 

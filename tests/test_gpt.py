@@ -30,7 +30,9 @@ def test_known_parameter_counts() -> None:
 
 def test_options_add_and_remove_parameters() -> None:
     base = n_parameters(TINY)
-    options = {name: getattr(TINY, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")}
+    options = {
+        name: getattr(TINY, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+    }
     assert n_parameters(GPTConfig(**options, tie_weights=False)) == base + 50 * 32
     assert n_parameters(GPTConfig(**options, attn_bias=True)) == base + 2 * (3 * 32 + 32)
     assert n_parameters(GPTConfig(**options, bias=False)) == base - 2 * (2 * 32 + 4 * 32 + 32) - 32
@@ -39,9 +41,10 @@ def test_options_add_and_remove_parameters() -> None:
 def test_gpt2_parameter_names(gpt: GPT) -> None:
     names = {name.replace("h.0.", "h.N.") for name in gpt.state_dict() if not name.startswith("h.1.")}
     assert names == {
-        "wte.weight", "wpe.weight", "h.N.ln_1.weight", "h.N.ln_1.bias", "h.N.attn.c_attn.weight",
-        "h.N.attn.c_proj.weight", "h.N.ln_2.weight", "h.N.ln_2.bias", "h.N.mlp.c_fc.weight", "h.N.mlp.c_fc.bias",
-        "h.N.mlp.c_proj.weight", "h.N.mlp.c_proj.bias", "ln_f.weight", "ln_f.bias", "lm_head.weight",
+        "wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias", "lm_head.weight",
+        "h.N.ln_1.weight", "h.N.ln_1.bias", "h.N.attn.c_attn.weight", "h.N.attn.c_proj.weight",
+        "h.N.ln_2.weight", "h.N.ln_2.bias", "h.N.mlp.c_fc.weight", "h.N.mlp.c_fc.bias",
+        "h.N.mlp.c_proj.weight", "h.N.mlp.c_proj.bias",
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "lit_gpt_scratch"
-# The room of a file is the first of these that its path begins with; a room may import itself and those named.
+# A room may import itself and those named.
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"__init__", "cli"},

@@ -49,7 +49,11 @@ def test_test_says_on_what(run: Run, finished: Path, tmp_path: Path) -> None:
 
 def test_a_text_that_the_tokenizer_does_not_fit(run: Run, finished: Path) -> None:
     Path("other.txt").write_text("ЖЖЖ and more of it, again and again. " * 10, encoding="utf-8")
-    for command, option in (("validate", "--data.corpus"), ("test", "--data.test_corpus"), ("fit", "--data.corpus")):
+    for command, option in (
+        ("validate", "--data.corpus"),
+        ("test", "--data.test_corpus"),
+        ("fit", "--data.corpus"),
+    ):
         done = run(command, "--ckpt_path", finished, option, "other.txt", "--run_dir", "r")
         assert done.code == 2
         assert "the checkpoint's tokenizer does not fit" in done.err
@@ -82,12 +86,19 @@ def test_another_architecture_is_refused_in_words(run: Run, finished: Path) -> N
 
 
 def test_predict_writes_the_text_and_only_the_text(run: Run, finished: Path) -> None:
-    done = run("predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1")
+    done = run(
+        "predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1"
+    )
     assert done.code == 0
     assert done.err == ""
     assert done.out.startswith("To be")
     assert len(done.out) == len("To be") + 30 + 1
-    assert done.out == run("predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1").out
+    assert (
+        done.out
+        == run(
+            "predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "30", "--seed", "1"
+        ).out
+    )
 
 
 def test_several_prompts_and_samples(run: Run, finished: Path) -> None:
@@ -99,8 +110,15 @@ def test_several_prompts_and_samples(run: Run, finished: Path) -> None:
 
 
 def test_greedy_prediction_is_the_models_own(run: Run, finished: Path) -> None:
-    out = run("predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--temperature", "0").out
-    assert out == run("predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--top_k", "1").out
+    out = run(
+        "predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--temperature", "0"
+    ).out
+    assert (
+        out
+        == run(
+            "predict", "--ckpt_path", finished, "--prompt", "To ", "--max_new_tokens", "40", "--top_k", "1"
+        ).out
+    )
 
 
 def test_notices_go_to_standard_error(run: Run, finished: Path) -> None:

@@ -49,7 +49,9 @@ def test_stopped_and_resumed_is_the_same_run(run: Run, tmp_path: Path, first_par
     resumed = run("fit", "--resume", "parts", "--trainer.max_steps", 20)
     assert resumed.code == 0
     assert not list(tmp_path.glob("parts-*"))
-    one, other = (torch.load(Path(folder) / "last.ckpt", weights_only=True) for folder in ("straight", "parts"))
+    one, other = (
+        torch.load(Path(folder) / "last.ckpt", weights_only=True) for folder in ("straight", "parts")
+    )
     assert same(one["state_dict"], other["state_dict"])
     assert same(one["optimizer_states"], other["optimizer_states"])
     assert one["evaluation"] == other["evaluation"]
@@ -69,7 +71,9 @@ def test_killed_at_any_moment_and_resumed_is_the_same_run(run: Run, tmp_path: Pa
         process = subprocess.Popen([*command, *start], env=environment(), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for line in process.stdout:  # wait for training to begin, or to go on
-            if line.startswith(("step   0", "run")) and (Path("killed/last.ckpt").exists() or line.startswith("step")):
+            if line.startswith(("step   0", "run")) and (
+                Path("killed/last.ckpt").exists() or line.startswith("step")
+            ):
                 break
         time.sleep(after_seconds)
         process.kill()
@@ -133,7 +137,17 @@ def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.Monke
 
     real = module.cross_entropy
     monkeypatch.setattr(module, "cross_entropy", out_of_memory)
-    args = ["--trainer.max_steps", "20", "--eval_every", "6", "--save_every", "100", *LOGS, "--model.dropout", "0.2"]
+    args = [
+        "--trainer.max_steps",
+        "20",
+        "--eval_every",
+        "6",
+        "--save_every",
+        "100",
+        *LOGS,
+        "--model.dropout",
+        "0.2",
+    ]
     failed = run("fit", *TINY, *args, "--run_dir", "failed")
     assert failed.code == 1
     assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err

@@ -22,7 +22,9 @@ def test_the_tutorial_vocabulary(shakespeare: str) -> None:
 
 def test_any_text_comes_back() -> None:
     rng = random.Random(0)
-    text = "".join(chr(rng.choice([rng.randrange(32, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(5000))
+    text = "".join(
+        chr(rng.choice([rng.randrange(32, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(5000)
+    )
     tokenizer = CharTokenizer(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.token_n_bytes[tokenizer.encode(text)].sum() == len(text.encode())
@@ -59,7 +61,9 @@ def test_it_travels_as_plain_data() -> None:
     assert again.to_dict() == tokenizer.to_dict()
 
 
-@pytest.mark.parametrize("state", [{}, {"kind": "char"}, {"kind": "char", "chars": ""}, {"kind": "other", "chars": "a"}])
+@pytest.mark.parametrize(
+    "state", [{}, {"kind": "char"}, {"kind": "char", "chars": ""}, {"kind": "other", "chars": "a"}]
+)
 def test_other_dicts_are_refused(state: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         tokenizer_from_dict(state)

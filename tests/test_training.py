@@ -55,13 +55,21 @@ def test_perplexity_and_bits_per_byte() -> None:
 
 def test_flops_of_gpt2_small() -> None:
     with torch.device("meta"):
-        gpt = GPT(GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True))
+        gpt = GPT(
+            GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True)
+        )
     assert train_flops_per_token(gpt) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"learning_rate": 0.0}, {"min_learning_rate": 1.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"beta2": 1.0}],
+    [
+        {"learning_rate": 0.0},
+        {"min_learning_rate": 1.0},
+        {"warmup_steps": -1},
+        {"weight_decay": -0.1},
+        {"beta2": 1.0},
+    ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
@@ -78,11 +86,18 @@ def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None
     torch.manual_seed(5)
     tokens = CharTokenizer(HAMLET).encode(HAMLET)
     tokens = tokens[: int(0.9 * len(tokens))]
-    gpt = GPT(GPTConfig(vocab_size=trained["hyper_parameters"]["vocab_size"], block_size=32, n_layer=2, n_head=2, n_embd=32))
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in gpt.parameters() if p.dim() == 2]}, {"params": [p for p in gpt.parameters() if p.dim() < 2], "weight_decay": 0.0}],
-        betas=(0.9, 0.95), weight_decay=0.1,
-    )  # fmt: skip
+    gpt = GPT(
+        GPTConfig(
+            vocab_size=trained["hyper_parameters"]["vocab_size"],
+            block_size=32,
+            n_layer=2,
+            n_head=2,
+            n_embd=32,
+        )
+    )
+    matrices = [p for p in gpt.parameters() if p.dim() == 2]
+    vectors = {"params": [p for p in gpt.parameters() if p.dim() < 2], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([{"params": matrices}, vectors], betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, 3e-3, 3e-4, 10, steps)

@@ -17,7 +17,14 @@ TOKENS = np.arange(1000, dtype=np.uint16)
 
 
 def batches(**changed: int) -> TrainBatches:
-    settings = {"block_size": 8, "batch_size": 12, "micro_batch_size": 12, "seed": 1, "first_step": 0, "n_steps": 5}
+    settings = {
+        "block_size": 8,
+        "batch_size": 12,
+        "micro_batch_size": 12,
+        "seed": 1,
+        "first_step": 0,
+        "n_steps": 5,
+    }
     return TrainBatches(TOKENS, **(settings | changed))
 
 

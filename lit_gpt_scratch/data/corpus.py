@@ -78,7 +78,9 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
         corpus = _read(source)
     except DownloadError as error:
         if offline_corpus is None:
-            raise ValueError(f"cannot download {source}: {error}; set data.offline_corpus or use a file") from error
+            raise ValueError(
+                f"cannot download {source}: {error}; set data.offline_corpus or use a file"
+            ) from error
         if offline_corpus not in NAMED:
             known = ", ".join(NAMED)
             raise ValueError(f"data.offline_corpus {offline_corpus!r} is none of {known}") from error
@@ -118,7 +120,7 @@ def _read_file(path: Path) -> str:
 
 
 def _decode(raw: bytes, source: str) -> str:
-    """UTF-8 text with \\n line ends; a byte-order mark is left out."""
+    """UTF-8 text with Unix line ends; a byte-order mark is left out."""
     if b"\0" in raw:
         raise ValueError(f"{source} is a binary file, not text (it has a zero byte at {raw.index(bytes(1))})")
     try:
@@ -172,7 +174,9 @@ def _shakespeare() -> str:
             stream.write(raw)
         os.replace(stream.name, path)
     except OSError as error:
-        log.warning("cannot keep the download in %s (%s): it will be fetched again", path.parent, error.strerror)
+        log.warning(
+            "cannot keep the download in %s (%s): it will be fetched again", path.parent, error.strerror
+        )
     return raw.decode()
 
 

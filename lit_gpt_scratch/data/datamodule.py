@@ -18,7 +18,7 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
 
 class TextDataModule(LightningDataModule):
-    """Serves random windows of a text's first part to train on, and fixed windows of both parts to evaluate on.
+    """Serves random windows of a text's first part to train on, fixed windows of both to evaluate on.
 
     Text and tokenizer are made at first use, so that a checkpoint's tokenizer can stand alone: generating
     text reads no corpus.
@@ -107,8 +107,8 @@ class TextDataModule(LightningDataModule):
         n_train = int((1 - self.val_fraction) * len(tokens))
         if len(tokens) < 2 * self.block_size or n_train <= self.block_size or len(tokens) - n_train < 2:
             raise ValueError(
-                f"{self.corpus.name} is too short: {n_train} tokens to train on, {len(tokens) - n_train} to validate "
-                f"on, and a block takes {self.block_size}; give more text or a smaller model.block_size"
+                f"{self.corpus.name} is too short: {n_train} tokens to train on, {len(tokens) - n_train} "
+                f"to validate on, and a block takes {self.block_size}; give more text or a smaller model.block_size"
             )
         return tokens[:n_train], tokens[n_train:]
 
@@ -145,7 +145,9 @@ class TextDataModule(LightningDataModule):
         """
         world_size = self.trainer.world_size if self.trainer else 1
         if self.batch_size % world_size:
-            raise ValueError(f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices")
+            raise ValueError(
+                f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices"
+            )
 
     def _encode(self, corpus: Corpus) -> TokenArray:
         try:
@@ -187,7 +189,9 @@ class TextDataModule(LightningDataModule):
         block_size = min(self.block_size, len(tokens) - 1)
         return self._eval_batches(tokens, full_pass_starts(len(tokens), block_size), block_size)
 
-    def _eval_batches(self, tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
+    def _eval_batches(
+        self, tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int
+    ) -> EvalBatches:
         assert self.trainer is not None
         batch_size = self.micro_batch_size or max(1, self.batch_size // self.trainer.world_size)
         return EvalBatches(
@@ -206,8 +210,8 @@ class TextDataModule(LightningDataModule):
         """
         if state_dict["tokenizer"] != self.tokenizer.to_dict():
             raise ValueError(
-                f"the checkpoint's tokenizer ({len(state_dict['tokenizer'].get('chars', ''))} characters) is not "
-                f"the one made from {self.corpus.name} ({self.vocab_size}); leave data.corpus as it was"
+                f"the checkpoint's tokenizer ({len(state_dict['tokenizer'].get('chars', ''))} characters) is "
+                f"not the one made from {self.corpus.name} ({self.vocab_size}); leave data.corpus as it was"
             )
         was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
         if was_read and state_dict["corpus"]["sha256"] != self.corpus.sha256:

@@ -14,7 +14,9 @@ IGNORE = -100  # cross_entropy's ignore_index: a target that is not counted
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (B, T) int64
 
 
-def random_starts(n_tokens: int, block_size: int, batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
+def random_starts(
+    n_tokens: int, block_size: int, batch_size: int, seed: int, step: int
+) -> npt.NDArray[np.int64]:
     """Where the windows of a training step begin: uniform, and a pure function of (seed, step).
 
     Returns:
@@ -67,7 +69,7 @@ class TrainBatches:
             yield self.micro_batches(step)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of one step; over all ranks they are the step's global batch, row for row."""
+        """This rank's micro-batches of one step; over all ranks they are its global batch, row for row."""
         starts = random_starts(len(self.tokens), self.block_size, self.batch_size, self.seed, step)
         own = np.array_split(starts, self.world_size)[self.rank]
         cuts = range(self.micro_batch_size, len(own), self.micro_batch_size)
@@ -97,7 +99,7 @@ class EvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for first in range(0, len(self.starts), self.batch_size):
             starts = self.starts[first : first + self.batch_size]
-            # The last window of a full pass is moved back to fit; what the window before it has counted is masked.
+            # A full pass's last window is moved back to fit; what the one before it has counted is masked.
             last = len(self.tokens) - self.block_size - 1
             inputs, targets = gather(self.tokens, np.minimum(starts, last), self.block_size)
             if starts[-1] > last:

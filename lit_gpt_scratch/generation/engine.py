@@ -34,7 +34,9 @@ class SamplingOptions:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}; leave it out to draw from all tokens")
+            raise ValueError(
+                f"top_k must be at least 1, not {self.top_k}; leave it out to draw from all tokens"
+            )
 
 
 @torch.inference_mode()

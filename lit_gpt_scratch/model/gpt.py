@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -77,7 +76,7 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """GPT-2's initialisation: N(0, 0.02), biases 0, and what enters the residual stream scaled by its depth."""
+        """N(0, 0.02) as in GPT-2, biases 0, and the layers into the residual stream scaled by its depth."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)

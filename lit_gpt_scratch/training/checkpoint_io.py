@@ -14,9 +14,11 @@ PARTS = {"state_dict", "hyper_parameters", "TextDataModule", "global_step"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, renames: a kill at any moment leaves the old file or the new one, whole."""
+    """Writes beside the target, syncs, renames: a kill leaves the old file or the new one, whole."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: PATH, storage_options: Any | None = None
+    ) -> None:
         """Write a checkpoint; an error (disk full, no permission) is raised and the old file stays."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(path: PATH) -> Path:
-    """The checkpoint that a path means: the file itself, or a run folder's best (its last where it has no best).
+    """The checkpoint that a path means: the file itself, or a run folder's best, else its last.
 
     Raises:
         ValueError: There is no such file or folder, or no checkpoint in the folder.

@@ -10,7 +10,7 @@ from lit_gpt_scratch.model.gpt import GPT
 
 
 def perplexity(loss_nats: float) -> float:
-    """e to the mean cross-entropy: among how many equally likely tokens the model hesitates."""
+    """E to the mean cross-entropy: among how many equally likely tokens the model hesitates."""
     return math.exp(loss_nats) if loss_nats < 700 else math.inf
 
 
@@ -41,8 +41,3 @@ def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
     """Write scalars to every logger of the run, against optimizer steps."""
     for logger in trainer.loggers:
         logger.log_metrics(scalars, step=trainer.global_step)
-
-
-def is_log_step(trainer: Trainer) -> bool:
-    """Whether the step that has just ended is one to log."""
-    return trainer.global_step % trainer.log_every_n_steps == 0

@@ -13,8 +13,9 @@ from torchmetrics import MeanMetric
 
 from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.metrics import is_log_step, log_scalars
+from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.optim import adamw, warmup_cosine
+from lit_gpt_scratch.training.parts import is_log_step
 
 
 class LitGPT(LightningModule):
@@ -51,7 +52,7 @@ class LitGPT(LightningModule):
             ValueError: A number is out of range.
         """
         super().__init__()
-        if not 0 < learning_rate or not 0 <= min_learning_rate <= learning_rate:
+        if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
             raise ValueError(
                 f"model.learning_rate ({learning_rate}) must be above 0 and model.min_learning_rate "
                 f"({min_learning_rate}) between 0 and it"
@@ -59,7 +60,9 @@ class LitGPT(LightningModule):
         if warmup_steps < 0 or weight_decay < 0:
             raise ValueError("model.warmup_steps and model.weight_decay must not be negative")
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-            raise ValueError(f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}")
+            raise ValueError(
+                f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
+            )
         self.save_hyperparameters()
         self.automatic_optimization = False  # the micro-batches of a step are added up here
         self.learning_rate = learning_rate
@@ -76,7 +79,9 @@ class LitGPT(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """AdamW; its learning rate is set before each step, from the step alone."""
         if self.decay_steps is None and self.trainer.max_steps < 1:
-            raise ValueError("the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps")
+            raise ValueError(
+                "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
+            )
         return adamw(self.gpt, self.learning_rate, self.betas, self.weight_decay)
 
     def learning_rate_at(self, step: int) -> float:

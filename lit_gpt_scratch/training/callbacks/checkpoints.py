@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
+from lit_gpt_scratch.training.parts import is_fit
 
 
 class BestCheckpoint(Checkpoint):
@@ -104,4 +104,4 @@ class LastCheckpoint(Checkpoint):
 
 def _after_a_step(trainer: Trainer) -> bool:
     """Whether an evaluation is one of a training run that has begun."""
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+    return is_fit(trainer) and not trainer.sanity_checking

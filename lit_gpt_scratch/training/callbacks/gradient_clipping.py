@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from lit_gpt_scratch.training.metrics import is_log_step, log_scalars
+from lit_gpt_scratch.training.metrics import log_scalars
+from lit_gpt_scratch.training.parts import is_log_step
 
 
 class GradientClipping(Callback):
-    """Scales the gradient down to a largest norm, and logs the norm that it had before (`train/grad_norm`)."""
+    """Scales the gradient down to a largest norm, and logs the one that it had (`train/grad_norm`)."""
 
     def __init__(self, max_norm: float | None = 1.0) -> None:
         """Remember the norm.
@@ -24,7 +25,9 @@ class GradientClipping(Callback):
             ValueError: The norm is not positive.
         """
         if max_norm is not None and max_norm <= 0:
-            raise ValueError(f"gradient_clipping.max_norm must be above 0, not {max_norm}; null turns clipping off")
+            raise ValueError(
+                f"gradient_clipping.max_norm must be above 0, not {max_norm}; null turns clipping off"
+            )
         self.max_norm = max_norm
         self.norm: Tensor | None = None
 

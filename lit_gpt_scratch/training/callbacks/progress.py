@@ -6,11 +6,11 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
-from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
-from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.parts import gpt_of, is_fit
 
 
 class Progress(ProgressBar):
@@ -70,7 +70,11 @@ class Progress(ProgressBar):
             return
         self.drawn_seconds = time.perf_counter()
         shown = trainer.callback_metrics
-        parts = [f"{name} {shown[key]:.3f}" for name, key in (("train", "train/loss"), ("val", "val/loss")) if key in shown]
+        parts = [
+            f"{name} {shown[key]:.3f}"
+            for name, key in (("train", "train/loss"), ("val", "val/loss"))
+            if key in shown
+        ]
         if "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
         self.bar.update(self.task, completed=trainer.global_step, description=" · ".join(parts))
@@ -78,7 +82,7 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the evaluation's line."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if is_fit(trainer):
             self.console.print(self._line(trainer, pl_module))
 
     def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:
@@ -93,8 +97,7 @@ class Progress(ProgressBar):
             parts.append(f"perplexity {shown['val/perplexity']:.2f}")
             parts.append(f"{shown['val/bits_per_byte']:.3f} bits/byte")
         if trainer.sanity_checking:
-            assert isinstance(pl_module.gpt, GPT)
-            vocab_size = pl_module.gpt.config.vocab_size
+            vocab_size = gpt_of(pl_module).config.vocab_size
             parts.append(f"untrained: a pure guess costs ln {vocab_size} = {math.log(vocab_size):.4f}")
         elif "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")

@@ -6,16 +6,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
-from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 
 
 class Samples(Callback):
-    """Writes a sample after each evaluation, to TensorBoard's text tab and to `samples.md` in the run folder."""
+    """Writes a sample after each evaluation: to TensorBoard's text tab, and to `samples.md`."""
 
     def __init__(self, prompt: str = "\n", seed: int = 1, **options: Any) -> None:
         """Remember how to sample.
@@ -30,11 +28,13 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what the model that has just been evaluated writes."""
-        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
+        if not is_fit(trainer) or not trainer.is_global_zero:
             return
         text = self._write(trainer, pl_module)
         step, loss = trainer.global_step, float(trainer.callback_metrics["val/loss"])
-        indented = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's way to leave text alone
+        indented = "".join(
+            f"    {line}\n" for line in text.splitlines()
+        )  # Markdown's way to leave text alone
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
         for logger in trainer.loggers:
@@ -42,8 +42,6 @@ class Samples(Callback):
                 logger.experiment.add_text("samples", f"val loss {loss:.4f}\n\n{indented}", step)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        assert isinstance(pl_module.gpt, GPT)
-        assert isinstance(trainer.datamodule, TextDataModule)
-        tokenizer = trainer.datamodule.tokenizer
+        tokenizer = data_of(trainer).tokenizer
         ids = torch.from_numpy(encode_prompt(tokenizer, self.prompt).astype("int64")).to(pl_module.device)
-        return tokenizer.decode(generate(pl_module.gpt, ids[None], self.options)[0].tolist())
+        return tokenizer.decode(generate(gpt_of(pl_module), ids[None], self.options)[0].tolist())

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 
 
 class Summary(Callback):
@@ -18,16 +18,15 @@ class Summary(Callback):
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.best: dict[str, float] = {}
+        self.best_loss = float("inf")
+        self.best_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will be trained on what."""
         self.started_seconds = time.perf_counter()
         if not trainer.is_global_zero:
             return
-        data, gpt = trainer.datamodule, pl_module.gpt
-        assert isinstance(data, TextDataModule)
-        assert isinstance(gpt, GPT)
+        data, gpt = data_of(trainer), gpt_of(pl_module)
         text, config = data.corpus.fingerprint(), gpt.config
         n_parameters = sum(parameter.numel() for parameter in gpt.parameters())
         rows = {
@@ -44,19 +43,19 @@ class Summary(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best evaluation."""
-        evaluation: dict[str, float] = pl_module.evaluation
-        if not trainer.sanity_checking and evaluation["val/loss"] < self.best.get("val/loss", float("inf")):
-            self.best = evaluation
+        loss = float(trainer.callback_metrics["val/loss"])
+        if is_fit(trainer) and not trainer.sanity_checking and loss < self.best_loss:
+            self.best_loss, self.best_step = loss, trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what came of it and what can be done with it."""
         if not trainer.is_global_zero:
             return
         folder = trainer.default_root_dir
-        if self.best:
+        if self.best_step:
             seconds = time.perf_counter() - self.started_seconds
             self.console.print(
-                f"\nbest val loss {self.best['val/loss']:.4f} at step {self.best['step']}, "
+                f"\nbest val loss {self.best_loss:.4f} at step {self.best_step}, "
                 f"{seconds:.0f} s in all; {_last_sample(Path(folder))}",
                 markup=False,
             )
@@ -71,11 +70,12 @@ class Summary(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best evaluation so far."""
-        return {"best": self.best}
+        return {"best_loss": self.best_loss, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best evaluation so far."""
-        self.best = state_dict["best"]
+        self.best_loss = state_dict["best_loss"]
+        self.best_step = state_dict["best_step"]
 
 
 def _length(trainer: Trainer, data: TextDataModule) -> str:
@@ -96,4 +96,7 @@ def _last_sample(folder: Path) -> str:
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"
-    return "its last sample:\n\n" + samples.read_text(encoding="utf-8").rpartition("## ")[2].partition("\n\n")[2].rstrip()
+    return (
+        "its last sample:\n\n"
+        + samples.read_text(encoding="utf-8").rpartition("## ")[2].partition("\n\n")[2].rstrip()
+    )

@@ -6,18 +6,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.training.metrics import (
-    is_log_step,
-    log_scalars,
-    peak_flops_per_second,
-    train_flops_per_token,
-)
+from lit_gpt_scratch.training.metrics import log_scalars, peak_flops_per_second, train_flops_per_token
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_log_step
 
 
 class Throughput(Callback):
-    """Logs training's tokens per second over all devices, evaluations left out, and MFU where the peak is known.
+    """Logs training's tokens per second over all devices, evaluations left out, and MFU where it can.
 
     MFU, model FLOPs utilisation, is the share of the device's promised FLOPs that the model's own arithmetic
     takes (Chowdhery et al. 2022, "PaLM").
@@ -25,10 +19,8 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn what a step holds, and start the clock."""
-        assert isinstance(pl_module.gpt, GPT)
-        assert isinstance(trainer.datamodule, TextDataModule)
-        self.tokens_per_step = trainer.datamodule.tokens_per_step
-        self.flops_per_token = train_flops_per_token(pl_module.gpt)
+        self.tokens_per_step = data_of(trainer).tokens_per_step
+        self.flops_per_token = train_flops_per_token(gpt_of(pl_module))
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
         peak = peak_flops_per_second(pl_module.device, dtype)
         self.peak_flops_per_second = peak * trainer.world_size if peak else None

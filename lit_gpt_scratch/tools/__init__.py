@@ -1,0 +1,1 @@
+"""What can be done with a checkpoint, one file a tool."""

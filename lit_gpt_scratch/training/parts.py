@@ -1,0 +1,29 @@
+"""What callbacks need of a run, typed: Lightning hangs these on its objects without declaring them."""
+
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.model.gpt import GPT
+
+
+def data_of(trainer: Trainer) -> TextDataModule:
+    """The run's data."""
+    return cast(TextDataModule, cast(Any, trainer).datamodule)
+
+
+def gpt_of(pl_module: LightningModule) -> GPT:
+    """The network in a LitGPT."""
+    return cast(GPT, pl_module.gpt)
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Whether the step that has just ended is one to log."""
+    return bool(trainer.global_step % cast(Any, trainer).log_every_n_steps == 0)
+
+
+def is_fit(trainer: Trainer) -> bool:
+    """Whether this is a training run, and not the evaluation of a checkpoint."""
+    return trainer.state.fn == TrainerFn.FITTING
