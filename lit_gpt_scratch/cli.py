@@ -53,6 +53,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # callbacks.Summary says it in one line
 }
 LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
+PROGRAM = "python -m lit_gpt_scratch"
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
@@ -63,6 +64,8 @@ class LitGPTCLI(LightningCLI):
     the defaults.
     """
 
+    debug = False  # of the command line that is being run: an error may leave no object to ask
+
     def __init__(self, args: ArgsType) -> None:
         self.checkpoint_path: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
@@ -70,10 +73,12 @@ class LitGPTCLI(LightningCLI):
             LitGPT,
             TextDataModule,
             save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1337,
             parser_kwargs={"exit_on_error": False}
-            | {name: {"exit_on_error": False, "description": text} for name, text in COMMANDS.items()},
+            | {
+                name: {"exit_on_error": False, "description": text, "usage": f"{PROGRAM} {name} [options]"}
+                for name, text in COMMANDS.items()
+            },
             args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -119,10 +124,17 @@ class LitGPTCLI(LightningCLI):
             help="Seed of all randomness.",
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The callbacks, and the options that follow from others."""
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
+        parser.add_lightning_class_args(LitGPT, "model")
+        parser.add_lightning_class_args(TextDataModule, "data")
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options that follow from others."""
         parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
         parser.link_arguments("save_every", "last_checkpoint.every_n_steps")
         parser.link_arguments("seed_everything", "data.seed")
@@ -135,6 +147,7 @@ class LitGPTCLI(LightningCLI):
         """Parse; where a checkpoint is named, parse again over the settings that it brings."""
         self.config = self._parse(cast(list[str], args))
         given = self.config[self.config.subcommand]
+        LitGPTCLI.debug |= given.debug
         subparser = self._subcommand_parsers[self.config.subcommand]
         if self.config.subcommand == "fit" and given.resume:
             self.checkpoint_path = find_checkpoint(Path(given.resume) / "last.ckpt")
@@ -206,6 +219,9 @@ class LitGPTCLI(LightningCLI):
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
         self._check_data(datamodule, "tokens")  # before anything is written
+        if self.checkpoint is not None and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
+            step = self.checkpoint["global_step"]
+            log.warning("nothing to do: step %s is reached; --trainer.max_steps %s goes on", step, 2 * step)
         if self.trainer.is_global_zero:
             write_config(self.run_dir, self._settings())
         try:
@@ -231,11 +247,7 @@ class LitGPTCLI(LightningCLI):
         if last.is_file():
             step = read_checkpoint(last, mmap=True)["global_step"]
             run_dir = shlex.quote(str(self.run_dir))
-            log.warning(
-                "stopped; step %s is saved, go on with: python -m lit_gpt_scratch fit --resume %s",
-                step,
-                run_dir,
-            )
+            log.warning("stopped; step %s is saved, go on with: %s fit --resume %s", step, PROGRAM, run_dir)
 
     def validate(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Evaluate on the validation text.
@@ -341,6 +353,7 @@ def main(args: list[str]) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger("lit_gpt_scratch").handlers = [handler]
+    LitGPTCLI.debug = "--debug" in args
     try:
         LitGPTCLI(args)
         return 0
@@ -353,7 +366,7 @@ def main(args: list[str]) -> int:
         return 0
     except Exception as error:
         code, failure = 1, error
-    if "--debug" in args:
+    if LitGPTCLI.debug:
         raise failure
     print(f"error: {' '.join(str(failure).split()) or type(failure).__name__}", file=sys.stderr)
     return code

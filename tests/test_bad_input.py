@@ -104,3 +104,9 @@ def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.Monke
     done = run("fit", *TINY, "--run_dir", "r")
     assert done.code == 2
     assert "cannot write into the run folder r: Permission denied" in done.err
+
+
+def test_debug_in_yaml_does_so_too(run: Run) -> None:
+    Path("debug.yaml").write_text("debug: true\n")
+    with pytest.raises(ValueError, match="n_layer must be at least 1"):
+        run("fit", *TINY, "--config", "debug.yaml", "--model.n_layer", "0")

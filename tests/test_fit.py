@@ -118,7 +118,7 @@ def test_what_a_run_says(run: Run) -> None:
     assert lines[0].startswith("corpus  hamlet, 606 characters, sha256 ")
     assert lines[1] == "tokens  545 to train on, 61 to validate on, vocabulary 39"
     assert "parameters: 2 layers, 2 heads, 32 wide, block 32" in lines[2]
-    assert lines[4] == "run     4 steps, 256 tokens a step, 1.9 epochs, in runs/mine"
+    assert lines[4] == "run     4 steps, 256 tokens a step, 1.88 epochs, in runs/mine"
     assert [line.split(" · ")[0] for line in lines if line.startswith("step")] == [
         "step 0/4",
         "step 2/4",
@@ -220,10 +220,10 @@ def test_debug_overfits(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("shakespeare")
 def test_it_learns_shakespeare(run: Run) -> None:
-    """150 steps of char.yaml: under the 2.45 nats that pairs of characters alone allow."""
-    args = ["--trainer.max_steps", "150", "--eval_every", "150", "--run_dir", "r"]
+    """300 steps of char.yaml: under the 2.45 nats that pairs of characters alone allow."""
+    args = ["--trainer.max_steps", "300", "--run_dir", "r"]
     assert run("fit", "--config", ROOT / "configs" / "char.yaml", *args).code == 0
-    assert torch.load("r/last.ckpt", weights_only=True)["evaluation"]["val/loss"] < 2.42
+    assert torch.load("r/last.ckpt", weights_only=True)["evaluation"]["val/loss"] < 2.35
 
 
 def test_cross_entropy_is_the_textbook_formula() -> None:

@@ -120,6 +120,7 @@ def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None
     before = torch.load("r/last.ckpt", weights_only=True)
     done = run("fit", "--resume", "r")
     assert done.code == 0
+    assert "nothing to do: step 3 is reached; --trainer.max_steps 6 goes on" in done.err
     assert same(before["state_dict"], torch.load("r/last.ckpt", weights_only=True)["state_dict"])
 
 

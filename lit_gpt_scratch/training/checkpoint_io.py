@@ -22,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint; an error (disk full, no permission) is raised and the old file stays."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        beside = target.with_name(f".{target.name}.part")  # what a kill leaves, the next save overwrites
         try:
             with beside.open("wb") as stream:
                 torch.save(checkpoint, stream)

@@ -30,15 +30,15 @@ def draw(log_dir: Path, picture: Path) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     losses, rate = figure.subplots(1, 2)
     lines = (
-        (losses, "train/loss", "train, each batch", "#c6dbef", 1.0),
-        (losses, "train/eval_loss", "train", "#2171b5", 2.0),
-        (losses, "val/loss", "validation", "#d94801", 2.0),
-        (rate, "train/lr", "learning rate", "#238b45", 2.0),
+        (losses, "train/loss", "train, each batch", "#c6dbef", "-"),
+        (losses, "train/eval_loss", "train", "#2171b5", "o-"),
+        (losses, "val/loss", "validation", "#d94801", "o-"),
+        (rate, "train/lr", "learning rate", "#238b45", "-"),
     )
-    for axes, tag, label, color, width in lines:
+    for axes, tag, label, color, style in lines:
         if tag in events.Tags()["scalars"]:
             points = events.Scalars(tag)
-            axes.plot([p.step for p in points], [p.value for p in points], label=label, color=color, lw=width)
+            axes.plot([p.step for p in points], [p.value for p in points], style, label=label, color=color)
     losses.set(title="Loss (the gap between train and validation is overfitting)", ylabel="nats per token")
     rate.set(title="Learning rate")
     for axes in (losses, rate):

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM."""
 
 import logging
-import os
 import signal
+import sys
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,7 +20,9 @@ class GracefulStop(Callback):
         self.interrupted = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C."""
+        """Take over Ctrl-C, where Lightning listens for SIGTERM."""
+        if sys.platform == "win32":
+            return
         self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -32,4 +34,4 @@ class GracefulStop(Callback):
         self.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         log.warning("stopping after this step; press Ctrl-C again to stop at once")
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)

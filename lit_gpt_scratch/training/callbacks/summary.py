@@ -83,7 +83,7 @@ def _length(trainer: Trainer, data: TextDataModule) -> str:
     if trainer.max_steps < 1:
         return f"no last step, {each}"
     epochs = trainer.max_steps * data.tokens_per_step / len(data.train_tokens)
-    return f"{trainer.max_steps:,} steps, {each}, {epochs:.2g} epochs"
+    return f"{trainer.max_steps:,} steps, {each}, {epochs:.2f} epochs"
 
 
 def _device(trainer: Trainer, device: torch.device) -> str:

@@ -24,17 +24,23 @@ class Throughput(Callback):
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
         peak = peak_flops_per_second(pl_module.device, dtype)
         self.peak_flops_per_second = peak * trainer.world_size if peak else None
-        self._restart_clock(trainer)
+        self.stopped = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the evaluation out."""
-        self._restart_clock(trainer)
+        """Leave the evaluation out, and the samples and saves that follow it."""
+        self.stopped = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Start the clock again."""
+        if self.stopped:
+            self._restart_clock(trainer)
+            self.stopped = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the rate since the last log or evaluation."""
-        steps = trainer.global_step - self.since_step
-        if not is_log_step(trainer) or steps == 0:
+        if not is_log_step(trainer):
             return
+        steps = trainer.global_step - self.since_step
         tokens_per_second = steps * self.tokens_per_step / (time.perf_counter() - self.since_seconds)
         scalars = {"throughput/tokens_per_second": tokens_per_second}
         if self.peak_flops_per_second:

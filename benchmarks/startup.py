@@ -1,0 +1,65 @@
+"""How long a newcomer waits: for an answer, for the first training step, for the end of char.yaml.
+
+    python benchmarks/startup.py
+
+Each figure is the median of several runs of the command as a process of its own. The last one downloads Tiny
+Shakespeare if the cache does not have it.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import lightning
+import torch
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = [sys.executable, "-m", "lit_gpt_scratch"]
+
+
+def seconds_of(*args: str) -> float:
+    """Wall-clock seconds of a whole command."""
+    started = time.perf_counter()
+    subprocess.run([*PROGRAM, *args], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def seconds_to_first_step(run_dir: str) -> float:
+    """Seconds from the command to the end of the first optimizer step of char.yaml, told by its log."""
+    config = ["--config", "configs/char.yaml", "--run_dir", run_dir]
+    marker = "import time; from lightning.pytorch import Callback\n"
+    marker += "class FirstStep(Callback):\n"
+    marker += "    def on_train_batch_end(self, *_):\n"
+    marker += "        print('first step', time.time(), flush=True); import os; os._exit(0)\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "first_step.py").write_text(marker)
+        environment = {**os.environ, "PYTHONPATH": folder}
+        command = [*PROGRAM, "fit", *config, "--trainer.callbacks", "first_step.FirstStep"]
+        started = time.time()
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    ended = next(line for line in done.stdout.splitlines() if line.startswith("first step"))
+    return float(ended.split()[-1]) - started
+
+
+def main() -> None:
+    """Measure and print a table."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, ", end="")
+    print(f"lightning {lightning.__version__}, Python {platform.python_version()}, {date.today()}\n")
+    print("| what | median seconds |\n|---|---|")
+    for option in ("--help", "--version"):
+        print(f"| `{option}` | {statistics.median(seconds_of(option) for _ in range(9)):.2f} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        waits = [seconds_to_first_step(f"{folder}/{i}") for i in range(5)]
+        print(f"| command to first step of char.yaml | {statistics.median(waits):.1f} |", flush=True)
+        whole = seconds_of("fit", "--config", "configs/char.yaml", "--run_dir", f"{folder}/whole")
+        print(f"| all of char.yaml (one run) | {whole:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

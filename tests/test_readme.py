@@ -1,0 +1,100 @@
+"""Every command of the README runs, cut down to a few steps."""
+
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Run, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+    for line in block.splitlines()
+    if line
+]
+SHORT = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "2", "--samples.max_new_tokens", "5"]
+
+
+def test_the_first_screen_has_the_two_commands() -> None:
+    """`.ci/run` runs these as they stand."""
+    assert COMMANDS[:2] == [
+        "pip install -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
+        'pip install -e ".[test]" && pytest',
+    ]
+    assert README.index(COMMANDS[1]) < README.index("\n## ")
+
+
+def test_there_is_no_other_kind_of_command() -> None:
+    programs = {command.split(" --")[0] for command in COMMANDS[2:]}
+    prefix = "python -m lit_gpt_scratch"
+    assert programs <= {f"{prefix} fit", f"{prefix} predict", f"{prefix} validate", "tensorboard"}
+
+
+def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that has what the README's reader has after the first command."""
+    shutil.copytree(ROOT / "configs", "configs")
+    for config in Path("configs").glob("*.yaml"):  # no network in a test
+        settings = yaml.safe_load(config.read_text())
+        settings["data"]["corpus"] = "python_docs"
+        config.write_text(yaml.safe_dump(settings))
+    Path("my.txt").write_text("Half a league, half a league, half a league onward.\n" * 60)
+    assert run("fit", "--config", "configs/char.yaml", *SHORT).code == 0
+    for command in COMMANDS[2:]:
+        words = shlex.split(command)
+        if words[0] == "tensorboard":
+            continue
+        args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
+        if "fit" in args and "--help" not in args:
+            args += SHORT if "--resume" not in args else [*SHORT, "--trainer.max_steps", "3"]
+        done = run(*shlex.split(" ".join(args)))
+        assert done.code == 0, f"{command}: {done.err}"
+        assert done.out, command
+        assert not redirected or "predict" in command
+    assert {path.name for path in Path("checkpoints").iterdir()} == {
+        "char",
+        "char-2",
+        "wide",
+        "debug",
+        "day20",
+    }
+
+
+@pytest.mark.slow
+def test_tensorboard_serves_a_run(finished: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("tensorboard")
+    command = [str(program), "--logdir", str(finished.parent), "--port", str(port)]
+    server = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        url, tags = f"http://127.0.0.1:{port}/data/plugin/scalars/tags", ""
+        deadline = time.monotonic() + 60
+        while "val/perplexity" not in tags and time.monotonic() < deadline:
+            time.sleep(0.5)
+            try:
+                tags = urllib.request.urlopen(url, timeout=5).read().decode()
+            except OSError:
+                continue
+        assert "val/perplexity" in tags
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    documented = set(re.findall(r"`((?:train|val|throughput)/\w+)`", README)) - {"throughput/mfu"}
+    assert documented == set(EventAccumulator(str(finished)).Reload().Tags()["scalars"])
