@@ -108,7 +108,7 @@ class TextDataModule(LightningDataModule):
         if len(tokens) < 2 * self.block_size or n_train <= self.block_size or len(tokens) - n_train < 2:
             raise ValueError(
                 f"{self.corpus.name} is too short: {n_train} tokens to train on, {len(tokens) - n_train} "
-                f"to validate on, and a block takes {self.block_size}; give more text, or a smaller block_size"
+                f"to validate on, and a block takes {self.block_size}; give more text or a smaller block_size"
             )
         return tokens[:n_train], tokens[n_train:]
 
