@@ -273,6 +273,8 @@ class LitGPTCLI(LightningCLI):
         )
 
     def _print_results(self, text: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
         print(f"text              {text}")
         if self.checkpoint is not None:
             print(f"checkpoint        {self.checkpoint_path}, step {self.checkpoint['global_step']}")

@@ -21,6 +21,8 @@ def test_python_docs_are_prose_of_some_size() -> None:
     found = load_corpus("python_docs")
     assert len(found.text) > 300_000
     assert "expression" in found.text
+    assert "====" not in found.text
+    assert "\n\n\n" not in found.text
 
 
 def test_a_fingerprint_identifies_the_text(tmp_path: Path) -> None:

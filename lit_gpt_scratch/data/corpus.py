@@ -185,10 +185,15 @@ def _is_shakespeare(raw: bytes) -> bool:
 
 
 def _python_docs() -> str:
-    """Python's own language reference, which comes with every Python's standard library."""
+    """Python's own language reference, which comes with every Python's standard library.
+
+    Rows and rules of tables, and underlines of headings, are left out: they are drawing, not prose.
+    """
     from pydoc_data.topics import topics
 
-    return "\n\n".join(topics[name] for name in sorted(topics))
+    text = "\n\n".join(topics[name] for name in sorted(topics))
+    prose = [line for line in text.split("\n") if re.match(r"\s*$|\s*[^|+\s].*\w", line)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(prose))
 
 
 NAMED: dict[str, Callable[[], str]] = {

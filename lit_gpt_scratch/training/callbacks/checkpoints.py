@@ -1,5 +1,6 @@
 """The two checkpoints of a run: its best and its last, both whole enough to go on from."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch.optim import Optimizer
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
 from lit_gpt_scratch.training.parts import is_fit
+
+log = logging.getLogger(__name__)
 
 
 class BestCheckpoint(Checkpoint):
@@ -94,8 +97,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save a run that was stopped or that failed between two steps."""
-        if self.between_steps and self.saved_step != trainer.global_step:
+        if not self.between_steps or self.saved_step == trainer.global_step:
+            return
+        try:
             self._save(trainer)
+        except Exception as error:  # what stopped the run is what its owner should hear of first
+            log.warning("step %s could not be saved: %s", trainer.global_step, error)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")

@@ -18,6 +18,7 @@ class GracefulStop(Callback):
 
     def __init__(self) -> None:
         self.interrupted = False
+        self.previous: Any = None  # the handler that Ctrl-C had
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C, where Lightning listens for SIGTERM."""
@@ -25,10 +26,18 @@ class GracefulStop(Callback):
             return
         self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give Ctrl-C back."""
-        if hasattr(self, "previous"):
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give Ctrl-C back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
+            self.previous = None
 
     def _interrupt(self, *_: Any) -> None:
         self.interrupted = True
