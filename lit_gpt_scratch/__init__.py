@@ -2,6 +2,8 @@
 
 __version__ = "0.1.0"
 
+PROGRAM = "python -m lit_gpt_scratch"
+
 # The one list of subcommands: `__main__` shows it without importing torch, `cli` builds the parsers from it.
 COMMANDS = {
     "fit": "train a model on a text, or go on with a run (--resume RUN_FOLDER)",

@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-from lit_gpt_scratch import COMMANDS, __version__
+from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
 
 # A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
@@ -21,7 +21,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
     return f"""\
-usage: python -m lit_gpt_scratch COMMAND [options]
+usage: {PROGRAM} COMMAND [options]
 
 Train a GPT from scratch on any text, watch it learn, let it speak.
 
@@ -31,14 +31,18 @@ commands:
   COMMAND --help lists every option of a command; --version prints the version.
 
 start here:
-  python -m lit_gpt_scratch fit --config configs/char.yaml
-  python -m lit_gpt_scratch fit --config configs/char.yaml --data.corpus my.txt
-  python -m lit_gpt_scratch predict --ckpt_path checkpoints/char --prompt "ROMEO:"
+  {PROGRAM} fit --config configs/char.yaml
+  {PROGRAM} fit --config configs/char.yaml --data.corpus my.txt
+  {PROGRAM} predict --ckpt_path checkpoints/char --prompt "ROMEO:"
 """
 
 
 def main() -> int:
-    """Run the command line and return the exit code: 0 done, 1 the run failed, 2 a mistake in the input."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0 done, 1 the run failed, 2 a mistake in the input, 130 Ctrl-C, 143 SIGTERM.
+    """
     args = sys.argv[1:]
     if not args or args in (["-h"], ["--help"]):
         print(usage(), end="")
@@ -46,9 +50,12 @@ def main() -> int:
     if args == ["--version"]:
         print(f"lit_gpt_scratch {__version__}")
         return 0
-    from lit_gpt_scratch.cli import main as cli_main
+    try:
+        from lit_gpt_scratch.cli import main as cli_main  # takes seconds, in which Ctrl-C may come
 
-    return cli_main(args)
+        return cli_main(args)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

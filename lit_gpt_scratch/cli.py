@@ -1,14 +1,14 @@
 """The command line: LightningCLI, where checkpoints bring their settings and an error is one line."""
 
+import glob
+import io
 import itertools
 import logging
 import os
-import re
 import shlex
+import signal
 import sys
 from argparse import ArgumentError
-from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,16 +18,22 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lit_gpt_scratch import COMMANDS
+from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.generation.engine import SamplingOptions
-from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.options import REPLACED, check_architecture, checkpoint_settings, explain_usage
 from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.run_folder import claim_folder, write_config
+from lit_gpt_scratch.training.run_folder import (
+    CONFIG,
+    claim_folder,
+    give_up_folder,
+    resumed_folder,
+    write_config,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +51,12 @@ CALLBACKS = {
     "best_checkpoint": callbacks.BestCheckpoint,
     "last_checkpoint": callbacks.LastCheckpoint,
 }
-TRAINER_DEFAULTS = {
-    "max_steps": 1000,
+ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
+TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
     "num_sanity_val_steps": -1,  # the sanity check is the evaluation of step 0
-    "log_every_n_steps": 10,
     "enable_model_summary": False,  # callbacks.Summary says it in one line
 }
-LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
-PROGRAM = "python -m lit_gpt_scratch"
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
@@ -68,7 +71,7 @@ class LitGPTCLI(LightningCLI):
 
     def __init__(self, args: ArgsType) -> None:
         self.checkpoint_path: Path | None = None
-        self.checkpoint: dict[str, Any] | None = None
+        self.checkpoint: dict[str, Any] | None = None  # all of it but the weights
         super().__init__(
             LitGPT,
             TextDataModule,
@@ -107,22 +110,14 @@ class LitGPTCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that belong to a run as a whole."""
         add = parser.add_argument
-        add(
-            "--run_dir",
-            type=str,
-            default="checkpoints/run",
-            help="Folder of the run; a taken one gets a number.",
-        )
+        folder = "Folder of the run; where it is taken, a number is added."
+        add("--run_dir", type=str, default="checkpoints/run", help=folder)
         add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
         add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
         add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
         add("--debug", action="store_true", help="Show the traceback of an error.")
-        add(
-            "--seed_everything",
-            type=int,
-            default=self.seed_everything_default,
-            help="Seed of all randomness.",
-        )
+        seed = self.seed_everything_default
+        add("--seed_everything", type=int, default=seed, help="Seed of all randomness.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
@@ -130,8 +125,12 @@ class LitGPTCLI(LightningCLI):
         parser.add_lightning_class_args(TextDataModule, "data")
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
-        parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+        for key in CALLBACKS.keys() - ALWAYS_ON:
+            parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
+        parser.add_class_arguments(
+            Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACED)
+        )
+        parser.set_defaults({"trainer.max_steps": 1000, "trainer.log_every_n_steps": 10})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that follow from others."""
@@ -150,25 +149,31 @@ class LitGPTCLI(LightningCLI):
         LitGPTCLI.debug |= given.debug
         subparser = self._subcommand_parsers[self.config.subcommand]
         if self.config.subcommand == "fit" and given.resume:
-            self.checkpoint_path = find_checkpoint(Path(given.resume) / "last.ckpt")
-            subparser.default_config_files = [str(Path(given.resume) / "config.yaml")]
+            if given.ckpt_path:
+                raise ValueError("--resume goes on with a run, --ckpt_path begins another: give one of them")
+            run_dir = resumed_folder(given.resume)
+            self.checkpoint_path = run_dir / "last.ckpt"
+            subparser.default_config_files = [glob.escape(str(run_dir / CONFIG))]
         elif given.ckpt_path:
             self.checkpoint_path = find_checkpoint(given.ckpt_path)
         if self.checkpoint_path is None:
             return
-        self.checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
+        checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
+        self.checkpoint = {name: part for name, part in checkpoint.items() if name != "state_dict"}
         subparser.set_defaults(checkpoint_settings(self.checkpoint))
         self.config = self._parse(cast(list[str], args))
         check_architecture(self.config[self.config.subcommand].model, self.checkpoint["hyper_parameters"])
 
     def _parse(self, args: list[str]) -> Namespace:
+        config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
         try:
             return self.parser.parse_args(args)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{' or '.join(config_files)} is not a text file") from error
         except ArgumentError as error:
             subparser = self._subcommand_parsers.get(args[0], self.parser)
-            raise ValueError(
-                explain_usage(str(error), args, [action.dest for action in subparser._actions])
-            ) from error
+            known = [action.dest for action in subparser._actions]
+            raise ValueError(explain_usage(str(error), config_files, known)) from error
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over the command line."""
@@ -177,24 +182,30 @@ class LitGPTCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with its run folder, logger and callbacks; only `fit` writes anything."""
-        config = {**self._get(self.config_init, "trainer"), **kwargs}
-        own = [self._get(self.config_init, key) for key in CALLBACKS]
+        config = {**self._get(self.config_init, "trainer"), **TRAINER_SETTINGS, **kwargs}
+        switches = self._get(self.config, "callbacks")
+        own = [self._get(self.config_init, key) for key in CALLBACKS if switches.get(key, True)]
+        if not switches.progress:
+            config["enable_progress_bar"] = False
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        if config["enable_progress_bar"] is False:
-            own = [callback for callback in own if not isinstance(callback, callbacks.Progress)]
         if self.subcommand != "fit":
             return self._instantiate_trainer({**config, "logger": False}, own)
+        self._check_data(self.datamodule, "tokens")  # before anything is written
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
             # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
-            resumed = self._get(self.config, "resume") and self.checkpoint
+            resumed = self.config["fit"].resume and self.checkpoint
             purge_step = resumed["global_step"] + 1 if resumed else None
             config["logger"] = EventLogger(
                 self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
             )
-        return self._instantiate_trainer(config, own)
+        try:
+            return self._instantiate_trainer(config, own)
+        except Exception:
+            self._give_up_run_dir()
+            raise
 
     def _take_run_dir(self) -> Path:
         """The folder of this run: the resumed one, or one of its own."""
@@ -202,13 +213,19 @@ class LitGPTCLI(LightningCLI):
         if cast(Any, rank_zero_only).rank != 0:
             return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
         if config.resume:
-            run_dir = Path(config.resume)
+            run_dir = resumed_folder(config.resume)
         else:
-            run_dir = claim_folder(Path(config.run_dir).expanduser())
-            if run_dir.name != Path(config.run_dir).name:
+            wanted = Path(config.run_dir).expanduser()
+            run_dir = claim_folder(wanted)
+            if wanted.name and run_dir != wanted:
                 log.warning("%s is taken: this run goes to %s", config.run_dir, run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
         return run_dir
+
+    def _give_up_run_dir(self) -> None:
+        """A run that never took a step leaves nothing; what was there before stays."""
+        if cast(Any, rank_zero_only).rank == 0 and not self.config["fit"].resume:
+            give_up_folder(self.run_dir)
 
     # Doing the work
 
@@ -218,7 +235,6 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
-        self._check_data(datamodule, "tokens")  # before anything is written
         if self.checkpoint is not None and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
             step = self.checkpoint["global_step"]
             log.warning("nothing to do: step %s is reached; --trainer.max_steps %s goes on", step, 2 * step)
@@ -226,20 +242,26 @@ class LitGPTCLI(LightningCLI):
             write_config(self.run_dir, self._settings())
         try:
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
-        except SIGTERMException:
-            self._say_how_to_go_on()
-            stop = self._get(self.config_init, "graceful_stop")
-            sys.exit(130 if stop.interrupted else 143)
         except BaseException as error:
+            if self.trainer.global_step == 0:
+                self._give_up_run_dir()
             self._say_how_to_go_on()
+            if isinstance(error, SIGTERMException):
+                asked_by = self._get(self.config_init, "graceful_stop").asked_by
+                sys.exit(128 + (asked_by or signal.SIGTERM))
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit code 1
-                sys.exit(130)
+                sys.exit(128 + signal.SIGINT)
+            if (
+                isinstance(error, ValueError) and self.trainer.global_step > 0
+            ):  # the run failed, not its input
+                raise RuntimeError(str(error)) from error
             raise
 
     def _settings(self) -> str:
-        """The run's options as YAML, so that --config can repeat it."""
+        """The run's options as YAML, so that --config can repeat it: with the text that was really read."""
         settings = self.config["fit"].clone()
         settings.update(Namespace(run_dir=str(self.run_dir), resume=None, ckpt_path=None))
+        settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
         return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
     def _say_how_to_go_on(self) -> None:
@@ -257,7 +279,7 @@ class LitGPTCLI(LightningCLI):
         """
         self._check_data(datamodule, "tokens")
         self.trainer.validate(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
-        self._print_results(datamodule.corpus.name)
+        self._print_results(f"the validation part of {datamodule.corpus.name}")
 
     def test(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Evaluate on the test text.
@@ -267,10 +289,12 @@ class LitGPTCLI(LightningCLI):
         """
         self._check_data(datamodule, "test_tokens")
         self.trainer.test(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
-        own = datamodule.test_source
-        self._print_results(
-            own or f"the validation part of {datamodule.corpus.name} (there is no data.test_corpus)"
-        )
+        if datamodule.test_corpus is not None:
+            self._print_results(datamodule.test_corpus.name)
+        else:
+            self._print_results(
+                f"the validation part of {datamodule.corpus.name}: there is no data.test_corpus"
+            )
 
     def _print_results(self, text: str) -> None:
         if not self.trainer.is_global_zero:
@@ -299,8 +323,8 @@ class LitGPTCLI(LightningCLI):
         """
         sampling = SamplingOptions(**options)
         self._check_data(datamodule, "tokenizer")
-        if self.checkpoint is not None:
-            model.load_state_dict(self.checkpoint["state_dict"])
+        if self.checkpoint_path is not None:
+            model.load_state_dict(read_checkpoint(self.checkpoint_path)["state_dict"])
         gpt = model.gpt.to(self.trainer.strategy.root_device)
         for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling):
             print(text, flush=True)
@@ -314,55 +338,24 @@ class LitGPTCLI(LightningCLI):
             log.warning("no --ckpt_path: this model is untrained, its weights are random")
 
 
-def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The options that a checkpoint was trained with, as defaults; its text is the one really trained on."""
-    settings = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
-    settings |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
-    settings["data.corpus"] = checkpoint["TextDataModule"]["corpus"]["name"]
-    settings["data.tokenizer"] = checkpoint["TextDataModule"]["tokenizer"]
-    return {name: value for name, value in settings.items() if name not in LINKED}
-
-
-def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
-    """Compare the architecture that options ask for with a checkpoint's.
-
-    Raises:
-        ValueError: They differ in anything but dropout, which has no weights.
-    """
-    names = [field.name for field in fields(GPTConfig) if field.name not in ("dropout", "vocab_size")]
-    wrong = [
-        f"model.{n} is {trained[n]}, not {asked[n]}" for n in names if n in trained and trained[n] != asked[n]
-    ]
-    if wrong:
-        raise ValueError(f"the checkpoint's {'; its '.join(wrong)}: leave the architecture to the checkpoint")
-
-
-def explain_usage(message: str, args: list[str], known: list[str]) -> str:
-    """The parser's word on a wrong option, with the file's name and the nearest right option in it."""
-    config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
-    message = message.replace('"<unicode string>"', " or ".join(config_files) or "the config file")
-    message = re.sub(r"a <class '(\w+)'>", r"\1", message)
-    for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
-        if near := get_close_matches(option, known, n=1):
-            message += f"; did you mean {near[0]}?"
-    return message
-
-
 def main(args: list[str]) -> int:
     """Run a command line; see `__main__.main` for the exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a text may hold any character, whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="replace")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logging.getLogger("lit_gpt_scratch").handlers = [handler]
+    own = logging.getLogger("lit_gpt_scratch")
+    own.handlers = [handler]
+    own.setLevel(logging.ERROR if cast(Any, rank_zero_only).rank else logging.WARNING)  # said once
     LitGPTCLI.debug = "--debug" in args
     try:
         LitGPTCLI(args)
         return 0
     except (ValueError, MisconfigurationException) as error:
         code, failure = 2, cast(Exception, error)
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -31,8 +31,13 @@ from conftest import TINY, Run
         (["--samples.temperature", "-1"], "temperature must be 0 (greedy) or above"),
         (["--trainer.max_steps", "-1"], "set trainer.max_steps or model.decay_steps"),
         (["--trainer.accelerator", "cuda"], "CUDA"),
+        (["--trainer.max_epochs", "3"], "--trainer.max_epochs 3; here trainer.max_steps does that"),
+        (["--trainer.gradient_clip_val", "1"], "here gradient_clipping.max_norm does that"),
+        (["--model.decay_steps", "5"], "model.decay_steps (5) must not be below warmup_steps (10)"),
+        (["--data.corpus", ""], "data.corpus is empty: name a text"),
+        (["--resume", "a", "--ckpt_path", "b"], "--resume goes on with a run, --ckpt_path begins another"),
         (["--config", "missing.yaml"], "File does not exist"),
-        (["--resume", "missing"], "no such checkpoint: missing/last.ckpt"),
+        (["--resume", "missing"], "cannot resume missing: there is no missing/last.ckpt"),
         (["--ckpt_path", "missing"], "no such checkpoint: missing"),
         (["--run_dir", "/dev/null/run"], "cannot make the run folder /dev/null/run"),
     ],
@@ -45,7 +50,7 @@ def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
     assert done.err.startswith("error: ")
     assert message in done.err
     assert done.err.count("\n") == 1
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.iterdir())  # no run folder either
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,7 @@ def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
         ("model: {n_layre: 3}", "'model.n_layre'; did you mean model.n_layer?"),
         ("model: {n_layer: many}", 'Parser key "model.n_layer": Expected int. Got value: many'),
         ("run_folder: x", "'run_folder'"),
+        ("", "bad.yaml has no options"),
     ],
 )
 def test_bad_yaml(run: Run, text: str, message: str) -> None:

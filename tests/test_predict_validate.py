@@ -35,7 +35,7 @@ def test_validation_writes_nothing(run: Run, finished: Path, tmp_path: Path) -> 
 
 def test_test_says_on_what(run: Run, finished: Path, tmp_path: Path) -> None:
     on_val = run("test", "--ckpt_path", finished)
-    assert "the validation part of hamlet (there is no data.test_corpus)" in on_val.out
+    assert "the validation part of hamlet: there is no data.test_corpus" in on_val.out
     validated = numbers(run("validate", "--ckpt_path", finished).out)
     assert numbers(on_val.out)["test/loss"] == pytest.approx(validated["val/loss"], abs=1e-6)
     assert numbers(on_val.out)["test/perplexity"] == pytest.approx(validated["val/perplexity"], abs=1e-4)

@@ -100,7 +100,9 @@ def _read(source: str) -> Corpus:
         return Corpus(source, _decode(_download(source), source))
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES and file.is_file())
+        files = sorted(
+            file for file in path.rglob("*") if _is_text(file.relative_to(path)) and file.is_file()
+        )
         if not files:
             raise ValueError(f"no {' or '.join(TEXT_SUFFIXES)} file in the folder {source}")
     elif path.is_file():
@@ -110,6 +112,11 @@ def _read(source: str) -> Corpus:
         if not files:
             raise ValueError(f"no such text: {source!r} is no file, no folder and none of {', '.join(NAMED)}")
     return Corpus(str(path.resolve()), "\n\n".join(_read_file(file) for file in files))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a folder's file is text by its name, and neither it nor a folder on its way is hidden."""
+    return path.suffix.lower() in TEXT_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _read_file(path: Path) -> str:
@@ -140,7 +147,9 @@ def _download(url: str) -> bytes:
     if url.startswith(("http://", "https://")):
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=DOWNLOAD_TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(
+            sock_connect=DOWNLOAD_TIMEOUT_SECONDS, sock_read=DOWNLOAD_TIMEOUT_SECONDS
+        )
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     try:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
@@ -150,6 +159,8 @@ def _download(url: str) -> bytes:
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
         raise ValueError(f"cannot open {url}: {error}") from error
     except Exception as error:  # each protocol's client has its own family of errors
+        if hasattr(error, "status"):  # so did a host that refused
+            raise ValueError(f"cannot open {url}: its host answers {error.status}") from error
         raise DownloadError(f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")) from error
 
 

@@ -31,10 +31,11 @@ class TextDataModule(LightningDataModule):
         offline_corpus: str | None = "python_docs",
         val_fraction: float = 0.1,
         tokenizer: str | dict[str, Any] = "char",
-        block_size: int = 64,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
-        seed: int = 1337,
+        *,
+        block_size: int,
+        seed: int,
     ) -> None:
         """Remember the settings; nothing is read yet.
 
@@ -46,9 +47,9 @@ class TextDataModule(LightningDataModule):
                 null makes that an error.
             val_fraction: Share of the text, from its end, that is kept for validation.
             tokenizer: How text becomes tokens: char, or the plain dict of a checkpoint's tokenizer.
-            block_size: Length of a window in tokens.
             batch_size: Sequences of an optimizer step, over all devices together.
             micro_batch_size: Sequences that a device takes at once; null takes its whole share.
+            block_size: Length of a window in tokens.
             seed: Seed of the sequence of batches.
 
         Raises:
@@ -62,6 +63,8 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"data.micro_batch_size must be at least 1, not {micro_batch_size}")
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
+        if not corpus:
+            raise ValueError("data.corpus is empty: name a text")
         if isinstance(tokenizer, str) and tokenizer != "char":
             raise ValueError(f"data.tokenizer must be char, not {tokenizer!r}")
         self.source = corpus
@@ -78,6 +81,11 @@ class TextDataModule(LightningDataModule):
     def corpus(self) -> Corpus:
         """The text, read on first use."""
         return load_corpus(self.source, self.offline_corpus)
+
+    @cached_property
+    def test_corpus(self) -> Corpus | None:
+        """The test text, read on first use, if there is one."""
+        return load_corpus(self.test_source, self.offline_corpus) if self.test_source is not None else None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -129,25 +137,28 @@ class TextDataModule(LightningDataModule):
         Raises:
             ValueError: The test text is too short, or has characters that the tokenizer lacks.
         """
-        if self.test_source is None:
+        if self.test_corpus is None:
             return self.val_tokens
-        test = load_corpus(self.test_source, self.offline_corpus)
-        tokens = self._encode(test)
+        tokens = self._encode(self.test_corpus)
         if len(tokens) < 2:
-            raise ValueError(f"{test.name} is too short to test on: it has {len(tokens)} token")
+            raise ValueError(f"{self.test_corpus.name} is too short to test on: it has {len(tokens)} token")
         return tokens
 
     def setup(self, stage: str) -> None:
-        """Check that the devices can share a batch.
+        """Check that the devices can share a batch and an evaluation.
 
         Raises:
-            ValueError: They cannot do so evenly.
+            ValueError: They cannot.
         """
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % world_size:
+        n_devices = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % n_devices:
             raise ValueError(
-                f"data.batch_size ({self.batch_size}) must be a multiple of the {world_size} devices"
+                f"data.batch_size ({self.batch_size}) must be a multiple of the {n_devices} devices"
             )
+        tokens = self.test_tokens if stage == "test" else self.val_tokens
+        n_windows = len(full_pass_starts(len(tokens), self.block_size))
+        if n_windows < n_devices:
+            raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
 
     def _encode(self, corpus: Corpus) -> TokenArray:
         try:
@@ -215,4 +226,8 @@ class TextDataModule(LightningDataModule):
             )
         was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
         if was_read and state_dict["corpus"]["sha256"] != self.corpus.sha256:
-            log.warning("the checkpoint was trained on another text: %s", state_dict["corpus"]["name"])
+            log.warning(
+                "this is not the text that the checkpoint was trained on (%s, sha256 %s)",
+                state_dict["corpus"]["name"],
+                state_dict["corpus"]["sha256"][:12],
+            )

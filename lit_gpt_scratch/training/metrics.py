@@ -1,6 +1,7 @@
 """The numbers of a run: formulas, and the way to the loggers."""
 
 import math
+import warnings
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
@@ -34,7 +35,11 @@ def train_flops_per_token(gpt: GPT) -> int:
 
 def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
     """What the device's maker promises; None for a CPU or a device that Lightning's table lacks."""
-    return get_available_flops(device, dtype) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    with warnings.catch_warnings():  # an unknown device is no trouble: its MFU is left out
+        warnings.simplefilter("ignore")
+        return get_available_flops(device, dtype)
 
 
 def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:

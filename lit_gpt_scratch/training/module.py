@@ -1,5 +1,6 @@
 """The GPT as a LightningModule: what a step does, and what is logged of it."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,6 +60,10 @@ class LitGPT(LightningModule):
             )
         if warmup_steps < 0 or weight_decay < 0:
             raise ValueError("model.warmup_steps and model.weight_decay must not be negative")
+        if decay_steps is not None and not warmup_steps <= decay_steps:
+            raise ValueError(
+                f"model.decay_steps ({decay_steps}) must not be below warmup_steps ({warmup_steps})"
+            )
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ValueError(
                 f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
@@ -76,13 +81,21 @@ class LitGPT(LightningModule):
         self.train_eval_loss = MeanMetric()
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
 
+    def setup(self, stage: str) -> None:
+        """Sums over a long text outgrow float32; Apple's GPUs have nothing wider."""
+        if self.device.type != "mps":
+            self.val_loss.set_dtype(torch.float64)
+            self.train_eval_loss.set_dtype(torch.float64)
+
     def configure_optimizers(self) -> Optimizer:
         """AdamW; its learning rate is set before each step, from the step alone."""
         if self.decay_steps is None and self.trainer.max_steps < 1:
             raise ValueError(
                 "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
             )
-        return adamw(self.gpt, self.learning_rate, self.betas, self.weight_decay)
+        # With a gradient scaler, Lightning leaves unscaling to a fused optimizer, too late for clipping.
+        fused = self.trainer.precision != "16-mixed"
+        return adamw(self.gpt, self.learning_rate, self.betas, self.weight_decay, fused)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of an optimizer step, counted from 0."""
@@ -121,9 +134,18 @@ class LitGPT(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: list[Batch], batch_idx: int) -> None:
         """Log the loss of every n-th step."""
         if is_log_step(self.trainer):
-            loss = self.trainer.strategy.reduce(self.step_loss, reduce_op="mean")
+            loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
+            self._check_finite("train/loss", loss)
             self.log("train/loss", loss, logger=False)
-            log_scalars(self.trainer, {"train/loss": float(loss)})
+            log_scalars(self.trainer, {"train/loss": loss})
+
+    def _check_finite(self, name: str, loss: float) -> None:
+        """A run that has diverged does not come back: it ends before it saves anything."""
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"{name} is {loss} at step {self.global_step}: the run has diverged; a smaller "
+                "model.learning_rate or longer model.warmup_steps may help"
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to the mean loss of the validation text, or of the training text's fixed windows."""
@@ -134,6 +156,7 @@ class LitGPT(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log both losses and their gap, and keep them for the checkpoint."""
         val, train = float(self.val_loss.compute()), float(self.train_eval_loss.compute())
+        self._check_finite("val/loss", val)
         losses = {"val/loss": val, "train/eval_loss": train, "val/gap": val - train}
         self.log_dict(losses, logger=False)
         log_scalars(self.trainer, losses)
@@ -161,4 +184,4 @@ class LitGPT(LightningModule):
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood in nats over the targets that count; (B, T, V) and (B, T) -> ()."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)

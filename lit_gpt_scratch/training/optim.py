@@ -20,16 +20,18 @@ def warmup_cosine(step: int, peak: float, floor: float, warmup_steps: int, decay
     return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
 
 
-def adamw(model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float) -> AdamW:
+def adamw(
+    model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float, fused: bool
+) -> AdamW:
     """AdamW that decays matrices only: norms and biases are small in number and have no reason to shrink.
 
-    Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization". One fused kernel does the update where
-    every parameter lies on a device that has it.
+    Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization". `fused` asks for one kernel to do the
+    update, where every parameter lies on a device that has it.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    fused = all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)
+    fused = fused and all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)
     return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=fused)

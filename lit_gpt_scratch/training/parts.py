@@ -21,7 +21,13 @@ def gpt_of(pl_module: LightningModule) -> GPT:
 
 def is_log_step(trainer: Trainer) -> bool:
     """Whether the step that has just ended is one to log."""
-    return bool(trainer.global_step % cast(Any, trainer).log_every_n_steps == 0)
+    every_n_steps = cast(Any, trainer).log_every_n_steps
+    return bool(every_n_steps and trainer.global_step % every_n_steps == 0)
+
+
+def is_training(trainer: Trainer) -> bool:
+    """Whether this is a training run that has begun: step 0's evaluation is over."""
+    return is_fit(trainer) and not trainer.sanity_checking
 
 
 def is_fit(trainer: Trainer) -> bool:

@@ -2,26 +2,53 @@
 
 import itertools
 import os
+import shutil
 from pathlib import Path
+
+CONFIG = "config.yaml"
 
 
 def claim_folder(wanted: Path) -> Path:
-    """Make a folder of its own for a run: `wanted` if it is new or empty, else `wanted-2`, `wanted-3`, ...
+    """Take a folder for a run: `wanted` if it is new or empty, else `wanted-2`, `wanted-3`, ...
+
+    An empty `config.yaml`, which only one process can be the one to create, marks it as taken.
 
     Raises:
-        ValueError: The folder cannot be made.
+        ValueError: The folder cannot be made or written.
     """
+    wanted = wanted if wanted.name else wanted.resolve()
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
     for folder in itertools.chain([wanted], numbered):
         try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.is_dir() or any(folder.iterdir()):
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
                 continue
+            (folder / CONFIG).touch(exist_ok=False)
+        except FileExistsError:  # a file of that name, or another run that was quicker
+            continue
         except OSError as error:
             raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
         return folder
     raise AssertionError("there is always a next number")
+
+
+def resumed_folder(given: str) -> Path:
+    """The run folder that --resume means: itself, or the one of a checkpoint in it.
+
+    Raises:
+        ValueError: It is no run folder.
+    """
+    folder = Path(given).expanduser()
+    folder = folder.parent if folder.is_file() else folder
+    for name in ("last.ckpt", CONFIG):
+        if not (folder / name).is_file():
+            raise ValueError(f"cannot resume {given}: there is no {folder / name}")
+    return folder
+
+
+def give_up_folder(folder: Path) -> None:
+    """Remove the folder of a run that never took a step."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_config(folder: Path, yaml: str) -> None:
@@ -30,9 +57,9 @@ def write_config(folder: Path, yaml: str) -> None:
     Raises:
         ValueError: The folder cannot be written.
     """
-    beside = folder / ".config.yaml"
+    beside = folder / f".{CONFIG}"
     try:
         beside.write_text(yaml, encoding="utf-8")
-        os.replace(beside, folder / "config.yaml")
+        os.replace(beside, folder / CONFIG)
     except OSError as error:
         raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error

@@ -1,10 +1,11 @@
 """What happens around a training step, one file a callback."""
 
-from lit_gpt_scratch.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lit_gpt_scratch.training.callbacks.best_checkpoint import BestCheckpoint
 from lit_gpt_scratch.training.callbacks.curves import Curves
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSchedule
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
+from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
 from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
 from lit_gpt_scratch.training.callbacks.perplexity import Perplexity
 from lit_gpt_scratch.training.callbacks.progress import Progress

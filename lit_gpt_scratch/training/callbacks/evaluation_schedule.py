@@ -7,14 +7,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class EvaluationSchedule(Callback):
-    """Evaluates every n optimizer steps and at the end of the run, whatever stops it.
+    """Evaluates every n optimizer steps and when the run ends, be it at max_steps, at max_time or early.
 
     Lightning asks `trainer.val_check_batch` after each batch whether to validate; setting it from the step
     alone keeps the answer right after any resume. The evaluation of step 0 is the Trainer's sanity check,
     which `cli` has go over everything.
     """
 
-    def __init__(self, every_n_steps: int = 250) -> None:
+    def __init__(self, every_n_steps: int) -> None:
         """Remember the interval.
 
         Args:
@@ -36,4 +36,4 @@ class EvaluationSchedule(Callback):
 
 def evaluation_follows(trainer: Trainer) -> bool:
     """Whether an evaluation follows the step that has just ended."""
-    return bool(trainer.val_check_batch == 1 or trainer.should_stop)
+    return bool(trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop))

@@ -7,40 +7,59 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
+from lit_gpt_scratch.training.parts import is_training
+
 log = logging.getLogger(__name__)
 
 
 class GracefulStop(Callback):
-    """Lets Ctrl-C end a run as SIGTERM does: after the step that is under way. A second Ctrl-C stops at once.
+    """Ends a run on Ctrl-C or SIGTERM between two steps, and never in the middle of an evaluation.
 
-    Lightning raises SIGTERMException between two steps, upon which `LastCheckpoint` saves.
+    The signal is passed on to Lightning, which raises SIGTERMException, once the step that is under way and
+    the evaluation that belongs to it are over; `LastCheckpoint` then saves. A second Ctrl-C stops at once.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self.previous: Any = None  # the handler that Ctrl-C had
+        self.asked_by: signal.Signals | None = None
+        self.before: dict[signal.Signals, Any] = {}  # the handlers that were there
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C, where Lightning listens for SIGTERM."""
-        if sys.platform == "win32":
-            return
-        self.previous = signal.signal(signal.SIGINT, self._interrupt)
+        """Take over both signals, where Lightning listens for SIGTERM."""
+        if sys.platform != "win32":
+            self.before = {
+                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+            }
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop after a step that no evaluation follows."""
+        if not evaluation_follows(trainer):
+            self._pass_on()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after an evaluation."""
+        if is_training(trainer):
+            self._pass_on()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._give_back()
 
-    def _give_back(self) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-            self.previous = None
+    def _ask(self, number: int, _: Any) -> None:
+        self.asked_by = signal.Signals(number)
+        if self.asked_by == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
-    def _interrupt(self, *_: Any) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        log.warning("stopping after this step; press Ctrl-C again to stop at once")
-        signal.raise_signal(signal.SIGTERM)
+    def _pass_on(self) -> None:
+        if self.asked_by is not None and callable(self.before.get(signal.SIGTERM)):
+            self.before[signal.SIGTERM](signal.SIGTERM, None)
+
+    def _give_back(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -69,16 +69,25 @@ class Progress(ProgressBar):
         if self.bar is None or time.perf_counter() - self.drawn_seconds < self.seconds_between_draws:
             return
         self.drawn_seconds = time.perf_counter()
-        shown = trainer.callback_metrics
-        parts = [
-            f"{name} {shown[key]:.3f}"
-            for name, key in (("train", "train/loss"), ("val", "val/loss"))
-            if key in shown
-        ]
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shown, parts = trainer.callback_metrics, []
+        if "train/loss" in shown:
+            parts.append(f"train {shown['train/loss']:.3f}")
+        evaluation = cast(dict[str, float], pl_module.evaluation)
+        if evaluation:
+            parts.append(f"val {evaluation['val/loss']:.3f}")
         if "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
+        assert self.bar is not None
         self.bar.update(self.task, completed=trainer.global_step, description=" · ".join(parts))
         self.bar.refresh()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw where the steps stand still."""
+        if self.bar is not None:
+            self._draw(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the evaluation's line."""
@@ -98,13 +107,15 @@ class Progress(ProgressBar):
             parts.append(f"{shown['val/bits_per_byte']:.3f} bits/byte")
         if trainer.sanity_checking:
             vocab_size = gpt_of(pl_module).config.vocab_size
-            parts.append(f"untrained: a pure guess costs ln {vocab_size} = {math.log(vocab_size):.4f}")
+            guess = math.log(vocab_size)
+            near = "within 0.1 of" if abs(shown["val/loss"] - guess) < 0.1 else "NOT NEAR"
+            parts.append(f"untrained: {near} ln {vocab_size} = {guess:.4f}, a pure guess")
         elif "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
         if not trainer.sanity_checking and step < trainer.max_steps:
             elapsed = time.perf_counter() - self.started_seconds
-            seconds = elapsed / (step - self.first_step) * (trainer.max_steps - step)
-            parts.append(f"{seconds // 60:.0f}:{seconds % 60:02.0f} to go")
+            seconds = round(elapsed / (step - self.first_step) * (trainer.max_steps - step))
+            parts.append(f"{seconds // 60}:{seconds % 60:02} to go")
         return " · ".join(parts)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,11 +15,11 @@ from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 class Samples(Callback):
     """Writes a sample after each evaluation: to TensorBoard's text tab, and to `samples.md`."""
 
-    def __init__(self, prompt: str = "\n", seed: int = 1, **options: Any) -> None:
+    def __init__(self, prompt: str = "", seed: int = 1, **options: Any) -> None:
         """Remember how to sample.
 
         Args:
-            prompt: What the model continues.
+            prompt: What the model continues; nothing at all stands for a newline.
             seed: Each sample is drawn with the same luck, so that only the model differs.
             **options: The other fields of `SamplingOptions`.
         """

@@ -3,14 +3,16 @@
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
+from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
+from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.parts import data_of, gpt_of
 
 
 class Summary(Callback):
@@ -18,8 +20,6 @@ class Summary(Callback):
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.best_loss = float("inf")
-        self.best_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will be trained on what."""
@@ -40,42 +40,33 @@ class Summary(Callback):
         }
         for name, value in rows.items():
             self.console.print(f"{name:<7} {value}", markup=False)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best evaluation."""
-        loss = float(trainer.callback_metrics["val/loss"])
-        if is_fit(trainer) and not trainer.sanity_checking and loss < self.best_loss:
-            self.best_loss, self.best_step = loss, trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                whole = rows | {"sha256": str(text["sha256"])}
+                lines = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
+                logger.experiment.add_text("run", lines, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what came of it and what can be done with it."""
         if not trainer.is_global_zero:
             return
         folder = trainer.default_root_dir
-        if self.best_step:
+        best = Path(folder) / "best.ckpt"
+        if best.is_file():
+            evaluation = read_checkpoint(best)["evaluation"]
             seconds = time.perf_counter() - self.started_seconds
             self.console.print(
-                f"\nbest val loss {self.best_loss:.4f} at step {self.best_step}, "
+                f"\nbest val loss {evaluation['val/loss']:.4f} at step {evaluation['step']}, "
                 f"{seconds:.0f} s in all; {_last_sample(Path(folder))}",
                 markup=False,
             )
-        command = "python -m lit_gpt_scratch"
         run = shlex.quote(folder)
         self.console.print(
-            f"\nlet it speak   {command} predict --ckpt_path {run}"
+            f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}"
             f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
-            f"\ntrain it more  {command} fit --resume {run} --trainer.max_steps {2 * trainer.global_step}",
+            f"\ntrain it more  {PROGRAM} fit --resume {run} --trainer.max_steps {2 * trainer.global_step}",
             markup=False,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best evaluation so far."""
-        return {"best_loss": self.best_loss, "best_step": self.best_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best evaluation so far."""
-        self.best_loss = state_dict["best_loss"]
-        self.best_step = state_dict["best_step"]
 
 
 def _length(trainer: Trainer, data: TextDataModule) -> str:
@@ -98,5 +89,5 @@ def _last_sample(folder: Path) -> str:
         return "no samples were written"
     return (
         "its last sample:\n\n"
-        + samples.read_text(encoding="utf-8").rpartition("## ")[2].partition("\n\n")[2].rstrip()
+        + samples.read_text(encoding="utf-8").rpartition("## Step ")[2].partition("\n\n")[2].rstrip()
     )

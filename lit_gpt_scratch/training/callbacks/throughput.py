@@ -21,7 +21,10 @@ class Throughput(Callback):
         """Learn what a step holds, and start the clock."""
         self.tokens_per_step = data_of(trainer).tokens_per_step
         self.flops_per_token = train_flops_per_token(gpt_of(pl_module))
-        dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+        precision = str(trainer.precision)
+        dtype = (
+            torch.bfloat16 if "bf16" in precision else torch.float16 if "16" in precision else torch.float32
+        )
         peak = peak_flops_per_second(pl_module.device, dtype)
         self.peak_flops_per_second = peak * trainer.world_size if peak else None
         self.stopped = True

@@ -1,4 +1,4 @@
-"""The two checkpoints of a run: its best and its last, both whole enough to go on from."""
+"""The last checkpoint of a run."""
 
 import logging
 from pathlib import Path
@@ -6,45 +6,13 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
-from lit_gpt_scratch.training.parts import is_fit
+from lit_gpt_scratch.training.parts import is_training
 
 log = logging.getLogger(__name__)
-
-
-class BestCheckpoint(Checkpoint):
-    """Writes `best.ckpt` to the run folder after each evaluation that is better than all before it."""
-
-    def __init__(self, monitor: str = "val/loss") -> None:
-        """Remember what counts.
-
-        Args:
-            monitor: The logged number that is to be small.
-        """
-        self.monitor = monitor
-        self.best = float("inf")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare and save."""
-        if not _after_a_step(trainer):
-            return
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise ValueError(f"best_checkpoint.monitor {self.monitor!r} is not logged; there are {known}")
-        value = float(trainer.callback_metrics[self.monitor])
-        if value < self.best:
-            self.best = value
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best so far."""
-        self.best = state_dict["best"]
 
 
 class LastCheckpoint(Checkpoint):
@@ -53,7 +21,7 @@ class LastCheckpoint(Checkpoint):
     Where an evaluation follows a step, it is waited for: a resumed run would not make up for it.
     """
 
-    def __init__(self, every_n_steps: int = 250) -> None:
+    def __init__(self, every_n_steps: int) -> None:
         """Remember the interval.
 
         Args:
@@ -87,7 +55,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what has just been evaluated."""
-        if _after_a_step(trainer):
+        if is_training(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +67,10 @@ class LastCheckpoint(Checkpoint):
         """Save a run that was stopped or that failed between two steps."""
         if not self.between_steps or self.saved_step == trainer.global_step:
             return
+        if isinstance(exception, FloatingPointError):  # its weights are worthless
+            return
+        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+            return  # the other devices may not have failed, and would not join in the save
         try:
             self._save(trainer)
         except Exception as error:  # what stopped the run is what its owner should hear of first
@@ -107,8 +79,3 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
         self.saved_step = trainer.global_step
-
-
-def _after_a_step(trainer: Trainer) -> bool:
-    """Whether an evaluation is one of a training run that has begun."""
-    return is_fit(trainer) and not trainer.sanity_checking
