@@ -21,7 +21,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.generation.engine import SamplingOptions
-from lit_gpt_scratch.options import REPLACED, check_architecture, checkpoint_settings, explain_usage
+from lit_gpt_scratch.options import (
+    REPLACED,
+    check_architecture,
+    check_resume,
+    checkpoint_settings,
+    explain_usage,
+)
 from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
@@ -32,7 +38,6 @@ from lit_gpt_scratch.training.run_folder import (
     claim_folder,
     give_up_folder,
     resumed_folder,
-    write_config,
 )
 
 log = logging.getLogger(__name__)
@@ -147,20 +152,24 @@ class LitGPTCLI(LightningCLI):
         self.config = self._parse(cast(list[str], args))
         given = self.config[self.config.subcommand]
         LitGPTCLI.debug |= given.debug
+        if given.seed_everything < 0:
+            raise ValueError(f"seed_everything must not be negative, but is {given.seed_everything}")
         subparser = self._subcommand_parsers[self.config.subcommand]
-        if self.config.subcommand == "fit" and given.resume:
-            if given.ckpt_path:
-                raise ValueError("--resume goes on with a run, --ckpt_path begins another: give one of them")
+        if given.resume is not None:
+            check_resume(cast(list[str], args), given)
             run_dir = resumed_folder(given.resume)
             self.checkpoint_path = run_dir / "last.ckpt"
             subparser.default_config_files = [glob.escape(str(run_dir / CONFIG))]
-        elif given.ckpt_path:
+        elif given.ckpt_path is not None:
             self.checkpoint_path = find_checkpoint(given.ckpt_path)
         if self.checkpoint_path is None:
             return
         checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
         self.checkpoint = {name: part for name, part in checkpoint.items() if name != "state_dict"}
-        subparser.set_defaults(checkpoint_settings(self.checkpoint))
+        try:
+            subparser.set_defaults(checkpoint_settings(self.checkpoint))
+        except KeyError as error:
+            raise ValueError(f"{self.checkpoint_path} has settings unknown here: {error}") from error
         self.config = self._parse(cast(list[str], args))
         check_architecture(self.config[self.config.subcommand].model, self.checkpoint["hyper_parameters"])
 
@@ -192,6 +201,8 @@ class LitGPTCLI(LightningCLI):
         if self.subcommand != "fit":
             return self._instantiate_trainer({**config, "logger": False}, own)
         self._check_data(self.datamodule, "tokens")  # before anything is written
+        self._check_steps_left(config["max_steps"])
+        own.append(callbacks.RunConfig(self._settings()))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
@@ -235,17 +246,13 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
-        if self.checkpoint is not None and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
-            step = self.checkpoint["global_step"]
-            log.warning("nothing to do: step %s is reached; --trainer.max_steps %s goes on", step, 2 * step)
-        if self.trainer.is_global_zero:
-            write_config(self.run_dir, self._settings())
         try:
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
         except BaseException as error:
             if self.trainer.global_step == 0:
                 self._give_up_run_dir()
-            self._say_how_to_go_on()
+            if self.trainer.global_step > self._first_step():
+                self._say_how_to_go_on()
             if isinstance(error, SIGTERMException):
                 asked_by = self._get(self.config_init, "graceful_stop").asked_by
                 sys.exit(128 + (asked_by or signal.SIGTERM))
@@ -257,10 +264,20 @@ class LitGPTCLI(LightningCLI):
                 raise RuntimeError(str(error)) from error
             raise
 
+    def _first_step(self) -> int:
+        return self.checkpoint["global_step"] if self.checkpoint is not None else 0
+
+    def _check_steps_left(self, max_steps: int) -> None:
+        step = self._first_step()
+        if 0 < max_steps <= step:
+            raise ValueError(
+                f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one"
+            )
+
     def _settings(self) -> str:
         """The run's options as YAML, so that --config can repeat it: with the text that was really read."""
         settings = self.config["fit"].clone()
-        settings.update(Namespace(run_dir=str(self.run_dir), resume=None, ckpt_path=None))
+        settings.update(Namespace(resume=None, ckpt_path=None))
         settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
         return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
@@ -324,7 +341,10 @@ class LitGPTCLI(LightningCLI):
         sampling = SamplingOptions(**options)
         self._check_data(datamodule, "tokenizer")
         if self.checkpoint_path is not None:
-            model.load_state_dict(read_checkpoint(self.checkpoint_path)["state_dict"])
+            try:
+                model.load_state_dict(read_checkpoint(self.checkpoint_path)["state_dict"])
+            except RuntimeError as error:
+                raise ValueError(f"{self.checkpoint_path} is damaged: its weights do not fit") from error
         gpt = model.gpt.to(self.trainer.strategy.root_device)
         for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling):
             print(text, flush=True)
@@ -341,7 +361,8 @@ class LitGPTCLI(LightningCLI):
 def main(args: list[str]) -> int:
     """Run a command line; see `__main__.main` for the exit codes."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a text may hold any character, whatever the locale
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            # A text may hold any character, whatever the locale.
             stream.reconfigure(encoding="utf-8", errors="replace")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -363,5 +384,7 @@ def main(args: list[str]) -> int:
         code, failure = 1, error
     if LitGPTCLI.debug:
         raise failure
+    if code == 2 and cast(Any, rank_zero_only).rank:
+        return code  # rank 0 makes the same mistake, and says so
     print(f"error: {' '.join(str(failure).split()) or type(failure).__name__}", file=sys.stderr)
     return code

@@ -46,6 +46,20 @@ def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in LINKED}
 
 
+def check_resume(args: list[str], given: Namespace) -> None:
+    """Look for options that --resume cannot go with.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if args[0] != "fit":
+        raise ValueError(f"--resume is for fit; {args[0]} takes --ckpt_path")
+    if given.ckpt_path is not None:
+        raise ValueError("--resume goes on with a run, --ckpt_path begins another: give one of them")
+    if any(arg.split("=")[0] == "--run_dir" for arg in args):
+        raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --ckpt_path")
+
+
 def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
     """Compare the architecture that options ask for with a checkpoint's.
 
@@ -62,13 +76,14 @@ def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
 def explain_usage(message: str, config_files: list[str], known: list[str]) -> str:
     """The parser's word on a wrong option, with the file's name and the right option in it."""
     files = " or ".join(config_files) or "the config file"
-    message = message.replace('"<unicode string>"', files).replace(
-        "Unexpected config:", f"{files} has no options"
-    )
+    message = message.replace('"<unicode string>"', files)
     message = re.sub(r"a <class '(\w+)'>", r"\1", message)
+    message = re.sub(
+        r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
+    )
     for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
         if instead := REPLACED.get(option.removeprefix("trainer.")):
             message += f"; here {instead} does that"
-        elif near := get_close_matches(option, known, n=1):
+        elif near := get_close_matches(option, [*{*known} - LINKED], n=1):
             message += f"; did you mean {near[0]}?"
     return message

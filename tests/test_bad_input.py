@@ -35,6 +35,10 @@ from conftest import TINY, Run
         (["--trainer.gradient_clip_val", "1"], "here gradient_clipping.max_norm does that"),
         (["--model.decay_steps", "5"], "model.decay_steps (5) must not be below warmup_steps (10)"),
         (["--data.corpus", ""], "data.corpus is empty: name a text"),
+        (["--resume", "a", "--run_dir", "b"], "leave --run_dir out"),
+        (["--run_dir", "."], "run_dir must name a folder of its own, not '.'"),
+        (["--seed_everything", "-1"], "seed_everything"),
+        (["--model.vocab_size", "3"], "model.vocab_size"),
         (["--resume", "a", "--ckpt_path", "b"], "--resume goes on with a run, --ckpt_path begins another"),
         (["--config", "missing.yaml"], "File does not exist"),
         (["--resume", "missing"], "cannot resume missing: there is no missing/last.ckpt"),
@@ -45,7 +49,7 @@ from conftest import TINY, Run
 def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
     if "cuda" in args and __import__("torch").cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run("fit", *TINY, "--run_dir", "run", *args)
+    done = run("fit", *TINY, *([] if "--resume" in args else ["--run_dir", "run"]), *args)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert message in done.err
@@ -60,7 +64,9 @@ def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
         ("model: {n_layre: 3}", "'model.n_layre'; did you mean model.n_layer?"),
         ("model: {n_layer: many}", 'Parser key "model.n_layer": Expected int. Got value: many'),
         ("run_folder: x", "'run_folder'"),
-        ("", "bad.yaml has no options"),
+        ("", "bad.yaml is not a mapping of options"),
+        ("some\nprose\n" * 1000, "bad.yaml is not a mapping of options"),
+        ("{data: {corpus: hamlet}, model: {n_layer: null}}", "model.n_layer must be at least 1, not None"),
     ],
 )
 def test_bad_yaml(run: Run, text: str, message: str) -> None:

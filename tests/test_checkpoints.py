@@ -71,7 +71,8 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io, path = AtomicCheckpointIO(), tmp_path / "x.ckpt"
-    parts = {"hyper_parameters": {}, "TextDataModule": {}, "global_step": 1}
+    data = {"TextDataModule": {"tokenizer": {}, "corpus": {}}, "datamodule_hyper_parameters": {}}
+    parts = {"hyper_parameters": {}, "global_step": 1, **data}
     io.save_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
 
     def disk_full(checkpoint: Any, stream: Any) -> None:

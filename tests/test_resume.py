@@ -1,6 +1,7 @@
 """A run that was stopped and one that was not end with the same bits."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import pytest
 import torch
 from conftest import TINY, Run, environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_gpt_scratch.data import corpus
+from lit_gpt_scratch.data.corpus import HAMLET
 
 STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
 LOGS = ["--trainer.log_every_n_steps", "1"]
@@ -119,8 +123,8 @@ def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None
     assert run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r").code == 0
     before = torch.load("r/last.ckpt", weights_only=True)
     done = run("fit", "--resume", "r")
-    assert done.code == 0
-    assert "nothing to do: step 3 is reached; --trainer.max_steps 6 goes on" in done.err
+    assert done.code == 2
+    assert done.err == "error: step 3 is reached and trainer.max_steps is 3: give a larger one\n"
     assert same(before["state_dict"], torch.load("r/last.ckpt", weights_only=True)["state_dict"])
 
 
@@ -180,3 +184,83 @@ def test_a_full_disk_ends_a_run_in_words_and_keeps_what_was_saved(
     assert "step 5 is saved, go on with" in failed.err
     assert "Traceback" not in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 5
+
+
+@pytest.mark.parametrize("at_step", [6, 20])  # in the middle, and at the end
+def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
+    from lit_gpt_scratch.training.module import LitGPT
+
+    real = LitGPT.validation_step
+
+    def interrupted(self: LitGPT, *args: Any) -> None:
+        if self.global_step == at_step and not self.trainer.sanity_checking and args[1] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(self, *args)
+
+    args = [*TINY, *STEPS, *LOGS, "--trainer.max_steps", "20"]
+    assert run("fit", *args, "--run_dir", "straight").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(LitGPT, "validation_step", interrupted)
+        stopped = run("fit", *args, "--run_dir", "parts")
+    if at_step < 20:
+        assert stopped.code == 143
+        assert "step 6 is saved" in stopped.err
+        assert run("fit", "--resume", "parts").code == 0
+    else:
+        assert stopped.code == 0  # there was nothing left to stop
+    assert_same_run(Path("straight"), Path("parts"))
+    assert steps_of(Path("straight"), "val/loss") == steps_of(Path("parts"), "val/loss")
+
+
+def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, "r")
+    before = Path("r/config.yaml").read_bytes()
+    for wrong in (["--trainer.max_steps", "10"], ["--model.n_layer", "3"]):
+        failed = run("fit", "--resume", "r", "--trainer.max_steps", "50", *wrong)
+        assert failed.code == 2
+        assert "go on with" not in failed.err
+    assert Path("r/config.yaml").read_bytes() == before
+
+
+def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    Path("own.txt").write_text("To be, or not to be.\n" * 30)
+    assert run("fit", *TINY, "--data.corpus", "own.txt", "--run_dir", "run[1]").code == 0
+    monkeypatch.chdir(tmp_path / "other")
+    moved = tmp_path / "one" / "run[1]"
+    assert run("fit", "--resume", moved / "last.ckpt", "--trainer.max_steps", "22").code == 0
+    assert torch.load(moved / "last.ckpt", weights_only=True)["global_step"] == 22
+    assert torch.load(moved / "last.ckpt", weights_only=True)["hyper_parameters"]["n_embd"] == 32
+
+
+def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def down(url: str) -> bytes:
+        raise corpus.DownloadError("the network is down")
+
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpus, "_download", down)
+    far = ["--data.corpus", "https://example.invalid/text", "--data.offline_corpus", "hamlet"]
+    assert run("fit", *TINY, *far, "--run_dir", "r").code == 0
+    monkeypatch.setattr(corpus, "_download", lambda url: b"Quite another text.\n" * 50)
+    for command in (["fit", "--resume", "r", "--trainer.max_steps", "22"], ["validate", "--ckpt_path", "r"]):
+        done = run(*command)
+        assert done.code == 0
+        assert done.err == ""
+
+
+def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
+    Path("own.txt").write_text(HAMLET[::-1])  # the same characters, another text
+    args = ["--data.corpus", "own.txt", "--trainer.max_steps", "43", "--run_dir", "fine"]
+    assert run("fit", *TINY, "--model.dropout", "0.1", "--ckpt_path", finished, *args).code == 0
+    assert torch.load("fine/best.ckpt", weights_only=True)["global_step"] == 43
+
+
+def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:
+    failed = run("fit", *TINY, "--model.learning_rate", "1e9", "--run_dir", "r")
+    assert failed.code == 1
+    assert failed.err.startswith("error: train/loss is nan at step 10: the run has diverged")
+    assert not Path("r/last.ckpt").exists()

@@ -38,7 +38,7 @@ def test_a_schedule_without_warmup_or_decay() -> None:
 
 def test_only_matrices_decay() -> None:
     gpt = GPT(GPTConfig(vocab_size=65))
-    decayed, kept = adamw(gpt, 1e-3, (0.9, 0.95), 0.1).param_groups
+    decayed, kept = adamw(gpt, 1e-3, (0.9, 0.95), 0.1, fused=True).param_groups
     assert decayed["weight_decay"] == 0.1
     assert kept["weight_decay"] == 0.0
     assert {p.dim() for p in decayed["params"]} == {2}

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TINY_TEMPERATURE = 1e-5  # dividing by less overflows
+
 
 def sample(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
@@ -12,14 +14,14 @@ def sample(
 
     Args:
         logits: (B, V).
-        temperature: Divides the logits; 0 takes the likeliest token.
+        temperature: Divides the logits; 0, or next to it, takes the likeliest token.
         top_k: Only the k likeliest tokens may be drawn; None leaves all.
         generator: Source of randomness, on the logits' device; None is torch's global one.
 
     Returns:
         Token ids, (B,).
     """
-    if temperature == 0:
+    if temperature < TINY_TEMPERATURE:
         return logits.argmax(dim=-1)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 PATH = str | os.PathLike[str]
-PARTS = {"state_dict", "hyper_parameters", "TextDataModule", "global_step"}
+PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule", "global_step"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,10 +68,19 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError as error:
-        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError) as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except (
+        OSError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise ValueError(f"{path} is damaged, or not a checkpoint of this program") from error
-    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= PARTS:
+    parts = checkpoint.keys() if isinstance(checkpoint, dict) else set()
+    if not parts >= PARTS or not checkpoint["TextDataModule"].keys() >= {"tokenizer", "corpus"}:
         raise ValueError(f"{path} is not a checkpoint of this program")
     return checkpoint

@@ -16,7 +16,8 @@ def claim_folder(wanted: Path) -> Path:
     Raises:
         ValueError: The folder cannot be made or written.
     """
-    wanted = wanted if wanted.name else wanted.resolve()
+    if not wanted.name:
+        raise ValueError(f"run_dir must name a folder of its own, not {str(wanted)!r}")
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
     for folder in itertools.chain([wanted], numbered):
         try:

@@ -9,6 +9,7 @@ from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
 from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
 from lit_gpt_scratch.training.callbacks.perplexity import Perplexity
 from lit_gpt_scratch.training.callbacks.progress import Progress
+from lit_gpt_scratch.training.callbacks.run_config import RunConfig
 from lit_gpt_scratch.training.callbacks.samples import Samples
 from lit_gpt_scratch.training.callbacks.summary import Summary
 from lit_gpt_scratch.training.callbacks.throughput import Throughput
@@ -23,6 +24,7 @@ __all__ = [
     "LearningRate",
     "Perplexity",
     "Progress",
+    "RunConfig",
     "Samples",
     "Summary",
     "Throughput",

@@ -34,12 +34,12 @@ class GracefulStop(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop after a step that no evaluation follows."""
         if not evaluation_follows(trainer):
-            self._pass_on()
+            self._pass_on(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after an evaluation."""
         if is_training(trainer):
-            self._pass_on()
+            self._pass_on(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back."""
@@ -55,8 +55,9 @@ class GracefulStop(Callback):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
-    def _pass_on(self) -> None:
-        if self.asked_by is not None and callable(self.before.get(signal.SIGTERM)):
+    def _pass_on(self, trainer: Trainer) -> None:
+        at_the_end = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if self.asked_by is not None and not at_the_end and callable(self.before.get(signal.SIGTERM)):
             self.before[signal.SIGTERM](signal.SIGTERM, None)
 
     def _give_back(self) -> None:
