@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py
 
-Each figure is the median of several runs of the command as a process of its own. The last one downloads Tiny
-Shakespeare if the cache does not have it.
+Each figure but the last, which is one run, is the median of several runs as a process of its own. Tiny
+Shakespeare is downloaded if the cache does not have it.
 """
 
 import os

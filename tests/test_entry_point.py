@@ -46,8 +46,7 @@ def test_the_console_script_is_the_module() -> None:
 
 
 @pytest.mark.slow
-def test_a_clean_run_warns_of_nothing_and_starts_soon(tmp_path: Path) -> None:
-    started = time.perf_counter()
+def test_a_clean_run_warns_of_nothing(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -62,7 +61,6 @@ def test_a_clean_run_warns_of_nothing_and_starts_soon(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert done.stderr == ""
-    assert time.perf_counter() - started < 20
 
 
 def test_a_mistake_exits_with_2_and_one_line() -> None:

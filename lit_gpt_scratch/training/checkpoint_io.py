@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
         ValueError: The file is damaged, holds more than data, or is not a checkpoint of this program.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():  # of an old pickle protocol: such a file is refused right after
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except (

@@ -53,7 +53,7 @@ class Summary(Callback):
         folder = trainer.default_root_dir
         best = Path(folder) / "best.ckpt"
         if best.is_file():
-            evaluation = read_checkpoint(best)["evaluation"]
+            evaluation = read_checkpoint(best, mmap=True)["evaluation"]
             seconds = time.perf_counter() - self.started_seconds
             self.console.print(
                 f"\nbest val loss {evaluation['val/loss']:.4f} at step {evaluation['step']}, "
@@ -87,7 +87,5 @@ def _last_sample(folder: Path) -> str:
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"
-    return (
-        "its last sample:\n\n"
-        + samples.read_text(encoding="utf-8").rpartition("## Step ")[2].partition("\n\n")[2].rstrip()
-    )
+    last = f"\n{samples.read_text(encoding='utf-8')}".rpartition("\n## Step ")[2]
+    return "its last sample:\n\n" + last.partition("\n\n")[2].rstrip()
