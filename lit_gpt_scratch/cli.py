@@ -130,8 +130,9 @@ class LitGPTCLI(LightningCLI):
         parser.add_lightning_class_args(TextDataModule, "data")
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
-        for key in CALLBACKS.keys() - ALWAYS_ON:
-            parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
+        for key in CALLBACKS:
+            if key not in ALWAYS_ON:
+                parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
         parser.add_class_arguments(
             Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACED)
         )
