@@ -330,6 +330,7 @@ class LitGPTCLI(LightningCLI):
         prompt: list[str],
         ckpt_path: str | None = None,
         num_samples: int = 1,
+        allow_special: bool = False,
         **options: Any,
     ) -> None:
         """Write text to standard output, and nothing else there.
@@ -337,6 +338,7 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint that writes: a file, or a run folder for its best.
             num_samples: Texts to write for each prompt.
+            allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
             **options: The fields of `SamplingOptions`.
         """
         sampling = SamplingOptions(**options)
@@ -347,7 +349,7 @@ class LitGPTCLI(LightningCLI):
             except RuntimeError as error:
                 raise ValueError(f"{self.checkpoint_path} is damaged: its weights do not fit") from error
         gpt = model.gpt.to(self.trainer.strategy.root_device)
-        for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling):
+        for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling, allow_special):
             print(text, flush=True)
 
     def _check_data(self, datamodule: TextDataModule, needed: str) -> None:

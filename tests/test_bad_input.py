@@ -21,7 +21,7 @@ from conftest import TINY, Run
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, not 0"),
         (["--data.micro_batch_size", "0"], "data.micro_batch_size must be at least 1, not 0"),
         (["--data.val_fraction", "1"], "data.val_fraction must lie between 0 and 1, not 1"),
-        (["--data.tokenizer", "wordpiece"], "data.tokenizer must be char, not 'wordpiece'"),
+        (["--data.tokenizer", "wordpiece"], "data.tokenizer 'wordpiece' is none of char, byte, bpe, "),
         (["--model.block_size", "400"], "hamlet is too short"),
         (["--data.corpus", "nothing.txt"], "no such text: 'nothing.txt'"),
         (["--data.corpus", "."], "no .txt or .md file in the folder ."),

@@ -1,5 +1,6 @@
 """Every shipped config runs, and says what its tutorial says."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,22 @@ def test_every_config_takes_two_steps(run: Run, path: Path) -> None:
         "--samples.max_new_tokens",
         "5",
     ]
+    if path.name.startswith("gpt2"):  # 124 M parameters are too many for a test
+        if not os.environ.get("TIKTOKEN_CACHE_DIR"):
+            pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
+        small += ["--model.n_layer", "1", "--model.n_embd", "24", "--data.batch_size", "2"]
     assert run("fit", "--config", path, *small, "--trainer.max_steps", "2", "--run_dir", "r").code == 0
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize(("name", "block_size"), [("gpt2.yaml", 256), ("gpt2-1024.yaml", 1024)])
+def test_gpt2_is_the_second_tutorial(name: str, block_size: int) -> None:
+    settings = yaml.safe_load((ROOT / "configs" / name).read_text())
+    model = settings["model"]
+    assert settings["data"]["tokenizer"] == "gpt2"
+    assert model["block_size"] == block_size
+    assert (model["n_embd"], model["n_head"], model["n_layer"]) == (768, 12, 12)
+    assert (model["dropout"], model["attn_bias"]) == (0.1, False)
 
 
 def test_day20_is_the_tutorial() -> None:

@@ -1,10 +1,14 @@
 """What a checkpoint can do: write, and be measured."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY, Run
+
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 
 
 def numbers(out: str) -> dict[str, float]:
@@ -58,7 +62,7 @@ def test_a_text_that_the_tokenizer_does_not_fit(run: Run, finished: Path) -> Non
         assert "'Ж'" in done.err
     rebuilt = run("fit", "--ckpt_path", finished, "--data.corpus", "other.txt", "--data.tokenizer", "char")
     assert rebuilt.code == 2
-    assert "the checkpoint's tokenizer (39 characters) is not the one made from" in rebuilt.err
+    assert "the checkpoint's tokenizer is not the one made from" in rebuilt.err
 
 
 def test_precedence_command_line_config_checkpoint_default(run: Run, finished: Path) -> None:
@@ -154,3 +158,25 @@ def test_char_config_predicts_untrained(run: Run) -> None:
     assert done.code == 0
     assert "untrained" in done.err
     assert len(done.out) == 1 + 20 + 1  # the newline to start from, the text, and the end of the line
+
+
+def test_subwords_from_end_to_end(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    tokenizer = ["--data.tokenizer", "bpe", "--data.vocab_size", "280", "--data.val_fraction", "0.3"]
+    assert run("fit", *TINY, *tokenizer, "--run_dir", "r").code == 0
+    checkpoint = torch.load("r/best.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["vocab_size"] == 280
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "another"))  # the checkpoint is enough
+    done = run("validate", "--ckpt_path", "r")
+    assert done.code == 0
+    logged, found = checkpoint["evaluation"], numbers(done.out)
+    assert found["val/loss"] == pytest.approx(logged["val/loss"], abs=1e-5)
+    val = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"]).encode(
+        HAMLET[int(0.7 * len(HAMLET)) :]
+    )
+    n_bytes = len(HAMLET) - int(0.7 * len(HAMLET))
+    bits = logged["val/loss"] / math.log(2) * (len(val) - 1) / n_bytes
+    assert found["val/bits_per_byte"] == pytest.approx(bits, rel=0.02)  # the first token is no target
+    written = run("predict", "--ckpt_path", "r", "--prompt", "To be ☃", "--max_new_tokens", "5")
+    assert written.out.startswith("To be ☃")
+    assert written.err == ""

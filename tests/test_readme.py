@@ -41,6 +41,7 @@ def test_there_is_no_other_kind_of_command() -> None:
 
 def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder that has what the README's reader has after the first command."""
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
     shutil.copytree(ROOT / "configs", "configs")
     for config in Path("configs").glob("*.yaml"):  # no network in a test
         settings = yaml.safe_load(config.read_text())
@@ -59,13 +60,8 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         assert done.code == 0, f"{command}: {done.err}"
         assert done.out, command
         assert "python -m" not in done.out or "fit" in args  # a redirected text is the text alone
-    assert {path.name for path in Path("checkpoints").iterdir()} == {
-        "char",
-        "char-2",
-        "wide",
-        "debug",
-        "day20",
-    }
+    runs = {"char", "char-2", "wide", "bpe", "debug", "day20"}
+    assert {path.name for path in Path("checkpoints").iterdir()} == runs
 
 
 @pytest.mark.slow

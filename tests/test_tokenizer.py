@@ -1,12 +1,15 @@
 """Characters to ids and back."""
 
 import json
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lit_gpt_scratch.data.tokenizer import CharTokenizer, encode_prompt, tokenizer_from_dict
+from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, encode_prompt
 
 
 def test_ids_follow_the_sorted_characters() -> None:
@@ -67,3 +70,98 @@ def test_it_travels_as_plain_data() -> None:
 def test_other_dicts_are_refused(state: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         tokenizer_from_dict(state)
+
+
+RNG = random.Random(1)
+ANY_TEXT = "".join(
+    chr(RNG.choice([RNG.randrange(0xD800), RNG.randrange(0xE000, 0x110000)])) for _ in range(2000)
+)
+PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom, "
+
+
+@pytest.fixture
+def gpt2() -> SubwordTokenizer:
+    """GPT-2's encoding, where tiktoken's cache has it: no test downloads."""
+    if not os.environ.get("TIKTOKEN_CACHE_DIR"):
+        pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
+    return SubwordTokenizer.named("gpt2")
+
+
+@pytest.fixture
+def bpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubwordTokenizer:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    return train_bpe(PROSE * 20, 280)
+
+
+def test_bytes() -> None:
+    tokenizer = ByteTokenizer()
+    assert tokenizer.encode("né").tolist() == [110, 195, 169]
+    assert tokenizer.decode(tokenizer.encode(ANY_TEXT)) == ANY_TEXT
+    assert tokenizer.decode([110, 195]) == "n�"  # a character cut in the middle
+
+
+def test_a_bpe_learns_what_is_frequent(bpe: SubwordTokenizer) -> None:
+    assert bpe.vocab_size == 280
+    ids = bpe.encode(PROSE)
+    assert len(ids) < 0.6 * len(PROSE)
+    assert " was" in {bpe.decode([i]) for i in ids}
+
+
+def test_a_bpe_gives_back_any_text(bpe: SubwordTokenizer) -> None:
+    for text in (PROSE, ANY_TEXT, "", " \n\t \r\n", f"a{END_OF_TEXT}b"):
+        ids = bpe.encode(text)
+        assert bpe.decode(ids) == text
+        assert bpe.token_n_bytes[ids].sum() == len(text.encode())
+
+
+def test_a_bpe_is_learnt_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    from lit_gpt_scratch.data import subwords
+
+    def unexpected(text: str, n_tokens: int) -> list[bytes]:
+        raise AssertionError("learnt again")
+
+    monkeypatch.setattr(subwords, "_learn_tokens", unexpected)
+    assert train_bpe(PROSE * 20, 280).to_dict() == bpe.to_dict()
+    with pytest.raises(AssertionError, match="learnt again"):
+        train_bpe(PROSE * 21, 280)  # another text
+    with pytest.raises(AssertionError, match="learnt again"):
+        train_bpe(PROSE * 20, 281)  # another size
+
+
+def test_a_bpe_has_room_for_every_byte() -> None:
+    with pytest.raises(ValueError, match="data.vocab_size must be at least 257"):
+        train_bpe(PROSE, 256)
+
+
+def test_end_of_text_is_a_token_only_when_asked(bpe: SubwordTokenizer) -> None:
+    assert bpe.encode(END_OF_TEXT, allow_special=True).tolist() == [279]
+    assert len(bpe.encode(END_OF_TEXT)) > 1
+    assert bpe.token_n_bytes[279] == 0  # it is no text
+    assert encode_prompt(bpe, f"a{END_OF_TEXT}", allow_special=True)[-1] == 279
+
+
+def test_gpt2_is_gpt2(gpt2: SubwordTokenizer) -> None:
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode("Hello, I am").tolist() == [15496, 11, 314, 716]
+    assert gpt2.encode(END_OF_TEXT, allow_special=True).tolist() == [50256]
+    assert gpt2.decode(gpt2.encode(ANY_TEXT)) == ANY_TEXT
+
+
+def test_subwords_travel_as_plain_data(bpe: SubwordTokenizer) -> None:
+    tokenizers: list[Tokenizer] = [bpe, ByteTokenizer()]
+    for tokenizer in tokenizers:
+        again = tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict())))
+        assert again.encode(PROSE).tolist() == tokenizer.encode(PROSE).tolist()
+        assert again.vocab_size == tokenizer.vocab_size
+
+
+def test_an_encoding_that_cannot_be_had_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiktoken
+
+    def unreachable(name: str) -> tiktoken.Encoding:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
+    with pytest.raises(ValueError, match="set TIKTOKEN_CACHE_DIR .* --data.tokenizer bpe"):
+        SubwordTokenizer.named("gpt2")

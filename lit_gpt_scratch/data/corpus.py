@@ -179,16 +179,19 @@ def _shakespeare() -> str:
     raw = _download(SHAKESPEARE_URL)
     if not _is_shakespeare(raw):
         raise DownloadError("the download's checksum is wrong")
+    keep(raw, path)
+    return raw.decode()
+
+
+def keep(raw: bytes, path: Path) -> None:
+    """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
             stream.write(raw)
         os.replace(stream.name, path)
     except OSError as error:
-        log.warning(
-            "cannot keep the download in %s (%s): it will be fetched again", path.parent, error.strerror
-        )
-    return raw.decode()
+        log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
 
 
 def _is_shakespeare(raw: bytes) -> bool:

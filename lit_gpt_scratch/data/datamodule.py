@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tiktoken
 from lightning.pytorch import LightningDataModule
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
-from lit_gpt_scratch.data.tokenizer import CharTokenizer, TokenArray, Tokenizer, tokenizer_from_dict
+from lit_gpt_scratch.data.subwords import make_tokenizer, tokenizer_from_dict
+from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer
 from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, spread_starts
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class TextDataModule(LightningDataModule):
         offline_corpus: str | None = "python_docs",
         val_fraction: float = 0.1,
         tokenizer: str | dict[str, Any] = "char",
+        vocab_size: int = 1024,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
         *,
@@ -46,7 +49,9 @@ class TextDataModule(LightningDataModule):
             offline_corpus: The embedded corpus (python_docs or hamlet) that stands in when a download fails;
                 null makes that an error.
             val_fraction: Share of the text, from its end, that is kept for validation.
-            tokenizer: How text becomes tokens: char, or the plain dict of a checkpoint's tokenizer.
+            tokenizer: How text becomes tokens: char, byte, bpe (learnt from the training text), gpt2 or
+                another of tiktoken's encodings, or the plain dict of a checkpoint's tokenizer.
+            vocab_size: Tokens of a bpe; the other tokenizers know their own number.
             batch_size: Sequences of an optimizer step, over all devices together.
             micro_batch_size: Sequences that a device takes at once; null takes its whole share.
             block_size: Length of a window in tokens.
@@ -56,7 +61,7 @@ class TextDataModule(LightningDataModule):
             ValueError: A number is out of range.
         """
         super().__init__()
-        self.save_hyperparameters(ignore=["tokenizer"])
+        self.save_hyperparameters(ignore=["tokenizer", "vocab_size"])  # the state has the tokenizer itself
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
         if micro_batch_size is not None and micro_batch_size < 1:
@@ -65,13 +70,15 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
         if not corpus:
             raise ValueError("data.corpus is empty: name a text")
-        if isinstance(tokenizer, str) and tokenizer != "char":
-            raise ValueError(f"data.tokenizer must be char, not {tokenizer!r}")
+        names = ["char", "byte", "bpe", *tiktoken.list_encoding_names()]
+        if isinstance(tokenizer, str) and tokenizer not in names:
+            raise ValueError(f"data.tokenizer {tokenizer!r} is none of {', '.join(names)}")
         self.source = corpus
         self.test_source = test_corpus
         self.offline_corpus = offline_corpus
         self.val_fraction = val_fraction
         self.tokenizer_source = tokenizer
+        self.bpe_vocab_size = vocab_size
         self.block_size = block_size
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -92,7 +99,14 @@ class TextDataModule(LightningDataModule):
         """The tokenizer given as a dict, else one made from the text."""
         if isinstance(self.tokenizer_source, dict):
             return tokenizer_from_dict(self.tokenizer_source)
-        return CharTokenizer(self.corpus.text)
+        # The characters are those of the whole text, so that none of the validation text is unknown.
+        text = self.corpus.text if self.tokenizer_source == "char" else self.corpus.text[: self.n_train_chars]
+        return make_tokenizer(self.tokenizer_source, text, self.bpe_vocab_size)
+
+    @property
+    def n_train_chars(self) -> int:
+        """Characters of the training text; the rest is validation text."""
+        return int((1 - self.val_fraction) * len(self.corpus.text))
 
     @property
     def vocab_size(self) -> int:
@@ -111,14 +125,15 @@ class TextDataModule(LightningDataModule):
         Raises:
             ValueError: The text is too short, or has characters that the checkpoint's tokenizer lacks.
         """
-        tokens = self._encode(self.corpus)
-        n_train = int((1 - self.val_fraction) * len(tokens))
-        if len(tokens) < 2 * self.block_size or n_train <= self.block_size or len(tokens) - n_train < 2:
+        text = self.corpus.text
+        train = self._encode(self.corpus.name, text[: self.n_train_chars])
+        val = self._encode(self.corpus.name, text[self.n_train_chars :])
+        if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
             raise ValueError(
-                f"{self.corpus.name} is too short: {n_train} tokens to train on, {len(tokens) - n_train} "
+                f"{self.corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
                 f"to validate on, and a block takes {self.block_size}; give more text or a smaller block_size"
             )
-        return tokens[:n_train], tokens[n_train:]
+        return train, val
 
     @property
     def train_tokens(self) -> TokenArray:
@@ -139,7 +154,7 @@ class TextDataModule(LightningDataModule):
         """
         if self.test_corpus is None:
             return self.val_tokens
-        tokens = self._encode(self.test_corpus)
+        tokens = self._encode(self.test_corpus.name, self.test_corpus.text)
         if len(tokens) < 2:
             raise ValueError(f"{self.test_corpus.name} is too short to test on: it has {len(tokens)} token")
         return tokens
@@ -160,11 +175,11 @@ class TextDataModule(LightningDataModule):
         if n_windows < n_devices:
             raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
 
-    def _encode(self, corpus: Corpus) -> TokenArray:
+    def _encode(self, name: str, text: str) -> TokenArray:
         try:
-            return self.tokenizer.encode(corpus.text)
+            return self.tokenizer.encode(text)
         except ValueError as error:
-            raise ValueError(f"the checkpoint's tokenizer does not fit {corpus.name}: {error}") from None
+            raise ValueError(f"the checkpoint's tokenizer does not fit {name}: {error}") from None
 
     def bytes_per_token(self, tokens: TokenArray) -> float:
         """UTF-8 bytes that a token stands for, on average over a sequence's targets (all but its first)."""
@@ -221,8 +236,8 @@ class TextDataModule(LightningDataModule):
         """
         if state_dict["tokenizer"] != self.tokenizer.to_dict():
             raise ValueError(
-                f"the checkpoint's tokenizer ({len(state_dict['tokenizer'].get('chars', ''))} characters) is "
-                f"not the one made from {self.corpus.name} ({self.vocab_size}); leave data.corpus as it was"
+                f"the checkpoint's tokenizer is not the one made from {self.corpus.name} ({self.vocab_size} "
+                "tokens); leave data.tokenizer and data.corpus as they were"
             )
         was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
         if was_read and state_dict["corpus"]["sha256"] != self.corpus.sha256:

@@ -23,8 +23,12 @@ class Tokenizer(Protocol):
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
         """UTF-8 bytes that each token stands for, (vocab_size,)."""
 
-    def encode(self, text: str) -> TokenArray:
-        """Token ids of a text, (n_tokens,); raises ValueError for a character outside the vocabulary."""
+    def encode(self, text: str, allow_special: bool = False) -> TokenArray:
+        """Token ids of a text, (n_tokens,).
+
+        `allow_special` reads `<|endoftext|>` as the one token that it names, where the vocabulary has it;
+        otherwise it is text like any other. Raises ValueError for a character outside the vocabulary.
+        """
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for."""
@@ -54,8 +58,8 @@ class CharTokenizer:
         """UTF-8 bytes of each character, (vocab_size,)."""
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
-    def encode(self, text: str) -> TokenArray:
-        """Token ids of a text, (n_chars,).
+    def encode(self, text: str, allow_special: bool = False) -> TokenArray:
+        """Token ids of a text, (n_chars,); there are no special tokens.
 
         Raises:
             ValueError: The text has characters outside the vocabulary.
@@ -66,7 +70,7 @@ class CharTokenizer:
                 + " ".join(map(repr, unknown[:5]))
             )
         ids = np.searchsorted(self._codes, _code_points(text))
-        return ids.astype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+        return ids.astype(id_type(self.vocab_size))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for."""
@@ -81,23 +85,39 @@ class CharTokenizer:
         return {"kind": "char", "chars": self.chars}
 
 
-def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
-    """Make the tokenizer that a checkpoint describes.
+class ByteTokenizer:
+    """One token a byte of UTF-8: any text, with the smallest vocabulary that can hold it."""
 
-    Raises:
-        ValueError: The dict is not one that a tokenizer's `to_dict` gave.
-    """
-    match state:
-        case {"kind": "char", "chars": str(chars)} if chars:
-            return CharTokenizer(chars)
-    raise ValueError(f"not a tokenizer: {str(state)[:80]}")
+    vocab_size = 256
+    token_n_bytes = np.ones(256, dtype=np.int64)
+
+    def encode(self, text: str, allow_special: bool = False) -> TokenArray:
+        """The bytes of a text, (n_bytes,); there are no special tokens."""
+        return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some bytes; what is no UTF-8 becomes U+FFFD."""
+        return bytes(map(int, ids)).decode(errors="replace")
+
+    def unknown(self, text: str) -> str:
+        """Nothing: every character has bytes."""
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"kind": "byte"}`."""
+        return {"kind": "byte"}
+
+
+def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest type that holds every token id."""
+    return np.uint16 if vocab_size <= 2**16 else np.uint32
 
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> TokenArray:
+def encode_prompt(tokenizer: Tokenizer, prompt: str, allow_special: bool = False) -> TokenArray:
     """Token ids of a prompt, at least one.
 
     Characters that the tokenizer never saw are left out, with a notice that names them. Where nothing is
@@ -108,4 +128,4 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> TokenArray:
         prompt = "".join(char for char in prompt if char not in unknown)
     if not prompt and not tokenizer.unknown("\n"):
         prompt = "\n"
-    return tokenizer.encode(prompt) if prompt else np.zeros(1, dtype=np.uint16)
+    return tokenizer.encode(prompt, allow_special) if prompt else np.zeros(1, dtype=np.uint16)

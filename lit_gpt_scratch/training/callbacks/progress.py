@@ -108,7 +108,8 @@ class Progress(ProgressBar):
         if trainer.sanity_checking:
             vocab_size = gpt_of(pl_module).config.vocab_size
             guess = math.log(vocab_size)
-            near = "within 0.1 of" if abs(shown["val/loss"] - guess) < 0.1 else "NOT NEAR"
+            off = abs(float(shown["val/loss"]) - guess)
+            near = "within 0.1 of" if off < 0.1 else f"{off:.2f} from"
             parts.append(f"untrained: {near} ln {vocab_size} = {guess:.4f}, a pure guess")
         elif "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
