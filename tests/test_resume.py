@@ -238,14 +238,14 @@ def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pyte
 def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def down(url: str) -> bytes:
+    def down(url: str, path: Path) -> None:
         raise corpus.DownloadError("the network is down")
 
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(corpus, "_download", down)
     far = ["--data.corpus", "https://example.invalid/text", "--data.offline_corpus", "hamlet"]
     assert run("fit", *TINY, *far, "--run_dir", "r").code == 0
-    monkeypatch.setattr(corpus, "_download", lambda url: b"Quite another text.\n" * 50)
+    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("Quite another text.\n" * 50))
     for command in (["fit", "--resume", "r", "--trainer.max_steps", "22"], ["validate", "--ckpt_path", "r"]):
         done = run(*command)
         assert done.code == 0
@@ -264,3 +264,32 @@ def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:
     assert failed.code == 1
     assert failed.err.startswith("error: train/loss is nan at step 10: the run has diverged")
     assert not Path("r/last.ckpt").exists()
+
+
+KILLED_AFTER_A_SAVE = """
+import os, signal, sys
+from lit_gpt_scratch.cli import main
+saves, real = 0, os.replace
+def replace(old, new):
+    global saves
+    real(old, new)
+    saves += str(new).endswith("last.ckpt")
+    if saves == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_what_comes_before_a_save_is_in_the_logs(run: Run) -> None:
+    args = ["fit", *TINY, *STEPS, *LOGS, "--trainer.max_steps", "20", "--run_dir"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_A_SAVE, *args, "killed"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert run("fit", "--resume", "killed").code == 0
+    assert list(steps_of(Path("killed"), "train/loss")) == list(range(1, 21))

@@ -77,5 +77,7 @@ class LastCheckpoint(Checkpoint):
             log.warning("step %s could not be saved: %s", trainer.global_step, error)
 
     def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
+            logger.save()
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
         self.saved_step = trainer.global_step
