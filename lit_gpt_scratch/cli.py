@@ -280,6 +280,8 @@ class LitGPTCLI(LightningCLI):
         settings = self.config["fit"].clone()
         settings.update(Namespace(resume=None, ckpt_path=None))
         settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
+        if settings.data.val_corpus is not None:
+            settings.data.val_corpus = self.datamodule.val_corpus.name
         return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
     def _say_how_to_go_on(self) -> None:

@@ -40,9 +40,11 @@ def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """
     settings = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
     settings |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
-    settings["data.corpus"] = checkpoint["TextDataModule"]["corpus"]["name"]
-    settings["data.offline_corpus"] = None
-    settings["data.tokenizer"] = checkpoint["TextDataModule"]["tokenizer"]
+    state = checkpoint["TextDataModule"]
+    if state["corpus"] is not None:  # weights that came from elsewhere have no text
+        settings |= {"data.corpus": state["corpus"]["name"], "data.offline_corpus": None}
+        settings["data.val_corpus"] = state.get("val", {}).get("corpus")
+    settings["data.tokenizer"] = state["tokenizer"]
     return {name: value for name, value in settings.items() if name not in LINKED}
 
 

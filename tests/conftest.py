@@ -1,6 +1,7 @@
 """Fixtures: the command line run in this process, a finished run, and texts that may not be at hand."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,21 @@ import pytest
 import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the entry point does
 from lit_gpt_scratch.cli import main
 from lit_gpt_scratch.data import corpus
+from lit_gpt_scratch.data.cache import cache_dir
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache for the tests alone, with Tiny Shakespeare in it where the user's has it."""
+    downloaded = cache_dir() / "shakespeare.txt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIT_GPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        if downloaded.is_file():
+            shutil.copy(downloaded, cache_dir())
+        yield
 
 
 @dataclass
@@ -74,9 +87,9 @@ def _same_signals() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shakespeare() -> str:
     """Tiny Shakespeare, where the cache has it: no test downloads."""
-    path = corpus.cache_dir() / "shakespeare.txt"
+    path = cache_dir() / "shakespeare.txt"
     if not path.is_file():
-        pytest.skip(f"Tiny Shakespeare is not in {path.parent}; a run of configs/char.yaml puts it there")
+        pytest.skip("Tiny Shakespeare is not in the cache; a run of configs/char.yaml puts it there")
     return path.read_text(encoding="utf-8")
 
 
@@ -84,7 +97,7 @@ def shakespeare() -> str:
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty cache and a network that is down."""
 
-    def down(url: str) -> bytes:
+    def down(url: str, path: Path) -> None:
         raise corpus.DownloadError("the network is down")
 
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))

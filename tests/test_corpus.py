@@ -11,18 +11,22 @@ from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET, DownloadError, load_corpus
 
 
+def text_of(source: object) -> str:
+    return "".join("|" if piece is None else piece for piece in load_corpus(str(source)).pieces())
+
+
 def test_hamlet_is_the_passage_once() -> None:
-    text = load_corpus("hamlet").text
+    text = text_of("hamlet")
     assert text.count("To be, or not to be") == 1
     assert len(text.splitlines()) == 14
 
 
 def test_python_docs_are_prose_of_some_size() -> None:
-    found = load_corpus("python_docs")
-    assert len(found.text) > 300_000
-    assert "expression" in found.text
-    assert "====" not in found.text
-    assert "\n\n\n" not in found.text
+    text = text_of("python_docs")
+    assert len(text) > 300_000
+    assert "expression" in text
+    assert "====" not in text
+    assert "\n\n\n" not in text
 
 
 def test_a_fingerprint_identifies_the_text(tmp_path: Path) -> None:
@@ -37,18 +41,18 @@ def test_a_folder_is_read_in_order_of_path(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("b.txt", "a.md", "sub/c.txt", "skipped.csv"):
         (tmp_path / name).write_text(name)
-    assert load_corpus(str(tmp_path)).text == "a.md\n\nb.txt\n\nsub/c.txt"
+    assert text_of(tmp_path) == "a.md|b.txt|sub/c.txt"
 
 
 def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
     for name in ("one.log", "two.log", "three.txt"):
         (tmp_path / name).write_text(name)
-    assert load_corpus(str(tmp_path / "*.log")).text == "one.log\n\ntwo.log"
+    assert text_of(tmp_path / "*.log") == "one.log|two.log"
 
 
 def test_line_ends_and_byte_order_mark_are_made_uniform(tmp_path: Path) -> None:
     (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
-    assert load_corpus(str(tmp_path / "dos.txt")).text == "one\ntwo\nthree\n"
+    assert text_of(tmp_path / "dos.txt") == "one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) ->
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such text"):
         load_corpus(str(tmp_path / "nothing.txt"))
-    with pytest.raises(ValueError, match=r"no \.txt or \.md file in the folder"):
+    with pytest.raises(ValueError, match=r"no \.txt, \.md, \.jsonl, \.parquet or \.gz file in the folder"):
         load_corpus(str(tmp_path))
     with pytest.raises(ValueError, match="cannot open gopher://x: Protocol not known"):
         load_corpus("gopher://x")
@@ -87,20 +91,20 @@ def test_the_stand_in_is_loud(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_download_is_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(corpus, "_download", lambda url: b"something else")
+    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("something else"))
     with pytest.raises(ValueError, match="checksum is wrong"):
         load_corpus("shakespeare")
     assert not (tmp_path / "cache" / "shakespeare.txt").exists()
 
-    monkeypatch.setattr(corpus, "_download", lambda url: b"the right text")
+    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("the right text"))
     monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", hashlib.sha256(b"the right text").hexdigest())
-    assert load_corpus("shakespeare").text == "the right text"
+    assert text_of("shakespeare") == "the right text"
 
-    def unexpected(url: str) -> bytes:
+    def unexpected(url: str, path: Path) -> None:
         raise DownloadError("a second download")
 
     monkeypatch.setattr(corpus, "_download", unexpected)
-    assert load_corpus("shakespeare").text == "the right text"
+    assert text_of("shakespeare") == "the right text"
     (tmp_path / "cache" / "shakespeare.txt").write_text("damaged")
     with pytest.raises(ValueError, match="a second download"):
         load_corpus("shakespeare")
@@ -120,7 +124,7 @@ def test_urls() -> None:
     server = HTTPServer(("127.0.0.1", 0), _Site)
     Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"
-    assert load_corpus(f"{site}/text").text == HAMLET
+    assert text_of(f"{site}/text") == HAMLET
     with pytest.raises(ValueError, match="there is nothing at"):  # the host answers: nothing stands in
         load_corpus(f"{site}/wrong", offline_corpus="hamlet")
     server.shutdown()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, encode_prompt
 
@@ -76,7 +77,12 @@ RNG = random.Random(1)
 ANY_TEXT = "".join(
     chr(RNG.choice([RNG.randrange(0xD800), RNG.randrange(0xE000, 0x110000)])) for _ in range(2000)
 )
+ALL = 10**9
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom, "
+
+
+def text(content: str) -> Corpus:
+    return Corpus("prose", (content,))
 
 
 @pytest.fixture
@@ -90,7 +96,7 @@ def gpt2() -> SubwordTokenizer:
 @pytest.fixture
 def bpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubwordTokenizer:
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
-    return train_bpe(PROSE * 20, 280)
+    return train_bpe(text(PROSE * 20), ALL, 280)
 
 
 def test_bytes() -> None:
@@ -118,20 +124,20 @@ def test_a_bpe_is_learnt_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyP
 
     from lit_gpt_scratch.data import subwords
 
-    def unexpected(text: str, n_tokens: int) -> list[bytes]:
+    def unexpected(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
         raise AssertionError("learnt again")
 
     monkeypatch.setattr(subwords, "_learn_tokens", unexpected)
-    assert train_bpe(PROSE * 20, 280).to_dict() == bpe.to_dict()
+    assert train_bpe(text(PROSE * 20), ALL, 280).to_dict() == bpe.to_dict()
     with pytest.raises(AssertionError, match="learnt again"):
-        train_bpe(PROSE * 21, 280)  # another text
+        train_bpe(text(PROSE * 21), ALL, 280)  # another text
     with pytest.raises(AssertionError, match="learnt again"):
-        train_bpe(PROSE * 20, 281)  # another size
+        train_bpe(text(PROSE * 20), ALL, 281)  # another size
 
 
 def test_a_bpe_has_room_for_every_byte() -> None:
     with pytest.raises(ValueError, match="data.vocab_size must be at least 257"):
-        train_bpe(PROSE, 256)
+        train_bpe(text(PROSE), ALL, 256)
 
 
 def test_end_of_text_is_a_token_only_when_asked(bpe: SubwordTokenizer) -> None:

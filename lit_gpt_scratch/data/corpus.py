@@ -1,22 +1,31 @@
 """Where text comes from: named corpora, files, folders, glob patterns and URLs."""
 
+import atexit
 import glob
 import hashlib
 import logging
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lit_gpt_scratch.data.byte_progress import byte_progress
+from lit_gpt_scratch.data.cache import cache_dir, file_sha256, keep, keep_json, kept_json
+from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
 
 log = logging.getLogger(__name__)
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_TIMEOUT_SECONDS = 10
-TEXT_SUFFIXES = (".txt", ".md")
+N_CODE_POINTS = 0x110000
 
 HAMLET = """\
 To be, or not to be, that is the question:
@@ -41,33 +50,131 @@ class DownloadError(OSError):
 
 
 @dataclass(frozen=True)
+class Census:
+    """What is counted in a text: its characters, its UTF-8 bytes, and which characters there are, sorted."""
+
+    n_chars: int
+    n_bytes: int
+    chars: str
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """A text and what identifies it."""
+    """A text, read as a stream, and what identifies it.
+
+    Args:
+        name: What it is called; where it is a file or a folder, its whole path.
+        sources: Files, and texts that are at hand.
+    """
 
     name: str
-    text: str
+    sources: tuple[Path | str, ...]
 
-    @cached_property
-    def n_bytes(self) -> int:
-        """Length in UTF-8 bytes."""
-        return len(self.text.encode())
+    def pieces(self) -> Iterator[Piece]:
+        """The text in pieces, with None between two documents.
+
+        Raises:
+            ValueError: A file cannot be read, or is no text.
+        """
+        return between_documents(self._all_pieces())
+
+    def _all_pieces(self) -> Iterator[Piece]:
+        for source in self.sources:
+            yield from read_pieces(source) if isinstance(source, Path) else (source, None)
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the UTF-8 bytes."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Hex digest of a single plain text's bytes; of several or others, of all their digests and formats.
+
+        Raises:
+            ValueError: A file cannot be read.
+        """
+        self._stamps  # noqa: B018  # from here on the files must stay as they are
+        try:
+            digests = [_digest(source) for source in self.sources]
+        except OSError as error:
+            raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+        alone = len(digests) == 1 and "." not in digests[0]
+        return digests[0] if alone else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    @cached_property
+    def _stamps(self) -> list[tuple[int, int]]:
+        return self._look()
+
+    def _look(self) -> list[tuple[int, int]]:
+        stats = [source.stat() for source in self.sources if isinstance(source, Path)]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+    def check_unchanged(self) -> None:
+        """Make sure that what was read is what `sha256` is of.
+
+        Raises:
+            ValueError: A file changed since.
+        """
+        if self._look() != self._stamps:
+            raise ValueError(f"{self.name} was changed while it was read: start again")
+
+    @cached_property
+    def census(self) -> Census:
+        """Its counts, taken in one pass and kept in the cache by content.
+
+        Raises:
+            ValueError: A file cannot be read, or is no text.
+        """
+        kept = cache_dir() / f"census-{self.sha256[:32]}.json"
+        counts = kept_json(kept)
+        if counts is None:
+            counts = self._count()
+            self.check_unchanged()
+            keep_json(counts, kept)
+        return Census(**counts)
+
+    def _count(self) -> dict[str, int | str]:
+        n_chars = n_bytes = 0
+        seen = np.zeros(N_CODE_POINTS, dtype=bool)
+        with byte_progress(f"reading {Path(self.name).name}", self._size_bytes()) as advance:
+            for piece in self.pieces():
+                if piece is None:
+                    seen[ord("\n")] = True  # what stands between documents, for those who read characters
+                    continue
+                raw = piece.encode()
+                n_chars += len(piece)
+                n_bytes += len(raw)
+                # What is left without the ASCII characters that were seen before: as a rule, very little.
+                rest = raw.translate(None, bytes(np.flatnonzero(seen[:128]).tolist())).decode()
+                seen[np.frombuffer(rest.encode("utf-32-le"), dtype=np.uint32)] = True
+                advance(len(raw))
+        return {"n_chars": n_chars, "n_bytes": n_bytes, "chars": "".join(map(chr, np.flatnonzero(seen)))}
+
+    def _size_bytes(self) -> int:
+        """Size of the sources as they lie there, packed or not."""
+        return sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
 
     def fingerprint(self) -> dict[str, str | int]:
         """What a checkpoint remembers of the text: name, characters, bytes, sha256."""
-        return {"name": self.name, "n_chars": len(self.text), "n_bytes": self.n_bytes, "sha256": self.sha256}
+        counts = self.census
+        return {
+            "name": self.name,
+            "n_chars": counts.n_chars,
+            "n_bytes": counts.n_bytes,
+            "sha256": self.sha256,
+        }
+
+
+def _digest(source: Path | str) -> str:
+    """A source's sha256, and the suffixes of its name where it isn't plain text."""
+    if isinstance(source, str):
+        return hashlib.sha256(source.encode()).hexdigest()
+    plain = source.suffix.lower() != ".gz" and file_format(source) in (None, ".txt", ".md")
+    return file_sha256(source) + ("" if plain else "".join(source.suffixes).lower())
 
 
 def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
     """Read a text.
 
     Args:
-        source: A name (`shakespeare`, `python_docs`, `hamlet`), a file, a folder (its .txt and .md files,
-            in order of path), a glob pattern, or a URL.
+        source: A name (`shakespeare`, `python_docs`, `hamlet`), a file, a folder (its .txt, .md, .jsonl and
+            .parquet files, in order of path), a glob pattern, or a URL.
         offline_corpus: The named corpus that stands in when a download fails; None makes that an error.
 
     Raises:
@@ -88,59 +195,47 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
             "CANNOT DOWNLOAD %s (%s): TRAINING ON THE EMBEDDED %s INSTEAD", source, error, offline_corpus
         )
         return load_corpus(offline_corpus)
-    if not corpus.text:
+    if not corpus.census.n_chars:
         raise ValueError(f"{source} is empty")
     return corpus
 
 
 def _read(source: str) -> Corpus:
     if source in NAMED:
-        return Corpus(source, NAMED[source]())
+        return Corpus(source, (NAMED[source](),))
     if re.match(r"[a-z][a-z0-9+.-]+://", source):
-        return Corpus(source, _decode(_download(source), source))
+        return Corpus(source, (_downloaded_file(source),))
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(
             file for file in path.rglob("*") if _is_text(file.relative_to(path)) and file.is_file()
         )
         if not files:
-            raise ValueError(f"no {' or '.join(TEXT_SUFFIXES)} file in the folder {source}")
+            raise ValueError(f"no {', '.join(FORMATS)} or .gz file in the folder {source}")
     elif path.is_file():
         files = [path]
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not files:
             raise ValueError(f"no such text: {source!r} is no file, no folder and none of {', '.join(NAMED)}")
-    return Corpus(str(path.resolve()), "\n\n".join(_read_file(file) for file in files))
+    return Corpus(str(path.resolve()), tuple(files))
 
 
 def _is_text(path: Path) -> bool:
     """Whether a folder's file is text by its name, and neither it nor a folder on its way is hidden."""
-    return path.suffix.lower() in TEXT_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return file_format(path) is not None and not any(part.startswith(".") for part in path.parts)
 
 
-def _read_file(path: Path) -> str:
-    try:
-        return _decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+def _downloaded_file(url: str) -> Path:
+    """A file with what is at a URL, and its name there; it is gone with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="lit_gpt_scratch-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / (Path(urlsplit(url).path).name or "text")
+    _download(url, path)
+    return path
 
 
-def _decode(raw: bytes, source: str) -> str:
-    """UTF-8 text with Unix line ends; a byte-order mark is left out."""
-    if b"\0" in raw:
-        raise ValueError(f"{source} is a binary file, not text (it has a zero byte at {raw.index(bytes(1))})")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source} is not UTF-8 text (byte {error.start}); convert it, for example: "
-            "iconv -f latin1 -t utf-8 IN > OUT"
-        ) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _download(url: str) -> bytes:
+def _download(url: str, path: Path) -> None:
     import fsspec  # not at the top: a local text needs no network client
 
     options = {}
@@ -152,8 +247,8 @@ def _download(url: str) -> bytes:
         )
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
-        return filesystem.cat_file(path)
+        filesystem, remote = fsspec.core.url_to_fs(url, **options)
+        filesystem.get_file(remote, str(path))
     except FileNotFoundError as error:  # the host answered: a wrong address is no network trouble
         raise ValueError(f"there is nothing at {url}") from error
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
@@ -164,34 +259,16 @@ def _download(url: str) -> bytes:
         raise DownloadError(f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")) from error
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept: `LIT_GPT_CACHE`, else a folder of the user's cache directory."""
-    if chosen := os.environ.get("LIT_GPT_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_gpt_scratch"
-
-
 def _shakespeare() -> str:
     """Tiny Shakespeare, downloaded once; its checksum is looked at on every read."""
     path = cache_dir() / "shakespeare.txt"
     if path.is_file() and _is_shakespeare(path.read_bytes()):
         return path.read_text(encoding="utf-8")
-    raw = _download(SHAKESPEARE_URL)
+    raw = _downloaded_file(SHAKESPEARE_URL).read_bytes()
     if not _is_shakespeare(raw):
         raise DownloadError("the download's checksum is wrong")
     keep(raw, path)
     return raw.decode()
-
-
-def keep(raw: bytes, path: Path) -> None:
-    """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            stream.write(raw)
-        os.replace(stream.name, path)
-    except OSError as error:
-        log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
 
 
 def _is_shakespeare(raw: bytes) -> bool:

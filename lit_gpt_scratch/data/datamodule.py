@@ -1,6 +1,7 @@
 """A text as batches of token windows, for Lightning's Trainer."""
 
 import logging
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +11,9 @@ import tiktoken
 from lightning.pytorch import LightningDataModule
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
-from lit_gpt_scratch.data.subwords import make_tokenizer, tokenizer_from_dict
-from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer
+from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from lit_gpt_scratch.data.tokens import Tokens, load_tokens
 from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, spread_starts
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,14 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 class TextDataModule(LightningDataModule):
     """Serves random windows of a text's first part to train on, fixed windows of both to evaluate on.
 
-    Text and tokenizer are made at first use, so that a checkpoint's tokenizer can stand alone: generating
-    text reads no corpus.
+    Text, tokenizer and tokens are made at first use, so that a checkpoint's tokenizer can stand alone:
+    generating text reads no corpus.
     """
 
     def __init__(
         self,
         corpus: str = "shakespeare",
+        val_corpus: str | None = None,
         test_corpus: str | None = None,
         offline_corpus: str | None = "python_docs",
         val_fraction: float = 0.1,
@@ -43,12 +46,16 @@ class TextDataModule(LightningDataModule):
         """Remember the settings; nothing is read yet.
 
         Args:
-            corpus: The text: shakespeare, python_docs or hamlet, or a file, a folder of .txt and .md files,
-                a glob pattern, or a URL.
+            corpus: The text: shakespeare, python_docs or hamlet, or a file, a folder of .txt, .md, .jsonl
+                (its "text" fields) and .parquet files (their column "text"), packed by gzip or not, a glob
+                pattern, or a URL. Between two documents stands <|endoftext|>, or a blank line where the
+                tokenizer has no such token.
+            val_corpus: The text to validate on; null takes the end of the corpus.
             test_corpus: The text of the test command; the validation text where it is null.
             offline_corpus: The embedded corpus (python_docs or hamlet) that stands in when a download fails;
                 null makes that an error.
-            val_fraction: Share of the text, from its end, that is kept for validation.
+            val_fraction: Share of the text, from its end, that is kept for validation; val_corpus comes
+                instead of it.
             tokenizer: How text becomes tokens: char, byte, bpe (learnt from the training text), gpt2 or
                 another of tiktoken's encodings, or the plain dict of a checkpoint's tokenizer.
             vocab_size: Tokens of a bpe; the other tokenizers know their own number.
@@ -72,8 +79,11 @@ class TextDataModule(LightningDataModule):
             raise ValueError("data.corpus is empty: name a text")
         names = ["char", "byte", "bpe", *tiktoken.list_encoding_names()]
         if isinstance(tokenizer, str) and tokenizer not in names:
-            raise ValueError(f"data.tokenizer {tokenizer!r} is none of {', '.join(names)}")
+            near = get_close_matches(tokenizer, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"data.tokenizer {tokenizer!r} is none of {', '.join(names)}{hint}")
         self.source = corpus
+        self.val_source = val_corpus
         self.test_source = test_corpus
         self.offline_corpus = offline_corpus
         self.val_fraction = val_fraction
@@ -90,23 +100,35 @@ class TextDataModule(LightningDataModule):
         return load_corpus(self.source, self.offline_corpus)
 
     @cached_property
+    def val_corpus(self) -> Corpus:
+        """The text whose end, or the whole of which, is validated on."""
+        return load_corpus(self.val_source) if self.val_source is not None else self.corpus
+
+    @cached_property
     def test_corpus(self) -> Corpus | None:
         """The test text, read on first use, if there is one."""
         return load_corpus(self.test_source, self.offline_corpus) if self.test_source is not None else None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer given as a dict, else one made from the text."""
-        if isinstance(self.tokenizer_source, dict):
-            return tokenizer_from_dict(self.tokenizer_source)
-        # The characters are those of the whole text, so that none of the validation text is unknown.
-        text = self.corpus.text if self.tokenizer_source == "char" else self.corpus.text[: self.n_train_chars]
-        return make_tokenizer(self.tokenizer_source, text, self.bpe_vocab_size)
+        """The tokenizer given as a dict, else the one named, made from the text where it has to be."""
+        match self.tokenizer_source:
+            case dict(state):
+                return tokenizer_from_dict(state)
+            case "char":  # of all the text, so that none of the validation text is unknown
+                return CharTokenizer(self.corpus.census.chars + self.val_corpus.census.chars)
+            case "byte":
+                return ByteTokenizer()
+            case "bpe":
+                return train_bpe(self.corpus, self.n_train_chars, self.bpe_vocab_size)
+            case name:
+                return SubwordTokenizer.named(name)
 
     @property
     def n_train_chars(self) -> int:
-        """Characters of the training text; the rest is validation text."""
-        return int((1 - self.val_fraction) * len(self.corpus.text))
+        """Characters of the training text; what comes after them is validation text."""
+        n_chars = self.corpus.census.n_chars
+        return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
 
     @property
     def vocab_size(self) -> int:
@@ -119,15 +141,15 @@ class TextDataModule(LightningDataModule):
         return self.batch_size * self.block_size
 
     @cached_property
-    def tokens(self) -> tuple[TokenArray, TokenArray]:
-        """The text's tokens, split by position: to train on, to validate on.
+    def tokens(self) -> tuple[Tokens, Tokens]:
+        """The text's tokens: to train on, to validate on.
 
         Raises:
             ValueError: The text is too short, or has characters that the checkpoint's tokenizer lacks.
         """
-        text = self.corpus.text
-        train = self._encode(self.corpus.name, text[: self.n_train_chars])
-        val = self._encode(self.corpus.name, text[self.n_train_chars :])
+        val_start = self.n_train_chars if self.val_source is None else 0
+        train = self._load(self.corpus, 0, self.n_train_chars)
+        val = self._load(self.val_corpus, val_start, self.val_corpus.census.n_chars)
         if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
             raise ValueError(
                 f"{self.corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
@@ -136,17 +158,17 @@ class TextDataModule(LightningDataModule):
         return train, val
 
     @property
-    def train_tokens(self) -> TokenArray:
+    def train_tokens(self) -> Tokens:
         """The first part of the text."""
         return self.tokens[0]
 
     @property
-    def val_tokens(self) -> TokenArray:
-        """The last part of the text, which training never sees."""
+    def val_tokens(self) -> Tokens:
+        """The last part of the text, or another one, which training never sees."""
         return self.tokens[1]
 
     @cached_property
-    def test_tokens(self) -> TokenArray:
+    def test_tokens(self) -> Tokens:
         """The test text, or the validation text where there is none.
 
         Raises:
@@ -154,7 +176,7 @@ class TextDataModule(LightningDataModule):
         """
         if self.test_corpus is None:
             return self.val_tokens
-        tokens = self._encode(self.test_corpus.name, self.test_corpus.text)
+        tokens = self._load(self.test_corpus, 0, self.test_corpus.census.n_chars)
         if len(tokens) < 2:
             raise ValueError(f"{self.test_corpus.name} is too short to test on: it has {len(tokens)} token")
         return tokens
@@ -175,21 +197,25 @@ class TextDataModule(LightningDataModule):
         if n_windows < n_devices:
             raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
 
-    def _encode(self, name: str, text: str) -> TokenArray:
-        try:
-            return self.tokenizer.encode(text)
-        except ValueError as error:
-            raise ValueError(f"the checkpoint's tokenizer does not fit {name}: {error}") from None
+    def _load(self, corpus: Corpus, start: int, stop: int) -> Tokens:
+        tokenizer = self.tokenizer
+        if unknown := tokenizer.unknown(corpus.census.chars):
+            raise ValueError(
+                f"the checkpoint's tokenizer does not fit {corpus.name}: it lacks {len(unknown)} of its "
+                f"characters, such as {' '.join(map(repr, unknown[:5]))}"
+            )
+        return load_tokens(corpus, start, stop, tokenizer)
 
-    def bytes_per_token(self, tokens: TokenArray) -> float:
+    def bytes_per_token(self, tokens: Tokens) -> float:
         """UTF-8 bytes that a token stands for, on average over a sequence's targets (all but its first)."""
-        return float(self.tokenizer.token_n_bytes[tokens[1:]].mean())
+        first = int(self.tokenizer.token_n_bytes[tokens.ids[0]])
+        return (tokens.n_bytes - first) / (len(tokens) - 1)
 
     def train_dataloader(self) -> TrainBatches:
         """Random windows from the step at which the Trainer stands, to its last."""
         assert self.trainer is not None
         return TrainBatches(
-            self.train_tokens,
+            self.train_tokens.ids,
             self.block_size,
             self.batch_size,
             micro_batch_size=self.micro_batch_size or self.batch_size,
@@ -211,22 +237,24 @@ class TextDataModule(LightningDataModule):
         """A full pass over the test text."""
         return self._full_pass(self.test_tokens)
 
-    def _full_pass(self, tokens: TokenArray) -> EvalBatches:
+    def _full_pass(self, tokens: Tokens) -> EvalBatches:
         block_size = min(self.block_size, len(tokens) - 1)
         return self._eval_batches(tokens, full_pass_starts(len(tokens), block_size), block_size)
 
-    def _eval_batches(
-        self, tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int
-    ) -> EvalBatches:
+    def _eval_batches(self, tokens: Tokens, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
         assert self.trainer is not None
         batch_size = self.micro_batch_size or max(1, self.batch_size // self.trainer.world_size)
         return EvalBatches(
-            tokens, starts, block_size, batch_size, self.trainer.global_rank, self.trainer.world_size
+            tokens.ids, starts, block_size, batch_size, self.trainer.global_rank, self.trainer.world_size
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the tokenizer, and what the text was."""
-        return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint()}
+        """What a checkpoint keeps: the tokenizer, what the text was, and what it was validated on."""
+        val = {
+            "corpus": self.val_corpus.name if self.val_source is not None else None,
+            "bytes_per_token": self.bytes_per_token(self.val_tokens),
+        }
+        return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
 
     def compare(self, state_dict: dict[str, Any]) -> None:
         """Compare what a checkpoint keeps with the tokenizer and text at hand.
@@ -239,10 +267,11 @@ class TextDataModule(LightningDataModule):
                 f"the checkpoint's tokenizer is not the one made from {self.corpus.name} ({self.vocab_size} "
                 "tokens); leave data.tokenizer and data.corpus as they were"
             )
+        trained_on = state_dict["corpus"]  # None for weights that came from elsewhere
         was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
-        if was_read and state_dict["corpus"]["sha256"] != self.corpus.sha256:
+        if trained_on is not None and was_read and trained_on["sha256"] != self.corpus.sha256:
             log.warning(
                 "this is not the text that the checkpoint was trained on (%s, sha256 %s)",
-                state_dict["corpus"]["name"],
-                state_dict["corpus"]["sha256"][:12],
+                trained_on["name"],
+                trained_on["sha256"][:12],
             )

@@ -1,9 +1,8 @@
 """Byte pair encodings: tiktoken's published ones, and one trained on a text of one's own."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,15 @@ import numpy.typing as npt
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from lit_gpt_scratch.data.corpus import cache_dir, keep
+from lit_gpt_scratch.data.byte_progress import byte_progress
+from lit_gpt_scratch.data.cache import cache_dir, keep_json, kept_json
+from lit_gpt_scratch.data.corpus import Corpus
+from lit_gpt_scratch.data.readers import take
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 
 END_OF_TEXT = "<|endoftext|>"
+LEARNING_CHARS = 10**8  # more text would change few merges, and take minutes
+MAX_VOCAB_SIZE = 2**32  # ids are of 32 bits at most
 
 
 class SubwordTokenizer:
@@ -69,6 +73,11 @@ class SubwordTokenizer:
         ids = self.encoding.encode_to_numpy(text, allowed_special=special, disallowed_special=())
         return ids.astype(id_type(self.vocab_size))
 
+    @cached_property
+    def separator_ids(self) -> TokenArray:
+        """`<|endoftext|>`, (1,)."""
+        return self.encode(END_OF_TEXT, allow_special=True)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for; bytes that are no UTF-8 become U+FFFD."""
         return self.encoding.decode(list(ids), errors="replace")
@@ -77,34 +86,50 @@ class SubwordTokenizer:
         """Nothing: every character has bytes, and every byte is a token."""
         return ""
 
+    def copy(self) -> "SubwordTokenizer":
+        """An equal one: threads that share an encoding wait for each other at its regular expressions."""
+        encoding = self.encoding
+        own = tiktoken.Encoding(
+            encoding.name,
+            pat_str=encoding._pat_str,
+            mergeable_ranks=encoding._mergeable_ranks,
+            special_tokens=encoding._special_tokens,
+        )
+        return SubwordTokenizer(own, self.state)
+
     def to_dict(self) -> dict[str, Any]:
         """`{"kind": "tiktoken", "name": ...}`, or `{"kind": "bpe", "tokens": ...}` with bytes as Latin-1."""
         return self.state
 
 
-def train_bpe(text: str, vocab_size: int) -> SubwordTokenizer:
+def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
     """Learn a byte-level BPE from a text; the result is kept in the cache, by content and size.
 
     Args:
-        text: What to learn from.
+        corpus: What to learn from.
+        stop: Only its characters before this one are read, and at most the first `LEARNING_CHARS`.
         vocab_size: Tokens to end with, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
-        ValueError: vocab_size leaves no room for the 256 bytes and `<|endoftext|>`.
+        ValueError: vocab_size leaves no room for the 256 bytes and `<|endoftext|>`, or is too large.
     """
-    if vocab_size < 257:
-        raise ValueError(f"data.vocab_size must be at least 257 (256 bytes, {END_OF_TEXT}), not {vocab_size}")
-    kept = cache_dir() / f"bpe-{sha256(text.encode()).hexdigest()[:16]}-{vocab_size}.json"
-    if kept.is_file():
-        return SubwordTokenizer.from_tokens(
-            token.encode("latin-1") for token in json.loads(kept.read_bytes())
+    if not 257 <= vocab_size <= MAX_VOCAB_SIZE:
+        raise ValueError(
+            f"data.vocab_size must be at least 257 (256 bytes, {END_OF_TEXT}) and at most {MAX_VOCAB_SIZE}, "
+            f"not {vocab_size}"
         )
-    tokenizer = SubwordTokenizer.from_tokens(_learn_tokens(text, vocab_size - 1))
-    keep(json.dumps(tokenizer.state["tokens"]).encode(), kept)
+    stop = min(stop, LEARNING_CHARS)
+    kept = cache_dir() / f"bpe-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
+    tokens = kept_json(kept)
+    if tokens is not None:
+        return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
+    tokenizer = SubwordTokenizer.from_tokens(_learn_tokens(corpus, stop, vocab_size - 1))
+    corpus.check_unchanged()
+    keep_json(tokenizer.state["tokens"], kept)
     return tokenizer
 
 
-def _learn_tokens(text: str, n_tokens: int) -> list[bytes]:
+def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
     """The 256 bytes and the merges that follow them, in the order in which they were learnt."""
     import tokenizers  # takes a while, and is needed here only
 
@@ -114,7 +139,16 @@ def _learn_tokens(text: str, n_tokens: int) -> list[bytes]:
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=n_tokens, initial_alphabet=letters, show_progress=False
     )
-    learner.train_from_iterator(text.splitlines(keepends=True), trainer)
+    label, share = f"learning from {Path(corpus.name).name}", stop / corpus.census.n_chars
+    with byte_progress(label, int(share * corpus.census.n_bytes)) as advance:
+
+        def lines() -> Iterator[list[str]]:
+            for piece in take(corpus.pieces(), 0, stop):
+                if piece is not None:
+                    yield piece.splitlines(keepends=True)
+                    advance(len(piece))
+
+        learner.train_from_iterator(lines(), trainer)
     id_of, byte_of = learner.get_vocab(), _byte_of_letter()
     return [bytes(byte_of[letter] for letter in token) for token in sorted(id_of, key=id_of.__getitem__)]
 
@@ -124,21 +158,6 @@ def _byte_of_letter() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-def make_tokenizer(name: str, text: str, vocab_size: int) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names, made from the text where it has to be.
-
-    Raises:
-        ValueError: An encoding cannot be had, or vocab_size is too small.
-    """
-    if name == "char":
-        return CharTokenizer(text)
-    if name == "byte":
-        return ByteTokenizer()
-    if name == "bpe":
-        return train_bpe(text, vocab_size)
-    return SubwordTokenizer.named(name)
 
 
 def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:

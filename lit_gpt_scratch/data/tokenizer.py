@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,11 +31,18 @@ class Tokenizer(Protocol):
         otherwise it is text like any other. Raises ValueError for a character outside the vocabulary.
         """
 
+    @property
+    def separator_ids(self) -> TokenArray:
+        """What stands between two documents: `<|endoftext|>`, or a blank line where that is no token."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for."""
 
     def unknown(self, text: str) -> str:
         """The distinct characters of a text that cannot be encoded, sorted."""
+
+    def copy(self) -> "Tokenizer":
+        """An equal tokenizer for another thread: one that threads share would make them wait."""
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins from which `tokenizer_from_dict` makes an equal tokenizer."""
@@ -46,7 +54,10 @@ class CharTokenizer:
     def __init__(self, chars: str) -> None:
         """Take the vocabulary from all the distinct characters of `chars`."""
         self.chars = "".join(sorted(set(chars)))
-        self._codes = _code_points(self.chars)
+        codes = _code_points(self.chars)
+        # The id of each code point up to the last that has one; the others, and all beyond, have n_chars.
+        self._id_of = np.full(int(codes[-1]) + 2, len(codes), dtype=np.uint32)
+        self._id_of[codes] = np.arange(len(codes))
 
     @property
     def vocab_size(self) -> int:
@@ -64,13 +75,19 @@ class CharTokenizer:
         Raises:
             ValueError: The text has characters outside the vocabulary.
         """
-        if unknown := self.unknown(text):
+        ids = self._id_of[np.minimum(_code_points(text), len(self._id_of) - 1)]
+        if (ids == self.vocab_size).any():
+            unknown = self.unknown(text)
             raise ValueError(
                 f"{len(unknown)} characters of the text are not in the tokenizer's vocabulary, such as "
                 + " ".join(map(repr, unknown[:5]))
             )
-        ids = np.searchsorted(self._codes, _code_points(text))
         return ids.astype(id_type(self.vocab_size))
+
+    @cached_property
+    def separator_ids(self) -> TokenArray:
+        """A blank line, (2,)."""
+        return self.encode("\n\n")
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for."""
@@ -79,6 +96,10 @@ class CharTokenizer:
     def unknown(self, text: str) -> str:
         """The distinct characters of a text that the vocabulary lacks, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
+
+    def copy(self) -> "CharTokenizer":
+        """Itself: nothing in it is locked."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """`{"kind": "char", "chars": ...}`."""
@@ -95,6 +116,11 @@ class ByteTokenizer:
         """The bytes of a text, (n_bytes,); there are no special tokens."""
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
+    @cached_property
+    def separator_ids(self) -> TokenArray:
+        """A blank line, (2,)."""
+        return self.encode("\n\n")
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some bytes; what is no UTF-8 becomes U+FFFD."""
         return bytes(map(int, ids)).decode(errors="replace")
@@ -102,6 +128,10 @@ class ByteTokenizer:
     def unknown(self, text: str) -> str:
         """Nothing: every character has bytes."""
         return ""
+
+    def copy(self) -> "ByteTokenizer":
+        """Itself: nothing in it is locked."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """`{"kind": "byte"}`."""

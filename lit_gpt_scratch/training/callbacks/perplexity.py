@@ -3,7 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from lit_gpt_scratch.data.tokenizer import TokenArray
+from lit_gpt_scratch.data.tokens import Tokens
 from lit_gpt_scratch.training.metrics import bits_per_byte, log_scalars, perplexity
 from lit_gpt_scratch.training.parts import data_of
 
@@ -22,7 +22,7 @@ class Perplexity(Callback):
         """Log `test/perplexity` and `test/bits_per_byte`."""
         self._log(trainer, pl_module, "test", data_of(trainer).test_tokens)
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str, tokens: TokenArray) -> None:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str, tokens: Tokens) -> None:
         metric = pl_module.val_loss
         assert isinstance(metric, MeanMetric)
         loss = float(metric.compute())

@@ -32,7 +32,8 @@ class Summary(Callback):
         rows = {
             "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
             "tokens": f"{len(data.train_tokens):,} to train on, {len(data.val_tokens):,} to validate on, "
-            f"vocabulary {data.vocab_size}",
+            f"vocabulary {data.vocab_size:,}"
+            + (f"; validation text {data.val_corpus.name}" if data.val_source else ""),
             "model": f"{n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide, block {config.block_size}",
             "device": f"{_device(trainer, pl_module.device)}, precision {trainer.precision}",

@@ -1,0 +1,133 @@
+"""What a corpus of a gigabyte costs: to prepare, in memory, and in each training step.
+
+    TIKTOKEN_CACHE_DIR=... python benchmarks/corpus_size.py [--megabytes 1000]
+
+The text is made of random lines of Python's own reference manual. Preparing it (hashing, counting,
+tokenizing with GPT-2's encoding, writing, syncing) is compared with tiktoken alone in one thread on the same
+text, already in memory. Then char.yaml's model, on bytes, takes steps in turn on 1 MB and on all of the text.
+"""
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import tiktoken
+import torch
+
+from lit_gpt_scratch.data.corpus import load_corpus
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.windows import TrainBatches
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.module import cross_entropy
+
+MEGABYTE = 10**6
+PREPARE = """
+import resource, sys, time
+import lit_gpt_scratch.cli  # all that a run imports
+from lit_gpt_scratch.data.datamodule import TextDataModule
+def resident(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+before, started = resident(), time.perf_counter()
+data = TextDataModule(sys.argv[1], tokenizer="gpt2", block_size=64, seed=0)
+data.tokens
+print(time.perf_counter() - started, before, resident())
+"""
+
+
+def write_text(path: Path, n_bytes: int) -> None:
+    """Random lines of the reference manual."""
+    lines = "".join(piece or "" for piece in load_corpus("python_docs").pieces()).splitlines(keepends=True)
+    rng = random.Random(0)
+    with path.open("w", encoding="utf-8") as stream:
+        while stream.tell() < n_bytes:
+            stream.write("".join(rng.choices(lines, k=10_000)))
+
+
+def alone_megabytes_per_second(path: Path) -> tuple[float, float]:
+    """Speed of tiktoken in one thread, without any reading or writing: to lists and to arrays."""
+    encoding = tiktoken.get_encoding("gpt2")
+    speeds = []
+    for encode in (
+        encoding.encode_ordinary,
+        lambda text: encoding.encode_to_numpy(text, disallowed_special=()),
+    ):
+        seconds, n_bytes = 0.0, 0
+        with path.open(encoding="utf-8") as stream:
+            while text := stream.read(2**18):
+                started = time.perf_counter()
+                encode(text)
+                seconds += time.perf_counter() - started
+                n_bytes += len(text.encode())
+        speeds.append(n_bytes / MEGABYTE / seconds)
+    return speeds[0], speeds[1]
+
+
+def prepare(path: Path) -> tuple[float, float, float]:
+    """Seconds, and resident megabytes before and at most, of a process that makes the tokens at hand."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, str(path)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds, before, peak = map(float, done.stdout.split())
+    return seconds, before, peak
+
+
+def milliseconds_a_step(batches: dict[str, TrainBatches]) -> dict[str, tuple[float, float]]:
+    """Medians over 200 steps in turn: of drawing a batch, and of a whole step of char.yaml's model."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=256, block_size=64, n_layer=4, n_head=4, n_embd=128))
+    optimizer = torch.optim.AdamW(gpt.parameters(), fused=True)
+    drawn: dict[str, list[float]] = {name: [] for name in batches}
+    whole: dict[str, list[float]] = {name: [] for name in batches}
+    for step in range(210):
+        for name, source in batches.items():
+            started = time.perf_counter()
+            [(inputs, targets)] = source.micro_batches(step)
+            drawn[name].append(time.perf_counter() - started)
+            cross_entropy(gpt(inputs), targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            whole[name].append(time.perf_counter() - started)
+    median = statistics.median
+    return {name: (1e3 * median(drawn[name][10:]), 1e3 * median(whole[name][10:])) for name in batches}
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--megabytes", type=int, default=1000)
+    megabytes = parser.parse_args().megabytes
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, tiktoken ", end="")
+    print(f"{tiktoken.__version__}, Python {platform.python_version()}, {date.today()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LIT_GPT_CACHE"] = f"{folder}/cache"
+        small, large = Path(folder) / "small.txt", Path(folder) / "large.txt"
+        write_text(small, MEGABYTE)
+        write_text(large, megabytes * MEGABYTE)
+        to_lists, to_arrays = alone_megabytes_per_second(large)
+        seconds, before, peak = prepare(large)
+        speed = large.stat().st_size / MEGABYTE / seconds
+        again, _, _ = prepare(large)
+        print("| what | figure |\n|---|---|")
+        print(f"| tiktoken alone, one thread, `encode_ordinary` | {to_lists:.1f} MB/s |")
+        print(f"| tiktoken alone, one thread, `encode_to_numpy` | {to_arrays:.1f} MB/s |")
+        print(f"| all of preparing {megabytes} MB | {seconds:.0f} s, {speed:.1f} MB/s, ", end="")
+        print(f"{speed / to_lists:.2f} and {speed / to_arrays:.2f} times those |")
+        print(f"| resident memory, with torch and Lightning ({before:.0f} MB) | at most {peak:.0f} MB |")
+        print(f"| the same text once more | {again:.1f} s |")
+        batches = {}
+        for name, path in (("1 MB", small), (f"{megabytes} MB", large)):
+            tokens = TextDataModule(str(path), tokenizer="byte", block_size=64, seed=0).train_tokens
+            batches[name] = TrainBatches(tokens.ids, 64, 16, 16, seed=0, first_step=0, n_steps=1000)
+        for name, (draw, step) in milliseconds_a_step(batches).items():
+            print(f"| a step on {name} | {step:.2f} ms, of which drawing the batch {draw:.3f} ms |")
+
+
+if __name__ == "__main__":
+    main()

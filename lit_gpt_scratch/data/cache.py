@@ -1,0 +1,65 @@
+"""The folder of things that can be made again: downloads, token files, what was learnt from a text."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Where they are kept: `LIT_GPT_CACHE`, else a folder of the user's cache directory."""
+    if chosen := os.environ.get("LIT_GPT_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_gpt_scratch"
+
+
+def keep(raw: bytes, path: Path) -> None:
+    """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as stream:
+            beside = Path(stream.name)
+            stream.write(raw)
+        os.replace(beside, path)
+    except OSError as error:
+        log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def keep_json(content: Any, path: Path) -> None:
+    """Write builtins as JSON, with a checksum, whole or not at all."""
+    keep(json.dumps({"sha256": _checksum(content), "content": content}).encode(), path)
+
+
+def kept_json(path: Path) -> Any | None:
+    """What `keep_json` wrote; None where there is nothing, or, with a notice, something damaged."""
+    try:
+        kept = json.loads(path.read_bytes())
+        if kept["sha256"] == _checksum(kept["content"]):
+            return kept["content"]
+    except OSError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        pass
+    log.warning("%s is damaged: it is made again", path)
+    return None
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file, read a block at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""Files of several formats become one stream of documents."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from lit_gpt_scratch.data import readers
+from lit_gpt_scratch.data.corpus import load_corpus
+from lit_gpt_scratch.data.readers import between_documents, file_format, read_pieces, take
+
+
+def pieces_of(path: Path) -> list[str | None]:
+    return list(between_documents(read_pieces(path)))
+
+
+def test_a_text_is_read_in_blocks_that_join_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "né\r\nЖ☃\U0001f600\r" * 50
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    for n_bytes in (1, 2, 3, 7, 2**20):  # characters and line ends fall between two blocks
+        monkeypatch.setattr(readers, "BLOCK_BYTES", n_bytes)
+        assert "".join(piece or "" for piece in pieces_of(tmp_path / "a.txt")) == "né\nЖ☃\U0001f600\n" * 50
+
+
+@pytest.mark.parametrize("n_bytes", [1, 2, 1000])
+def test_a_wrong_byte_is_found_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int
+) -> None:
+    monkeypatch.setattr(readers, "BLOCK_BYTES", n_bytes)
+    (tmp_path / "latin1.txt").write_bytes("né 5 ".encode() + b"\xe9 noir")
+    with pytest.raises(ValueError, match=r"not UTF-8 text \(byte 6\)"):
+        pieces_of(tmp_path / "latin1.txt")
+    (tmp_path / "cut.txt").write_bytes("né".encode()[:-1])
+    with pytest.raises(ValueError, match=r"not UTF-8 text \(byte 1\)"):
+        pieces_of(tmp_path / "cut.txt")
+    (tmp_path / "zero.txt").write_bytes(b"abc\0")
+    with pytest.raises(ValueError, match="zero byte at 3"):
+        pieces_of(tmp_path / "zero.txt")
+
+
+def test_every_line_of_jsonl_is_a_document(tmp_path: Path) -> None:
+    lines = [{"text": "one\r\ntwo"}, {"text": "", "id": 7}, {"text": "trois ☃"}]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(map(json.dumps, lines)) + "\n")
+    assert pieces_of(tmp_path / "a.jsonl") == ["one\ntwo", None, "trois ☃"]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[1]", '{"text": 3}', '"text"', '{"text": "cut', '{"text": "\\ud800"}']
+)
+def test_a_line_without_text_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n' + line + "\n")
+    with pytest.raises(ValueError, match=r'a\.jsonl: line 3 is no JSON object with a text under "text"'):
+        pieces_of(tmp_path / "a.jsonl")
+
+
+def test_packed_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\r\n"))
+    (tmp_path / "enwik.gz").write_bytes(gzip.compress(b"two"))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}\n{"text": "four"}'))
+    assert pieces_of(tmp_path / "a.txt.gz") == ["one\n"]
+    assert pieces_of(tmp_path / "enwik.gz") == ["two"]
+    assert pieces_of(tmp_path / "b.jsonl.gz") == ["three", None, "four"]
+    whole = gzip.compress(b"text " * 1000)
+    damaged = {
+        "cut": whole[:-9],
+        "other": b"no gzip at all",
+        "flipped": whole[:20] + b"\xff\xff" + whole[22:],
+    }
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.gz").write_bytes(content)
+        with pytest.raises(ValueError, match=f"cannot read .*{name}.gz"):
+            pieces_of(tmp_path / f"{name}.gz")
+
+
+def test_every_row_of_parquet_is_a_document(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def write(name: str, **columns: Iterable[object]) -> Path:
+        parquet.write_table(pyarrow.table(columns), tmp_path / name)
+        return tmp_path / name
+
+    texts = ["one", None, "", "two\r\n"] + ["more"] * 1000
+    assert pieces_of(write("a.parquet", text=texts, n=range(1004)))[:5] == [
+        "one",
+        None,
+        "two\n",
+        None,
+        "more",
+    ]
+    with pytest.raises(ValueError, match="has no column text, but title"):
+        pieces_of(write("b.parquet", title=["x"]))
+    with pytest.raises(ValueError, match="the column text of .*c.parquet holds no text"):
+        pieces_of(write("c.parquet", text=[1, 2]))
+    (tmp_path / "d.parquet").write_bytes(b"not a table")
+    with pytest.raises(ValueError, match=r"d\.parquet is no parquet file"):
+        pieces_of(tmp_path / "d.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match="takes pyarrow to read: pip install pyarrow"):
+        pieces_of(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a.TXT", ".txt"),
+        ("a.md.gz", ".md"),
+        ("enwik9.gz", ".txt"),
+        ("a.b.jsonl", ".jsonl"),
+        ("a.tar.gz", None),
+        ("a.parquet.gz", None),
+        ("a.csv", None),
+        ("README", None),
+    ],
+)
+def test_what_a_name_promises(name: str, found: str | None) -> None:
+    assert file_format(Path(name)) == found
+
+
+def test_a_folder_takes_what_promises_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}')
+    (tmp_path / "b.md").write_text("")
+    (tmp_path / "c.txt").write_text("three")
+    (tmp_path / "d.tar.gz").write_bytes(b"an archive")
+    corpus = load_corpus(str(tmp_path))
+    assert list(corpus.pieces()) == ["one", None, "two", None, "three"]
+    assert corpus.census.n_chars == corpus.census.n_bytes == 11
+    assert corpus.census.chars == "\nehnortw"  # the line's end stands between documents
+
+
+def test_take_is_a_slice_of_the_characters() -> None:
+    stream = ["ab", "cd", None, "efg", None, "h"]
+    texts = "abcdefgh"
+    for start in range(9):
+        for stop in range(start, 9):
+            taken = list(take(iter(stream), start, stop))
+            assert "".join(piece or "" for piece in taken) == texts[start:stop]
+            borders = sum(start < border < stop for border in (4, 7))
+            assert taken.count(None) == borders

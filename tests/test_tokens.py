@@ -1,0 +1,305 @@
+"""Token files: the right tokens, made once, whole or not at all."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from conftest import environment
+
+from lit_gpt_scratch.data import tokens as tokens_room
+from lit_gpt_scratch.data.cache import cache_dir
+from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from lit_gpt_scratch.data.tokens import UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
+
+RNG = random.Random(3)
+LETTERS = "aé☃Ж中 \n\t.,'0_-"
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+
+
+def some_text(n_chars: int) -> str:
+    return "".join(RNG.choices(LETTERS, k=n_chars))
+
+
+def all_tokens(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
+    return load_tokens(corpus, 0, corpus.census.n_chars, tokenizer)
+
+
+def bpe() -> SubwordTokenizer:
+    return train_bpe(load_corpus("python_docs"), 100_000, 400)
+
+
+def made() -> list[str]:
+    return sorted(path.name for path in cache_dir().iterdir() if path.name.startswith("tokens-"))
+
+
+@pytest.mark.parametrize("n_chars", [10, 100, 20_000])
+def test_cut_text_has_the_tokens_of_the_whole(n_chars: int) -> None:
+    text = some_text(20_000) + "".join(piece or "" for piece in load_corpus("python_docs").pieces())[:50_000]
+    blocks = [text[i : i + n_chars] for i in range(0, len(text), n_chars)]
+    cut = list(batches(iter(blocks), n_chars))
+    assert len(cut) > len(text) / n_chars / 8  # it was cut
+    tokenizer = bpe()
+    joined = np.concatenate([tokenizer.encode(piece or "") for batch in cut for piece in batch])
+    assert joined.tolist() == tokenizer.encode(text).tolist()
+
+
+def test_cut_text_has_gpt2s_tokens() -> None:
+    if not os.environ.get("TIKTOKEN_CACHE_DIR"):
+        pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
+    tokenizer = SubwordTokenizer.named("gpt2")
+    text = some_text(50_000)
+    blocks = [text[i : i + 100] for i in range(0, len(text), 100)]
+    cut = [piece or "" for batch in batches(iter(blocks), 200) for piece in batch]
+    assert len(cut) > 50
+    assert np.concatenate([*map(tokenizer.encode, cut)]).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_a_border_lies_between_a_letter_and_white_space() -> None:
+    assert last_border("one two! three") == 3
+    assert last_border("end.\n1 2 _ x'") == 0
+    assert last_border("far" + " ." * 3000) == 3
+
+
+def test_text_without_a_border_is_cut_at_last() -> None:
+    pieces = ("." * 2**20 for _ in range(20))
+    assert max(len(piece or "") for batch in batches(pieces) for piece in batch) == UNCUT_CHARS
+
+
+def test_documents_are_apart() -> None:
+    corpus = Corpus("two", ("one", "two", "", "<|endoftext|>"))
+    subwords = bpe()
+    ids = all_tokens(corpus, subwords).ids.tolist()
+    end = subwords.vocab_size - 1
+    assert ids.count(end) == 2  # what only looks like it is text
+    assert ids[: ids.index(end)] == subwords.encode("one").tolist()
+    for tokenizer in (ByteTokenizer(), CharTokenizer(corpus.census.chars)):
+        tokens = all_tokens(corpus, tokenizer)
+        assert tokenizer.decode(tokens.ids) == "one\n\ntwo\n\n<|endoftext|>"
+        assert tokens.n_bytes == len("one\n\ntwo\n\n<|endoftext|>")
+
+
+def test_a_file_holds_ids_as_small_as_they_can_be() -> None:
+    corpus = Corpus("text", ("né" * 100,))
+    tokens = all_tokens(corpus, CharTokenizer("né"))
+    assert tokens.ids.dtype == np.uint16
+    assert isinstance(tokens.ids.base, np.memmap)
+    assert tokens.n_bytes == 300
+    [ids_file, _] = made()
+    assert (cache_dir() / ids_file).stat().st_size == 400
+    many = "".join(map(chr, range(0xE000, 0x1E001)))
+    assert all_tokens(Corpus("many", (many,)), CharTokenizer(many)).ids.dtype == np.uint32
+
+
+def test_tokens_are_made_once_for_each_content_and_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("some text")
+    calls = 0
+
+    def counted(*args: object) -> Iterator[object]:
+        nonlocal calls
+        calls += 1
+        return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
+
+    monkeypatch.setattr(tokens_room, "tokenize", counted)
+
+    def load(tokenizer: Tokenizer, stop: int = 9) -> str:
+        return tokenizer.decode(load_tokens(load_corpus(str(file)), 0, stop, tokenizer).ids)
+
+    assert load(ByteTokenizer()) == load(ByteTokenizer()) == "some text"
+    assert calls == 1
+    assert load(CharTokenizer("some text")) == "some text"
+    assert load(ByteTokenizer(), 4) == "some"
+    assert calls == 3
+    stamp = file.stat()
+    file.write_text("same size")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # content alone counts
+    assert load(ByteTokenizer()) == "same size"
+    file.rename(tmp_path / "b.md")
+    assert calls == 4
+    file = tmp_path / "b.md"
+    assert load(ByteTokenizer()) == "same size"
+    assert calls == 4
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    corpus = Corpus("text", ("some text " * 100,))
+    all_tokens(corpus, ByteTokenizer())
+    [path] = [path for path in cache_dir().glob("tokens-*") if path.suffix == suffix]
+    whole = path.read_bytes()
+    broken = {"flipped": whole[:50] + b"7" + whole[51:], "cut": whole[:-2], "empty": b""}
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(broken[damage])
+    assert ByteTokenizer().decode(all_tokens(corpus, ByteTokenizer()).ids) == "some text " * 100
+    assert path.read_bytes() == whole
+    if (damage, suffix) != ("gone", ".json"):
+        assert f"{path.name} is damaged: it is made again" in caplog.text
+
+
+def test_a_damaged_vocabulary_is_learnt_again(caplog: pytest.LogCaptureFixture) -> None:
+    before = bpe().to_dict()
+    [path] = cache_dir().glob("bpe-*")
+    kept = json.loads(path.read_bytes())
+    kept["content"][300] = "wrong"
+    path.write_text(json.dumps(kept))
+    assert bpe().to_dict() == before
+    assert "is damaged: it is made again" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "file" / "cache"))
+    tokens = all_tokens(Corpus("text", ("some text",)), ByteTokenizer())
+    assert ByteTokenizer().decode(tokens.ids) == "some text"
+    assert "the tokens are not kept" in caplog.text
+
+
+PREPARE = """
+import sys
+from lit_gpt_scratch.data.datamodule import TextDataModule
+data = TextDataModule(sys.argv[1], tokenizer=sys.argv[2], block_size=8, seed=0)
+print(len(data.train_tokens), len(data.val_tokens), hash(data.train_tokens.ids.tobytes()))
+"""
+
+
+def large_text(path: Path, n_bytes: int) -> Path:
+    docs = "".join(piece or "" for piece in load_corpus("python_docs").pieces())
+    with path.open("w") as stream:
+        for i in range(n_bytes // len(docs) + 1):
+            stream.write(f"{i}{docs}")
+    return path
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
+    text = large_text(tmp_path / "large.txt", 4 * 10**6)
+    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", "--data.corpus", str(text), "--run_dir", "r"]
+
+    def allow_a_megabyte() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+
+    done = subprocess.run(
+        command,
+        env=environment(),
+        cwd=tmp_path,
+        preexec_fn=allow_a_megabyte,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: cannot write the tokens of {text} to {cache_dir()} (File too large)"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert made() == []
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
+    text = large_text(tmp_path / "large.txt", 40 * 10**6)
+    command = [sys.executable, "-c", PREPARE, str(text), "char"]
+    env = {**environment(), "PYTHONHASHSEED": "0"}
+    kills = 0
+    for after_seconds in (0.0, 0.05, 0.2):
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(cache_dir().glob("tokens-*")):
+            time.sleep(0.01)
+        time.sleep(after_seconds)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 3
+    after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "damaged" not in after.stderr
+    env["LIT_GPT_CACHE"] = str(tmp_path / "another")
+    undisturbed = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert after.stdout == undisturbed.stdout
+    assert {Path(name).suffix for name in made()} == {".bin", ".json"}
+
+
+@pytest.mark.slow
+def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
+    text = large_text(tmp_path / "large.txt", 10 * 10**6)
+    command = [sys.executable, "-c", PREPARE, str(text), "char"]
+    env = {**environment(), "PYTHONHASHSEED": "0"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=env, **pipes) for _ in range(3)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert len({out for out, _ in results}) == 1
+    assert len(made()) == 4  # two files for each of the two parts
+
+
+def test_a_waiting_process_takes_the_others_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus("text", ("some text",))
+    calls = 0
+
+    def slow(*args: object) -> Iterator[object]:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.3)
+        return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
+
+    monkeypatch.setattr(tokens_room, "tokenize", slow)
+    threads = [Thread(target=all_tokens, args=(corpus, ByteTokenizer())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == 1
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("some text")
+    corpus = load_corpus(str(file))
+    file.write_text("another text")
+    with pytest.raises(ValueError, match="was changed while it was read: start again"):
+        all_tokens(corpus, ByteTokenizer())
+    assert made() == []
+
+
+def test_a_separate_validation_text(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("abcd" * 20)
+    (tmp_path / "val.txt").write_text("dcxy" * 10)
+    data = TextDataModule(
+        str(tmp_path / "train.txt"), val_corpus=str(tmp_path / "val.txt"), block_size=8, seed=0
+    )
+    assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
+    assert data.tokenizer.decode(data.val_tokens.ids) == "dcxy" * 10
+    assert data.bytes_per_token(data.val_tokens) == 1
+    assert data.state_dict()["val"]["corpus"] == str(tmp_path / "val.txt")
+
+
+def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcd " * 90 + "wxyz " * 10)
+    data = TextDataModule(str(tmp_path / "a.txt"), tokenizer="bpe", vocab_size=300, block_size=8, seed=0)
+    words = {data.tokenizer.decode([i]) for i in range(data.vocab_size)}
+    assert " abcd" in words
+    assert not any("wx" in word for word in words)
