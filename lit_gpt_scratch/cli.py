@@ -1,366 +1,20 @@
-"""The command line: LightningCLI, where checkpoints bring their settings and an error is one line."""
+"""A command line run: a tool or a command of Lightning's, what goes wrong as one line, and the exit code."""
 
-import glob
+import importlib
 import io
-import itertools
 import logging
 import os
-import shlex
-import signal
 import sys
 from argparse import ArgumentError
-from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_gpt_scratch import COMMANDS, PROGRAM
-from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.generation.engine import SamplingOptions
-from lit_gpt_scratch.options import (
-    REPLACED,
-    check_architecture,
-    check_resume,
-    checkpoint_settings,
-    explain_usage,
-)
-from lit_gpt_scratch.tools.predict import write_texts
-from lit_gpt_scratch.training import callbacks
-from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
-from lit_gpt_scratch.training.event_logger import EventLogger
-from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.run_folder import (
-    CONFIG,
-    claim_folder,
-    give_up_folder,
-    resumed_folder,
-)
-
-log = logging.getLogger(__name__)
-
-CALLBACKS = {
-    "evaluation_schedule": callbacks.EvaluationSchedule,
-    "gradient_clipping": callbacks.GradientClipping,
-    "perplexity": callbacks.Perplexity,
-    "learning_rate": callbacks.LearningRate,
-    "throughput": callbacks.Throughput,
-    "samples": callbacks.Samples,
-    "progress": callbacks.Progress,
-    "summary": callbacks.Summary,
-    "curves": callbacks.Curves,
-    "graceful_stop": callbacks.GracefulStop,
-    "best_checkpoint": callbacks.BestCheckpoint,
-    "last_checkpoint": callbacks.LastCheckpoint,
-}
-ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
-TRAINER_SETTINGS = {
-    "max_epochs": -1,  # steps alone end a run
-    "num_sanity_val_steps": -1,  # the sanity check is the evaluation of step 0
-    "enable_model_summary": False,  # callbacks.Summary says it in one line
-}
-RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
-
-
-class LitGPTCLI(LightningCLI):
-    """The subcommands of `COMMANDS`.
-
-    An option's value is looked for on the command line, then in --config, then in the checkpoint, then among
-    the defaults.
-    """
-
-    debug = False  # of the command line that is being run: an error may leave no object to ask
-
-    def __init__(self, args: ArgsType) -> None:
-        self.checkpoint_path: Path | None = None
-        self.checkpoint: dict[str, Any] | None = None  # all of it but the weights
-        super().__init__(
-            LitGPT,
-            TextDataModule,
-            save_config_callback=None,
-            seed_everything_default=1337,
-            parser_kwargs={"exit_on_error": False}
-            | {
-                name: {"exit_on_error": False, "description": text, "usage": f"{PROGRAM} {name} [options]"}
-                for name, text in COMMANDS.items()
-            },
-            args=args,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    # Building the parsers
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Each subcommand, with the arguments of its method that are not options."""
-        return {name: {"model", "datamodule", "prompt"} for name in COMMANDS}
-
-    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        self._subcommand_parsers = {}
-        subcommands = parser.add_subcommands()
-        for name, summary in COMMANDS.items():
-            # The methods of this class, not the Trainer's, say what options a subcommand has.
-            subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
-            subcommands.add_subcommand(name, subparser, help=summary)
-            self._subcommand_parsers[name] = subparser
-        self._subcommand_parsers["predict"].add_argument(
-            "--prompt", action="append", default=[], help="Text to continue; may be given several times."
-        )
-        self._subcommand_method_arguments["predict"].append("prompt")
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options that belong to a run as a whole."""
-        add = parser.add_argument
-        folder = "Folder of the run; where it is taken, a number is added."
-        add("--run_dir", type=str, default="checkpoints/run", help=folder)
-        add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
-        add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
-        add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
-        add("--debug", action="store_true", help="Show the traceback of an error.")
-        seed = self.seed_everything_default
-        add("--seed_everything", type=int, default=seed, help="Seed of all randomness.")
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
-        parser.add_lightning_class_args(LitGPT, "model")
-        parser.add_lightning_class_args(TextDataModule, "data")
-        for key, callback in CALLBACKS.items():
-            parser.add_lightning_class_args(callback, key)
-        for key in CALLBACKS:
-            if key not in ALWAYS_ON:
-                parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
-        parser.add_class_arguments(
-            Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACED)
-        )
-        parser.set_defaults({"trainer.max_steps": 1000, "trainer.log_every_n_steps": 10})
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options that follow from others."""
-        parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
-        parser.link_arguments("save_every", "last_checkpoint.every_n_steps")
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("model.block_size", "data.block_size")
-        parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
-
-    # Reading the options
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; where a checkpoint is named, parse again over the settings that it brings."""
-        self.config = self._parse(cast(list[str], args))
-        given = self.config[self.config.subcommand]
-        LitGPTCLI.debug |= given.debug
-        if given.seed_everything < 0:
-            raise ValueError(f"seed_everything must not be negative, but is {given.seed_everything}")
-        subparser = self._subcommand_parsers[self.config.subcommand]
-        if given.resume is not None:
-            check_resume(cast(list[str], args), given)
-            run_dir = resumed_folder(given.resume)
-            self.checkpoint_path = run_dir / "last.ckpt"
-            subparser.default_config_files = [glob.escape(str(run_dir / CONFIG))]
-        elif given.ckpt_path is not None:
-            self.checkpoint_path = find_checkpoint(given.ckpt_path)
-        if self.checkpoint_path is None:
-            return
-        checkpoint = read_checkpoint(self.checkpoint_path, mmap=True)
-        self.checkpoint = {name: part for name, part in checkpoint.items() if name != "state_dict"}
-        try:
-            subparser.set_defaults(checkpoint_settings(self.checkpoint))
-        except KeyError as error:
-            raise ValueError(f"{self.checkpoint_path} has settings unknown here: {error}") from error
-        self.config = self._parse(cast(list[str], args))
-        check_architecture(self.config[self.config.subcommand].model, self.checkpoint["hyper_parameters"])
-
-    def _parse(self, args: list[str]) -> Namespace:
-        config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
-        try:
-            return self.parser.parse_args(args)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{' or '.join(config_files)} is not a text file") from error
-        except ArgumentError as error:
-            subparser = self._subcommand_parsers.get(args[0], self.parser)
-            known = [action.dest for action in subparser._actions]
-            raise ValueError(explain_usage(str(error), config_files, known)) from error
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint win over the command line."""
-
-    # Making the parts
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer with its run folder, logger and callbacks; only `fit` writes anything."""
-        config = {**self._get(self.config_init, "trainer"), **TRAINER_SETTINGS, **kwargs}
-        switches = self._get(self.config, "callbacks")
-        own = [self._get(self.config_init, key) for key in CALLBACKS if switches.get(key, True)]
-        if not switches.progress:
-            config["enable_progress_bar"] = False
-        plugins = config["plugins"] or []
-        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        if self.subcommand != "fit":
-            return self._instantiate_trainer({**config, "logger": False}, own)
-        self._check_data(self.datamodule, "tokens")  # before anything is written
-        self._check_steps_left(config["max_steps"])
-        own.append(callbacks.RunConfig(self._settings()))
-        self.run_dir = self._take_run_dir()
-        config["default_root_dir"] = str(self.run_dir)
-        if config["logger"] in (None, True):
-            # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
-            resumed = self.config["fit"].resume and self.checkpoint
-            purge_step = resumed["global_step"] + 1 if resumed else None
-            config["logger"] = EventLogger(
-                self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
-            )
-        try:
-            return self._instantiate_trainer(config, own)
-        except Exception:
-            self._give_up_run_dir()
-            raise
-
-    def _take_run_dir(self) -> Path:
-        """The folder of this run: the resumed one, or one of its own."""
-        config = self.config["fit"]
-        if cast(Any, rank_zero_only).rank != 0:
-            return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
-        if config.resume:
-            run_dir = resumed_folder(config.resume)
-        else:
-            wanted = Path(config.run_dir).expanduser()
-            run_dir = claim_folder(wanted)
-            if wanted.name and run_dir != wanted:
-                log.warning("%s is taken: this run goes to %s", config.run_dir, run_dir)
-        os.environ[RUN_DIR_VARIABLE] = str(run_dir)
-        return run_dir
-
-    def _give_up_run_dir(self) -> None:
-        """A run that never took a step leaves nothing; what was there before stays."""
-        if cast(Any, rank_zero_only).rank == 0 and not self.config["fit"].resume:
-            give_up_folder(self.run_dir)
-
-    # Doing the work
-
-    def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
-        """Train.
-
-        Args:
-            ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
-        """
-        try:
-            self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path)
-        except BaseException as error:
-            if self.trainer.global_step == 0:
-                self._give_up_run_dir()
-            if self.trainer.global_step > self._first_step():
-                self._say_how_to_go_on()
-            if isinstance(error, SIGTERMException):
-                asked_by = self._get(self.config_init, "graceful_stop").asked_by
-                sys.exit(128 + (asked_by or signal.SIGTERM))
-            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit code 1
-                sys.exit(128 + signal.SIGINT)
-            if (
-                isinstance(error, ValueError) and self.trainer.global_step > 0
-            ):  # the run failed, not its input
-                raise RuntimeError(str(error)) from error
-            raise
-
-    def _first_step(self) -> int:
-        return self.checkpoint["global_step"] if self.checkpoint is not None else 0
-
-    def _check_steps_left(self, max_steps: int) -> None:
-        step = self._first_step()
-        if 0 < max_steps <= step:
-            raise ValueError(
-                f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one"
-            )
-
-    def _settings(self) -> str:
-        """The run's options as YAML, so that --config can repeat it: with the text that was really read."""
-        settings = self.config["fit"].clone()
-        settings.update(Namespace(resume=None, ckpt_path=None))
-        settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
-        if settings.data.val_corpus is not None:
-            settings.data.val_corpus = self.datamodule.val_corpus.name
-        return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
-
-    def _say_how_to_go_on(self) -> None:
-        last = self.run_dir / "last.ckpt"
-        if last.is_file():
-            step = read_checkpoint(last, mmap=True)["global_step"]
-            run_dir = shlex.quote(str(self.run_dir))
-            log.warning("stopped; step %s is saved, go on with: %s fit --resume %s", step, PROGRAM, run_dir)
-
-    def validate(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
-        """Evaluate on the validation text.
-
-        Args:
-            ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
-        """
-        self._check_data(datamodule, "tokens")
-        self.trainer.validate(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
-        self._print_results(f"the validation part of {datamodule.corpus.name}")
-
-    def test(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
-        """Evaluate on the test text.
-
-        Args:
-            ckpt_path: Checkpoint to evaluate: a file, or a run folder for its best.
-        """
-        self._check_data(datamodule, "test_tokens")
-        self.trainer.test(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
-        if datamodule.test_corpus is not None:
-            self._print_results(datamodule.test_corpus.name)
-        else:
-            self._print_results(
-                f"the validation part of {datamodule.corpus.name}: there is no data.test_corpus"
-            )
-
-    def _print_results(self, text: str) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        print(f"text              {text}")
-        if self.checkpoint is not None:
-            print(f"checkpoint        {self.checkpoint_path}, step {self.checkpoint['global_step']}")
-        for name, value in sorted(self.trainer.callback_metrics.items()):
-            print(f"{name:<17} {value:.6f}")
-
-    def predict(
-        self,
-        model: LitGPT,
-        datamodule: TextDataModule,
-        prompt: list[str],
-        ckpt_path: str | None = None,
-        num_samples: int = 1,
-        allow_special: bool = False,
-        **options: Any,
-    ) -> None:
-        """Write text to standard output, and nothing else there.
-
-        Args:
-            ckpt_path: Checkpoint that writes: a file, or a run folder for its best.
-            num_samples: Texts to write for each prompt.
-            allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
-            **options: The fields of `SamplingOptions`.
-        """
-        sampling = SamplingOptions(**options)
-        self._check_data(datamodule, "tokenizer")
-        if self.checkpoint_path is not None:
-            try:
-                model.load_state_dict(read_checkpoint(self.checkpoint_path)["state_dict"])
-            except RuntimeError as error:
-                raise ValueError(f"{self.checkpoint_path} is damaged: its weights do not fit") from error
-        gpt = model.gpt.to(self.trainer.strategy.root_device)
-        for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling, allow_special):
-            print(text, flush=True)
-
-    def _check_data(self, datamodule: TextDataModule, needed: str) -> None:
-        """Make what a subcommand needs of the data; it must be what the checkpoint's model knows."""
-        getattr(datamodule, needed)
-        if self.checkpoint is not None:
-            datamodule.compare(self.checkpoint["TextDataModule"])
-        elif self.subcommand != "fit":
-            log.warning("no --ckpt_path: this model is untrained, its weights are random")
+from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
+from lit_gpt_scratch.lightning_cli import LitGPTCLI
+from lit_gpt_scratch.options import explain_usage
 
 
 def main(args: list[str]) -> int:
@@ -378,7 +32,10 @@ def main(args: list[str]) -> int:
     own.setLevel(logging.ERROR if cast(Any, rank_zero_only).rank else logging.WARNING)  # said once
     LitGPTCLI.debug = "--debug" in args
     try:
-        LitGPTCLI(args)
+        if args[0] in TOOL_COMMANDS:
+            run_tool(args[0], args[1:])
+        else:
+            LitGPTCLI(args)
         return 0
     except (ValueError, MisconfigurationException) as error:
         code, failure = 2, cast(Exception, error)
@@ -393,3 +50,19 @@ def main(args: list[str]) -> int:
         return code  # rank 0 makes the same mistake, and says so
     print(f"error: {' '.join(str(failure).split()) or type(failure).__name__}", file=sys.stderr)
     return code
+
+
+def run_tool(name: str, args: list[str]) -> None:
+    """Run a subcommand that works on files and needs no Trainer."""
+    tool = importlib.import_module(f"lit_gpt_scratch.tools.hub_{name}")
+    usage = f"{PROGRAM} {name} [options]"
+    parser = ArgumentParser(exit_on_error=False, description=TOOL_COMMANDS[name], usage=usage)
+    tool.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    try:
+        options = parser.parse_args(args)
+    except ArgumentError as error:
+        raise ValueError(
+            explain_usage(str(error), [], [action.dest for action in parser._actions])
+        ) from error
+    tool.run(options)

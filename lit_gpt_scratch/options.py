@@ -1,14 +1,37 @@
-"""What options mean beyond their parsing: what a checkpoint brings, and what a wrong one was meant to be."""
+"""The options of a run: which there are, what a checkpoint brings, and what a wrong one was meant to be."""
 
 import re
+from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.training import callbacks
+from lit_gpt_scratch.training.hub_folder import read_settings
+from lit_gpt_scratch.training.module import LitGPT
 
+CALLBACKS = {
+    "evaluation_schedule": callbacks.EvaluationSchedule,
+    "gradient_clipping": callbacks.GradientClipping,
+    "perplexity": callbacks.Perplexity,
+    "learning_rate": callbacks.LearningRate,
+    "throughput": callbacks.Throughput,
+    "samples": callbacks.Samples,
+    "progress": callbacks.Progress,
+    "summary": callbacks.Summary,
+    "curves": callbacks.Curves,
+    "graceful_stop": callbacks.GracefulStop,
+    "best_checkpoint": callbacks.BestCheckpoint,
+    "last_checkpoint": callbacks.LastCheckpoint,
+}
+ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
 # Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
 REPLACED = {
     "accumulate_grad_batches": "data.micro_batch_size",
@@ -33,6 +56,44 @@ REPLACED = {
 LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
 
 
+def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
+    """The options that belong to a run as a whole."""
+    add = parser.add_argument
+    folder = "Folder of the run; where it is taken, a number is added."
+    add("--run_dir", type=str, default="checkpoints/run", help=folder)
+    add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
+    add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
+    add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
+    finetune = "Take --ckpt_path's weights alone: optimizer and step begin anew."
+    add("--finetune", action="store_true", help=finetune)
+    add("--debug", action="store_true", help="Show the traceback of an error.")
+    add("--seed_everything", type=int, default=seed, help="Seed of all randomness.")
+
+
+def add_part_options(parser: LightningArgumentParser) -> None:
+    """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
+    parser.add_lightning_class_args(LitGPT, "model")
+    parser.add_lightning_class_args(TextDataModule, "data")
+    for key, callback in CALLBACKS.items():
+        parser.add_lightning_class_args(callback, key)
+    for key in CALLBACKS:
+        if key not in ALWAYS_ON:
+            parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
+    parser.add_class_arguments(
+        Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACED)
+    )
+    parser.set_defaults({"trainer.max_steps": 1000, "trainer.log_every_n_steps": 10})
+
+
+def link_options(parser: LightningArgumentParser) -> None:
+    """The options that follow from others."""
+    parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
+    parser.link_arguments("save_every", "last_checkpoint.every_n_steps")
+    parser.link_arguments("seed_everything", "data.seed")
+    parser.link_arguments("model.block_size", "data.block_size")
+    parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
+
+
 def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The options that a checkpoint was trained with, as defaults.
 
@@ -45,6 +106,20 @@ def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
         settings |= {"data.corpus": state["corpus"]["name"], "data.offline_corpus": None}
         settings["data.val_corpus"] = state.get("val", {}).get("corpus")
     settings["data.tokenizer"] = state["tokenizer"]
+    return {name: value for name, value in settings.items() if name not in LINKED}
+
+
+def hub_settings(folder: Path) -> dict[str, Any]:
+    """The options that a Hugging Face folder's model brings, as defaults; its tokenizer too, if ours fits.
+
+    Raises:
+        ValueError: There is no such folder, or its model is not supported.
+    """
+    from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer  # few runs need it
+
+    settings = {f"model.{name}": value for name, value in read_settings(folder).items()}
+    with suppress(ValueError):  # without a tokenizer of theirs, data.tokenizer has to name one
+        settings["data.tokenizer"] = read_hub_tokenizer(folder, settings["model.vocab_size"])
     return {name: value for name, value in settings.items() if name not in LINKED}
 
 
@@ -62,8 +137,25 @@ def check_resume(args: list[str], given: Namespace) -> None:
         raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --ckpt_path")
 
 
-def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
-    """Compare the architecture that options ask for with a checkpoint's.
+def check_beginning(given: Namespace) -> None:
+    """Look for options that contradict each other in where a new run's weights come from.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if given.finetune and given.ckpt_path is None:
+        raise ValueError("--finetune takes the weights of --ckpt_path: name one")
+    if given.model.init_from is not None and given.ckpt_path is not None:
+        raise ValueError("--ckpt_path and model.init_from both bring weights: give one of them")
+
+
+def check_architecture(asked: Namespace, trained: dict[str, Any], whose: str) -> None:
+    """Compare the architecture that options ask for with that of given weights.
+
+    Args:
+        asked: The options of the model.
+        trained: Those of the weights.
+        whose: What to call the weights' owner in an error.
 
     Raises:
         ValueError: They differ in anything but dropout, which has no weights.
@@ -72,7 +164,7 @@ def check_architecture(asked: Namespace, trained: dict[str, Any]) -> None:
     differing = [name for name in names if name in trained and trained[name] != asked[name]]
     if differing:
         wrong = "; its ".join(f"model.{name} is {trained[name]}, not {asked[name]}" for name in differing)
-        raise ValueError(f"the checkpoint's {wrong}: leave the architecture to the checkpoint")
+        raise ValueError(f"{whose}'s {wrong}: leave the architecture out")
 
 
 def explain_usage(message: str, config_files: list[str], known: list[str]) -> str:

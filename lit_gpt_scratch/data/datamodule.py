@@ -256,17 +256,20 @@ class TextDataModule(LightningDataModule):
         }
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
 
-    def compare(self, state_dict: dict[str, Any]) -> None:
-        """Compare what a checkpoint keeps with the tokenizer and text at hand.
+    def check_tokenizer(self, state_dict: dict[str, Any]) -> None:
+        """Compare what a checkpoint keeps with the tokenizer at hand.
 
         Raises:
-            ValueError: The tokenizers differ, so that the model's tokens would mean something else.
+            ValueError: They differ, so that the model's tokens would mean something else.
         """
         if state_dict["tokenizer"] != self.tokenizer.to_dict():
             raise ValueError(
                 f"the checkpoint's tokenizer is not the one made from {self.corpus.name} ({self.vocab_size} "
                 "tokens); leave data.tokenizer and data.corpus as they were"
             )
+
+    def check_corpus(self, state_dict: dict[str, Any]) -> None:
+        """Say so where the text at hand, if it was read, is not the one that a checkpoint was trained on."""
         trained_on = state_dict["corpus"]  # None for weights that came from elsewhere
         was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
         if trained_on is not None and was_read and trained_on["sha256"] != self.corpus.sha256:

@@ -149,11 +149,11 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
                     advance(len(piece))
 
         learner.train_from_iterator(lines(), trainer)
-    id_of, byte_of = learner.get_vocab(), _byte_of_letter()
+    id_of, byte_of = learner.get_vocab(), byte_of_letter()
     return [bytes(byte_of[letter] for letter in token) for token in sorted(id_of, key=id_of.__getitem__)]
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """GPT-2's way to write bytes as letters: printable ones as themselves, the others from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

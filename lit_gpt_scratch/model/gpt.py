@@ -27,7 +27,8 @@ class GPTConfig:
         n_embd: Width of the residual stream, C.
         dropout: Share of activations dropped in training, 0 to below 1.
         bias: Biases in the MLPs and LayerNorms.
-        attn_bias: Biases in attention's two linear layers.
+        attn_bias: Biases of attention's queries, keys and values.
+        attn_proj_bias: Biases of attention's output projection; null is the same as attn_bias.
         tie_weights: One matrix serves as token embedding and as output head.
         activation: Nonlinearity of the MLPs; gelu_tanh is GPT-2's own, a close and quicker approximation.
 
@@ -43,6 +44,7 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     attn_bias: bool = False
+    attn_proj_bias: bool | None = None
     tie_weights: bool = True
     activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"
 
@@ -124,7 +126,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.attn_bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.attn_bias)
+        proj_bias = config.attn_bias if config.attn_proj_bias is None else config.attn_proj_bias
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=proj_bias)
         self.resid_drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.optim import adamw, warmup_cosine
 from lit_gpt_scratch.training.parts import is_log_step
@@ -35,6 +37,7 @@ class LitGPT(LightningModule):
         weight_decay: float = 0.1,
         beta1: float = 0.9,
         beta2: float = 0.95,
+        init_from: str | None = None,
         **gpt: Any,
     ) -> None:
         """Build the model.
@@ -47,10 +50,11 @@ class LitGPT(LightningModule):
             weight_decay: Decoupled decay of the matrices; norms and biases have none.
             beta1: AdamW's memory of gradients.
             beta2: AdamW's memory of squared gradients.
+            init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
             **gpt: The fields of `GPTConfig`.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or init_from has no such model.
         """
         super().__init__()
         if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
@@ -68,7 +72,7 @@ class LitGPT(LightningModule):
             raise ValueError(
                 f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
             )
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["init_from"])  # a checkpoint brings weights of its own
         self.automatic_optimization = False  # the micro-batches of a step are added up here
         self.learning_rate = learning_rate
         self.min_learning_rate = min_learning_rate
@@ -77,6 +81,9 @@ class LitGPT(LightningModule):
         self.weight_decay = weight_decay
         self.betas = (beta1, beta2)
         self.gpt = GPT(GPTConfig(**gpt))
+        self.is_untrained = init_from is None
+        if init_from is not None:
+            self.gpt.load_state_dict(read_weights(Path(init_from).expanduser(), self.gpt.config))
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint

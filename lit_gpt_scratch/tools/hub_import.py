@@ -1,0 +1,77 @@
+"""A Hugging Face GPT-2 folder into a checkpoint of ours."""
+
+from pathlib import Path
+
+import lightning
+from jsonargparse import ArgumentParser, Namespace
+
+from lit_gpt_scratch import PROGRAM
+from lit_gpt_scratch.data.subwords import tokenizer_from_dict
+from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer
+from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO
+from lit_gpt_scratch.training.hub_folder import read_settings, read_weights
+from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder
+
+# Gentle enough for weights that know something already; --model.learning_rate sets another.
+FINETUNE_LEARNING_RATE = 3e-5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of `import`."""
+    parser.add_argument(
+        "--from", type=str, required=True, help="Folder with config.json, weights and tokenizer of a GPT-2."
+    )
+    parser.add_argument(
+        "--run_dir", type=str, required=True, help="Folder to make; where it is taken, a number is added."
+    )
+
+
+def run(options: Namespace) -> None:
+    """Import, and say what can be done with it."""
+    run_dir = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
+    print(
+        f"imported       {run_dir / 'best.ckpt'}\n"
+        f"let it speak   {PROGRAM} predict --ckpt_path {run_dir}\n"
+        f"measure it     {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
+        f"fine-tune it   {PROGRAM} fit --ckpt_path {run_dir} --finetune --data.corpus my.txt"
+    )
+
+
+def import_folder(folder: Path, wanted: Path) -> Path:
+    """Write the `best.ckpt` of a new run folder: weights and tokenizer, without optimizer, step or text.
+
+    Returns:
+        The run folder: `wanted`, or a numbered one where that is taken.
+
+    Raises:
+        ValueError: The folder is broken or partial, or its model or tokenizer is not supported.
+    """
+    settings = read_settings(folder)
+    state = read_hub_tokenizer(folder, settings["vocab_size"])
+    vocab_size = tokenizer_from_dict(state).vocab_size
+    if vocab_size != settings["vocab_size"]:
+        raise ValueError(
+            f"{folder}: the model knows {settings['vocab_size']} tokens and its tokenizer {vocab_size}"
+        )
+    weights = read_weights(folder, GPTConfig(**settings))
+    rates = {"learning_rate": FINETUNE_LEARNING_RATE, "min_learning_rate": FINETUNE_LEARNING_RATE / 10}
+    checkpoint = {
+        "state_dict": {f"gpt.{name}": tensor for name, tensor in weights.items()},
+        "hyper_parameters": {**settings, **rates},
+        "datamodule_hyper_parameters": {},
+        "TextDataModule": {"tokenizer": state, "corpus": None},
+        "evaluation": {},
+        "global_step": 0,
+        "epoch": 0,
+        "callbacks": {},
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    run_dir = claim_folder(wanted)
+    try:
+        AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / "best.ckpt")
+        (run_dir / CONFIG).unlink()  # claim_folder's mark: there are no settings of a run
+    except BaseException:
+        give_up_folder(run_dir)
+        raise
+    return run_dir

@@ -1,0 +1,94 @@
+"""What an exported model is, for those who find it: the README.md of its folder."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lit_gpt_scratch import __version__
+from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.training.hub_layout import shapes
+from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
+
+
+def model_card(checkpoint: dict[str, Any], config: GPTConfig, title: str) -> str:
+    """Markdown with the corpus, the losses, the size and the training of a checkpoint's model."""
+    rows = "".join(f"| {name} | {value} |\n" for name, value in _facts(checkpoint, config).items())
+    return f"""\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gpt2, lit_gpt_scratch]
+---
+
+# {title}
+
+A GPT in GPT-2's layout, exported by lit_gpt_scratch {__version__}.
+
+| | |
+|---|---|
+{rows}
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+inputs = tokenizer("To be", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
+```
+
+It continues text in the manner of what it was trained on, and knows nothing else; what it writes is not fact.
+"""
+
+
+def _facts(checkpoint: dict[str, Any], config: GPTConfig) -> dict[str, str]:
+    tokenizer = checkpoint["TextDataModule"]["tokenizer"]
+    n_parameters = sum(shape.numel() for shape in shapes(config).values())
+    kind = {"tiktoken": tokenizer.get("name"), "bpe": "byte pair encoding learnt from the training text"}
+    return {
+        "parameters": f"{n_parameters:,}",
+        "architecture": f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, "
+        f"context {config.block_size} tokens",
+        "tokenizer": f"{kind.get(tokenizer['kind'], tokenizer['kind'])}, {config.vocab_size:,} tokens",
+        **_corpus(checkpoint["TextDataModule"]),
+        **_losses(checkpoint),
+        **_training(checkpoint),
+    }
+
+
+def _corpus(state: dict[str, Any]) -> dict[str, str]:
+    corpus = state["corpus"]
+    if corpus is None:
+        return {"corpus": "not known: the weights were imported and not trained further"}
+    name = corpus["name"]
+    name = name if "://" in name else Path(name).name  # where it lay is nobody's business
+    return {"corpus": f"{name}: {corpus['n_chars']:,} characters, sha256 {corpus['sha256']}"}
+
+
+def _losses(checkpoint: dict[str, Any]) -> dict[str, str]:
+    evaluation = checkpoint.get("evaluation") or {}
+    if "val/loss" not in evaluation:
+        return {"validation loss": "not measured"}
+    loss = evaluation["val/loss"]
+    losses = {
+        "validation loss": f"{loss:.4f} nats per token (perplexity {perplexity(loss):.2f})",
+        "training loss": f"{evaluation['train/eval_loss']:.4f} nats per token",
+    }
+    bytes_per_token = checkpoint["TextDataModule"].get("val", {}).get("bytes_per_token", math.nan)
+    if not math.isnan(bytes_per_token):
+        losses["validation bits per byte"] = f"{bits_per_byte(loss, bytes_per_token):.4f}"
+    return losses
+
+
+def _training(checkpoint: dict[str, Any]) -> dict[str, str]:
+    steps, settings = checkpoint["global_step"], checkpoint["hyper_parameters"]
+    data = checkpoint["datamodule_hyper_parameters"]
+    if not steps:
+        return {}
+    n_tokens = steps * data["batch_size"] * settings["block_size"]
+    return {
+        "training": f"{steps:,} steps of {data['batch_size']} x {settings['block_size']} tokens, "
+        f"{n_tokens:,} in all",
+        "optimizer": f"AdamW, learning rate {settings['learning_rate']:g} to "
+        f"{settings['min_learning_rate']:g} (cosine, {settings['warmup_steps']} steps of warmup), betas "
+        f"{settings['beta1']:g} and {settings['beta2']:g}, weight decay {settings['weight_decay']:g}",
+        "seed": f"{data['seed']}",
+    }
