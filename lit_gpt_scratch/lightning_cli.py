@@ -196,12 +196,8 @@ class LitGPTCLI(LightningCLI):
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
-            # Of an interrupted run, TensorBoard forgets what came after the checkpoint.
             resumed = self.config["fit"].resume and self.checkpoint
-            purge_step = resumed["global_step"] + 1 if resumed else None
-            config["logger"] = EventLogger(
-                self.run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
-            )
+            config["logger"] = EventLogger(self.run_dir, resumed["global_step"] + 1 if resumed else None)
         try:
             return self._instantiate_trainer(config, own)
         except Exception:

@@ -26,6 +26,7 @@ CALLBACKS = {
     "samples": callbacks.Samples,
     "progress": callbacks.Progress,
     "summary": callbacks.Summary,
+    "overfitting": callbacks.Overfitting,
     "curves": callbacks.Curves,
     "graceful_stop": callbacks.GracefulStop,
     "best_checkpoint": callbacks.BestCheckpoint,

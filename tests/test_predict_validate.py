@@ -1,6 +1,7 @@
 """What a checkpoint can do: write, and be measured."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,20 @@ def test_subwords_from_end_to_end(run: Run, monkeypatch: pytest.MonkeyPatch, tmp
     written = run("predict", "--ckpt_path", "r", "--prompt", "To be ☃", "--max_new_tokens", "5")
     assert written.out.startswith("To be ☃")
     assert written.err == ""
+
+
+@pytest.mark.slow
+def test_the_untrained_gpt2_of_the_second_tutorial(run: Run) -> None:
+    """Four tokens of prompt, six greedy ones of gibberish, and an initial loss near ln V."""
+    if not os.environ.get("TIKTOKEN_CACHE_DIR"):
+        pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
+    config, prompt = ["--config", ROOT / "configs" / "gpt2.yaml"], "Hello, I am"
+    greedy = ["--prompt", prompt, "--max_new_tokens", "6", "--temperature", "0"]
+    done = run("predict", *config, *greedy)
+    assert done.code == 0
+    assert done.out.startswith(prompt)
+    assert len(done.out) > len(prompt) + 6
+    assert done.out == run("predict", *config, *greedy).out
+    few = ["--data.corpus", "python_docs", "--data.batch_size", "2", "--trainer.limit_val_batches", "2"]
+    loss = numbers(run("validate", *config, *few).out)["val/loss"]
+    assert abs(loss - math.log(50257)) < 0.2

@@ -1,5 +1,6 @@
 """Every command of the README runs, cut down to a few steps."""
 
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,10 @@ import pytest
 import yaml
 from conftest import ROOT, Run, environment
 
+from lit_gpt_scratch.data.corpus import load_corpus
+from lit_gpt_scratch.data.subwords import train_bpe
+from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line
@@ -22,6 +27,21 @@ COMMANDS = [
     if line
 ]
 SHORT = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "2", "--samples.max_new_tokens", "5"]
+
+
+def has_gpt2() -> bool:
+    """Whether GPT-2's encoding is at hand: no test downloads."""
+    return bool(os.environ.get("TIKTOKEN_CACHE_DIR"))
+
+
+def hub_folder(folder: Path) -> None:
+    """What somebody has who downloaded a GPT-2, in small."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = train_bpe(load_corpus("hamlet"), 600, 300)
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)).save_pretrained(folder)
+    to_tokenizer_json(tokenizer).save(str(folder / "tokenizer.json"))
 
 
 def test_the_first_screen_has_the_two_commands() -> None:
@@ -36,7 +56,8 @@ def test_the_first_screen_has_the_two_commands() -> None:
 def test_there_is_no_other_kind_of_command() -> None:
     programs = {command.split(" --")[0] for command in COMMANDS[2:]}
     prefix = "python -m lit_gpt_scratch"
-    assert programs <= {f"{prefix} fit", f"{prefix} predict", f"{prefix} validate", "tensorboard"}
+    runs = {f"{prefix} {name}" for name in ("fit", "predict", "validate", "import", "export")}
+    assert programs <= {*runs, "tensorboard"}
 
 
 def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +67,16 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
     for config in Path("configs").glob("*.yaml"):  # no network in a test
         settings = yaml.safe_load(config.read_text())
         settings["data"]["corpus"] = "python_docs"
+        if config.stem == "gpt2":  # 124 M parameters are too many for a test
+            settings["model"] |= {"n_layer": 2, "n_head": 2, "n_embd": 24}
         config.write_text(yaml.safe_dump(settings))
-    Path("my.txt").write_text("Half a league, half a league, half a league onward.\n" * 60)
+    for name in ("my.txt", "story.txt"):
+        Path(name).write_text("Half a league, half a league, half a league onward.\n" * 300)
+    hub_folder(Path("gpt2-folder"))
     assert run("fit", "--config", "configs/char.yaml", *SHORT).code == 0
     for command in COMMANDS[2:]:
         words = shlex.split(command)
-        if words[0] == "tensorboard":
+        if words[0] == "tensorboard" or ("configs/gpt2.yaml" in words and not has_gpt2()):
             continue
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
@@ -59,8 +84,10 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"
         assert done.out, command
-        assert "python -m" not in done.out or "fit" in args  # a redirected text is the text alone
-    runs = {"char", "char-2", "wide", "bpe", "debug", "day20"}
+        if "predict" in args:
+            assert "python -m" not in done.out  # what is written is text alone
+    runs = {"char", "char-2", "wide", "bpe", "debug", "day20", "gpt2-small", "mine"}
+    runs |= {"gpt2"} if has_gpt2() else set()
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
 
 

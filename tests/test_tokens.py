@@ -293,7 +293,7 @@ def test_a_separate_validation_text(tmp_path: Path) -> None:
     )
     assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
     assert data.tokenizer.decode(data.val_tokens.ids) == "dcxy" * 10
-    assert data.bytes_per_token(data.val_tokens) == 1
+    assert data.val_bytes_per_token == 1
     assert data.state_dict()["val"]["corpus"] == str(tmp_path / "val.txt")
 
 

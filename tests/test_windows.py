@@ -1,8 +1,15 @@
 """Windows of tokens."""
 
-import numpy as np
-import torch
+import re
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Run
+from lightning.pytorch import Trainer
+
+from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.windows import (
     IGNORE,
     EvalBatches,
@@ -105,3 +112,29 @@ def test_spread_windows_reach_from_end_to_end() -> None:
     assert starts[0] == 0
     assert starts[-1] == 991
     assert set(np.diff(starts)) <= {247, 248}
+
+
+def test_a_long_validation_text_is_looked_at_in_fixed_places(run: Run) -> None:
+    """A quarter of the text, spread over all of it; bits per byte are of what was looked at."""
+    Path("long.txt").write_text("abcd" * 4000 + "é☃" * 2000)
+    val = ["--data.corpus", "long.txt", "--data.val_fraction", "0.5", "--data.max_val_tokens", "2500"]
+    done = run("fit", *TINY, *val, "--run_dir", "r")
+    assert done.code == 0
+    assert "2,496 of 10,000 to validate on" in done.out
+    data = TextDataModule(
+        str(Path("long.txt")), val_fraction=0.5, max_val_tokens=2500, batch_size=8, block_size=32, seed=0
+    )
+    data.trainer = Trainer(logger=False, enable_checkpointing=False)
+    looked_at = data.val_dataloader()[0]
+    targets = torch.cat([targets for _, targets in looked_at]).flatten()
+    assert len(targets) == 2496
+    n_bytes = len("".join(data.tokenizer.decode(targets.tolist())).encode())
+    assert data.val_bytes_per_token == pytest.approx(n_bytes / 2496)
+    firsts = [inputs[:, 0] for inputs, _ in looked_at]
+    assert {data.tokenizer.decode([int(i)]) for i in torch.cat(firsts)} >= {"é", "a"}  # both halves
+    validated = run("validate", "--ckpt_path", "r/last.ckpt").out
+    evaluation = torch.load("r/last.ckpt", weights_only=True)["evaluation"]
+    measured = float(re.findall(r"val/loss +([0-9.]+)", validated)[0])
+    assert measured == pytest.approx(evaluation["val/loss"], abs=1e-5)
+    too_few = run("fit", *TINY, "--data.max_val_tokens", "10")
+    assert too_few.err == "error: data.max_val_tokens (10) must be at least model.block_size (32)\n"

@@ -14,7 +14,7 @@ from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.data.tokens import Tokens, load_tokens
-from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, spread_starts
+from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, gather, spread_starts
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class TextDataModule(LightningDataModule):
         test_corpus: str | None = None,
         offline_corpus: str | None = "python_docs",
         val_fraction: float = 0.1,
+        max_val_tokens: int | None = 2**18,
         tokenizer: str | dict[str, Any] = "char",
         vocab_size: int = 1024,
         batch_size: int = 32,
@@ -56,6 +57,8 @@ class TextDataModule(LightningDataModule):
                 null makes that an error.
             val_fraction: Share of the text, from its end, that is kept for validation; val_corpus comes
                 instead of it.
+            max_val_tokens: Tokens that an evaluation looks at, at most: of a longer validation text, fixed
+                windows spread evenly over it; null takes all of any text.
             tokenizer: How text becomes tokens: char, byte, bpe (learnt from the training text), gpt2 or
                 another of tiktoken's encodings, or the plain dict of a checkpoint's tokenizer.
             vocab_size: Tokens of a bpe; the other tokenizers know their own number.
@@ -75,6 +78,10 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"data.micro_batch_size must be at least 1, not {micro_batch_size}")
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
+        if max_val_tokens is not None and max_val_tokens < block_size:
+            raise ValueError(
+                f"data.max_val_tokens ({max_val_tokens}) must be at least model.block_size ({block_size})"
+            )
         if not corpus:
             raise ValueError("data.corpus is empty: name a text")
         names = ["char", "byte", "bpe", *tiktoken.list_encoding_names()]
@@ -87,6 +94,7 @@ class TextDataModule(LightningDataModule):
         self.test_source = test_corpus
         self.offline_corpus = offline_corpus
         self.val_fraction = val_fraction
+        self.max_val_tokens = max_val_tokens
         self.tokenizer_source = tokenizer
         self.bpe_vocab_size = vocab_size
         self.block_size = block_size
@@ -192,8 +200,7 @@ class TextDataModule(LightningDataModule):
             raise ValueError(
                 f"data.batch_size ({self.batch_size}) must be a multiple of the {n_devices} devices"
             )
-        tokens = self.test_tokens if stage == "test" else self.val_tokens
-        n_windows = len(full_pass_starts(len(tokens), self.block_size))
+        n_windows = len(self._test_starts if stage == "test" else self._val_starts)
         if n_windows < n_devices:
             raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
 
@@ -206,8 +213,53 @@ class TextDataModule(LightningDataModule):
             )
         return load_tokens(corpus, start, stop, tokenizer)
 
-    def bytes_per_token(self, tokens: Tokens) -> float:
-        """UTF-8 bytes that a token stands for, on average over a sequence's targets (all but its first)."""
+    @property
+    def _val_is_whole(self) -> bool:
+        """Whether an evaluation looks at all of the validation text."""
+        return self.max_val_tokens is None or len(self.val_tokens) - 1 <= self.max_val_tokens
+
+    @property
+    def _val_block_size(self) -> int:
+        return min(self.block_size, len(self.val_tokens) - 1)
+
+    @cached_property
+    def _val_starts(self) -> npt.NDArray[np.int64]:
+        """Where the windows of an evaluation begin."""
+        if self._val_is_whole:
+            return full_pass_starts(len(self.val_tokens), self._val_block_size)
+        assert self.max_val_tokens is not None
+        n_windows = self.max_val_tokens // self._val_block_size
+        return spread_starts(len(self.val_tokens), self._val_block_size, n_windows)
+
+    @property
+    def n_val_tokens(self) -> int:
+        """Tokens that an evaluation looks at."""
+        whole = len(self.val_tokens)
+        return whole if self._val_is_whole else len(self._val_starts) * self._val_block_size
+
+    @cached_property
+    def val_bytes_per_token(self) -> float:
+        """UTF-8 bytes that a target of an evaluation stands for, on average."""
+        if self._val_is_whole:
+            return self._bytes_per_target(self.val_tokens)
+        _, targets = gather(self.val_tokens.ids, self._val_starts, self._val_block_size)
+        return float(self.tokenizer.token_n_bytes[targets.numpy()].mean())
+
+    @property
+    def _test_starts(self) -> npt.NDArray[np.int64]:
+        return full_pass_starts(len(self.test_tokens), self._test_block_size)
+
+    @property
+    def _test_block_size(self) -> int:
+        return min(self.block_size, len(self.test_tokens) - 1)
+
+    @property
+    def test_bytes_per_token(self) -> float:
+        """UTF-8 bytes that a target of the test stands for, on average."""
+        return self._bytes_per_target(self.test_tokens)
+
+    def _bytes_per_target(self, tokens: Tokens) -> float:
+        """Of a whole sequence, all but whose first token are targets."""
         first = int(self.tokenizer.token_n_bytes[tokens.ids[0]])
         return (tokens.n_bytes - first) / (len(tokens) - 1)
 
@@ -227,19 +279,16 @@ class TextDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> list[EvalBatches]:
-        """A full pass over the validation text, and as many fixed windows of the training text."""
-        val = self._full_pass(self.val_tokens)
-        n_windows = len(full_pass_starts(len(self.val_tokens), val.block_size))
-        starts = spread_starts(len(self.train_tokens), self.block_size, n_windows)
-        return [val, self._eval_batches(self.train_tokens, starts, self.block_size)]
+        """The validation text, or windows spread over it, and as many fixed windows of the training text."""
+        starts = spread_starts(len(self.train_tokens), self.block_size, len(self._val_starts))
+        return [
+            self._eval_batches(self.val_tokens, self._val_starts, self._val_block_size),
+            self._eval_batches(self.train_tokens, starts, self.block_size),
+        ]
 
     def test_dataloader(self) -> EvalBatches:
         """A full pass over the test text."""
-        return self._full_pass(self.test_tokens)
-
-    def _full_pass(self, tokens: Tokens) -> EvalBatches:
-        block_size = min(self.block_size, len(tokens) - 1)
-        return self._eval_batches(tokens, full_pass_starts(len(tokens), block_size), block_size)
+        return self._eval_batches(self.test_tokens, self._test_starts, self._test_block_size)
 
     def _eval_batches(self, tokens: Tokens, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
         assert self.trainer is not None
@@ -252,7 +301,7 @@ class TextDataModule(LightningDataModule):
         """What a checkpoint keeps: the tokenizer, what the text was, and what it was validated on."""
         val = {
             "corpus": self.val_corpus.name if self.val_source is not None else None,
-            "bytes_per_token": self.bytes_per_token(self.val_tokens),
+            "bytes_per_token": self.val_bytes_per_token,
         }
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
 

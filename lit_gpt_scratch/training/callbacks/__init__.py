@@ -7,6 +7,7 @@ from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
 from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
 from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
+from lit_gpt_scratch.training.callbacks.overfitting import Overfitting
 from lit_gpt_scratch.training.callbacks.perplexity import Perplexity
 from lit_gpt_scratch.training.callbacks.progress import Progress
 from lit_gpt_scratch.training.callbacks.run_config import RunConfig
@@ -22,6 +23,7 @@ __all__ = [
     "GradientClipping",
     "LastCheckpoint",
     "LearningRate",
+    "Overfitting",
     "Perplexity",
     "Progress",
     "RunConfig",

@@ -3,7 +3,6 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from lit_gpt_scratch.data.tokens import Tokens
 from lit_gpt_scratch.training.metrics import bits_per_byte, log_scalars, perplexity
 from lit_gpt_scratch.training.parts import data_of
 
@@ -16,19 +15,19 @@ class Perplexity(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/perplexity` and `val/bits_per_byte`."""
-        self._log(trainer, pl_module, "val", data_of(trainer).val_tokens)
+        self._log(trainer, pl_module, "val", data_of(trainer).val_bytes_per_token)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `test/perplexity` and `test/bits_per_byte`."""
-        self._log(trainer, pl_module, "test", data_of(trainer).test_tokens)
+        self._log(trainer, pl_module, "test", data_of(trainer).test_bytes_per_token)
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str, tokens: Tokens) -> None:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str, bytes_per_token: float) -> None:
         metric = pl_module.val_loss
         assert isinstance(metric, MeanMetric)
         loss = float(metric.compute())
         scalars = {
             f"{stage}/perplexity": perplexity(loss),
-            f"{stage}/bits_per_byte": bits_per_byte(loss, data_of(trainer).bytes_per_token(tokens)),
+            f"{stage}/bits_per_byte": bits_per_byte(loss, bytes_per_token),
         }
         pl_module.log_dict(scalars, logger=False)
         log_scalars(trainer, scalars)

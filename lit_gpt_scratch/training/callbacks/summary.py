@@ -31,9 +31,7 @@ class Summary(Callback):
         n_parameters = sum(parameter.numel() for parameter in gpt.parameters())
         rows = {
             "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
-            "tokens": f"{len(data.train_tokens):,} to train on, {len(data.val_tokens):,} to validate on, "
-            f"vocabulary {data.vocab_size:,}"
-            + (f"; validation text {data.val_corpus.name}" if data.val_source else ""),
+            "tokens": _tokens(data),
             "model": f"{n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide, block {config.block_size}",
             "device": f"{_device(trainer, pl_module.device)}, precision {trainer.precision}",
@@ -68,6 +66,15 @@ class Summary(Callback):
             f"\ntrain it more  {PROGRAM} fit --resume {run} --trainer.max_steps {2 * trainer.global_step}",
             markup=False,
         )
+
+
+def _tokens(data: TextDataModule) -> str:
+    looked_at = "" if data.n_val_tokens == len(data.val_tokens) else f"{data.n_val_tokens:,} of "
+    other = f" ({data.val_corpus.name})" if data.val_source is not None else ""
+    return (
+        f"{len(data.train_tokens):,} to train on, {looked_at}{len(data.val_tokens):,} to validate on{other}, "
+        f"vocabulary {data.vocab_size:,}"
+    )
 
 
 def _length(trainer: Trainer, data: TextDataModule) -> str:
