@@ -11,7 +11,6 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
@@ -138,7 +137,7 @@ class LitGPTCLI(LightningCLI):
         if self.checkpoint_path is not None:
             self._take_settings_of_checkpoint(self.checkpoint_path, cast(list[str], args))
         elif given.model.init_from is not None:
-            settings = hub_settings(Path(given.model.init_from).expanduser())
+            settings = hub_settings(Path(given.model.init_from).expanduser(), given.data.tokenizer)
             subparser.set_defaults(settings)
             self.config = self._parse(cast(list[str], args))
             model = self.config[self.config.subcommand].model
@@ -148,6 +147,7 @@ class LitGPTCLI(LightningCLI):
             check_architecture(model, theirs, given.model.init_from)
 
     def _take_settings_of_checkpoint(self, path: Path, args: list[str]) -> None:
+        asked_val_corpus = self.config[self.config.subcommand].data.val_corpus
         checkpoint = read_checkpoint(path, mmap=True)
         self.checkpoint = {name: part for name, part in checkpoint.items() if name != "state_dict"}
         try:
@@ -159,6 +159,9 @@ class LitGPTCLI(LightningCLI):
         self.config = self._parse(args)
         given = self.config[self.config.subcommand]
         check_architecture(given.model, self.checkpoint["hyper_parameters"], "the checkpoint")
+        trained_on = self.checkpoint["TextDataModule"]["corpus"]
+        if trained_on is not None and given.data.corpus != trained_on["name"]:
+            given.data.val_corpus = asked_val_corpus  # another text is not validated on the first one's
         # Its weights take the place of the first ones, whose folder need not be there any more.
         self.init_from, given.model.init_from = given.model.init_from, None
         self.goes_on = not given.finetune and "optimizer_states" in self.checkpoint
@@ -266,16 +269,12 @@ class LitGPTCLI(LightningCLI):
         """The run's options as YAML, so that --config can repeat it: with the text that was really read."""
         settings = self.config["fit"].clone()
         settings.update(Namespace(resume=None, ckpt_path=None, finetune=False))
-        settings.model.init_from = settings.model.init_from or self.init_from
+        if init_from := settings.model.init_from or self.init_from:
+            settings.model.init_from = str(Path(init_from).expanduser().resolve())
         settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
         if settings.data.val_corpus is not None:
             settings.data.val_corpus = self.datamodule.val_corpus.name
-        tokenizer = settings.data.tokenizer
-        if isinstance(tokenizer, dict):  # jsonargparse 4.53 cannot write one that holds a list
-            settings.data.tokenizer = "char"
-        plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
-        plain["data"]["tokenizer"] = tokenizer
-        return yaml.safe_dump(plain, sort_keys=False)  # with allow_unicode, U+0085 would come back as a space
+        return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
     def _say_how_to_go_on(self) -> None:
         last = self.run_dir / "last.ckpt"
@@ -292,7 +291,7 @@ class LitGPTCLI(LightningCLI):
         """
         self._check_data(datamodule, "tokens")
         self.trainer.validate(model, datamodule, ckpt_path=self.checkpoint_path, verbose=False)
-        self._print_results(f"the validation part of {datamodule.corpus.name}")
+        self._print_results(datamodule.describe_validation())
 
     def test(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Evaluate on the test text.
@@ -305,9 +304,9 @@ class LitGPTCLI(LightningCLI):
         if datamodule.test_corpus is not None:
             self._print_results(datamodule.test_corpus.name)
         else:
-            self._print_results(
-                f"the validation part of {datamodule.corpus.name}: there is no data.test_corpus"
-            )
+            whole = datamodule.val_corpus.name
+            part = whole if datamodule.val_source is not None else f"the validation part of {whole}"
+            self._print_results(f"{part}: there is no data.test_corpus")
 
     def _print_results(self, text: str) -> None:
         if not self.trainer.is_global_zero:
@@ -347,10 +346,9 @@ class LitGPTCLI(LightningCLI):
     def _load_weights(self, model: LitGPT) -> None:
         assert self.checkpoint_path is not None
         try:
-            model.load_state_dict(read_checkpoint(self.checkpoint_path)["state_dict"])
+            model.take_weights(read_checkpoint(self.checkpoint_path)["state_dict"], str(self.checkpoint_path))
         except RuntimeError as error:
             raise ValueError(f"{self.checkpoint_path} is damaged: its weights do not fit") from error
-        model.is_untrained = False
 
     def _check_data(self, datamodule: TextDataModule, needed: str) -> None:
         """Make what a subcommand needs of the data; it must be what the checkpoint's model knows."""

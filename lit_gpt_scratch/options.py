@@ -1,7 +1,7 @@
 """The options of a run: which there are, what a checkpoint brings, and what a wrong one was meant to be."""
 
+import json
 import re
-from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -98,29 +98,34 @@ def link_options(parser: LightningArgumentParser) -> None:
 def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The options that a checkpoint was trained with, as defaults.
 
-    Its text is the one really trained on, for which nothing may stand in.
+    Its texts are those really read, for which nothing may stand in.
     """
     settings = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
     settings |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
     state = checkpoint["TextDataModule"]
     if state["corpus"] is not None:  # weights that came from elsewhere have no text
         settings |= {"data.corpus": state["corpus"]["name"], "data.offline_corpus": None}
-        settings["data.val_corpus"] = state.get("val", {}).get("corpus")
-    settings["data.tokenizer"] = state["tokenizer"]
+        validated_on = state.get("val", {}).get("corpus")
+        settings["data.val_corpus"] = validated_on and validated_on["name"]
+    settings["data.tokenizer"] = json.dumps(state["tokenizer"])
     return {name: value for name, value in settings.items() if name not in LINKED}
 
 
-def hub_settings(folder: Path) -> dict[str, Any]:
-    """The options that a Hugging Face folder's model brings, as defaults; its tokenizer too, if ours fits.
+def hub_settings(folder: Path, tokenizer: str) -> dict[str, Any]:
+    """The options that a Hugging Face folder's model brings, as defaults.
+
+    Args:
+        folder: The folder.
+        tokenizer: What data.tokenizer is so far; the folder's own takes the place of the default.
 
     Raises:
-        ValueError: There is no such folder, or its model is not supported.
+        ValueError: There is no such folder, or its model or tokenizer is not supported.
     """
     from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer  # few runs need it
 
     settings = {f"model.{name}": value for name, value in read_settings(folder).items()}
-    with suppress(ValueError):  # without a tokenizer of theirs, data.tokenizer has to name one
-        settings["data.tokenizer"] = read_hub_tokenizer(folder, settings["model.vocab_size"])
+    if tokenizer == "char":
+        settings["data.tokenizer"] = json.dumps(read_hub_tokenizer(folder, settings["model.vocab_size"]))
     return {name: value for name, value in settings.items() if name not in LINKED}
 
 

@@ -14,15 +14,17 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import environment
+import yaml
+from conftest import TINY, Run, environment
 
 from lit_gpt_scratch.data import tokens as tokens_room
 from lit_gpt_scratch.data.cache import cache_dir
-from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.corpus import HAMLET, Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.data.tokens import UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
+from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 
 RNG = random.Random(3)
 LETTERS = "aé☃Ж中 \n\t.,'0_-"
@@ -78,8 +80,14 @@ def test_a_border_lies_between_a_letter_and_white_space() -> None:
 
 
 def test_text_without_a_border_is_cut_at_last() -> None:
-    pieces = ("." * 2**20 for _ in range(20))
-    assert max(len(piece or "") for batch in batches(pieces) for piece in batch) == UNCUT_CHARS
+    text = "a " + "." * 2**19 + " " * 2**20 + "x"  # tiktoken gives up at a million blanks in one piece
+    for n_chars in (2**16, len(text)):
+        blocks = (text[i : i + n_chars] for i in range(0, len(text), n_chars))
+        pieces = [piece or "" for batch in batches(blocks) for piece in batch]
+        assert "".join(pieces) == text
+        assert max(map(len, pieces)) <= UNCUT_CHARS
+    tokenizer = bpe()
+    assert tokenizer.decode(np.concatenate([tokenizer.encode(piece) for piece in pieces])) == text
 
 
 def test_documents_are_apart() -> None:
@@ -221,13 +229,31 @@ def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_a_cache_that_can_only_be_read_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = Corpus("text", ("some text",))
+    all_tokens(corpus, ByteTokenizer())
+
+    def not_permitted(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lit_gpt_scratch.data.cache.FileLock", not_permitted)
+    assert len(all_tokens(corpus, ByteTokenizer())) == 9
+    assert caplog.text == ""
+    assert len(all_tokens(corpus, CharTokenizer("some text"))) == 9
+    assert "the tokens are not kept" in caplog.text
+
+
 @pytest.mark.slow
 def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
-    text = large_text(tmp_path / "large.txt", 40 * 10**6)
+    text = large_text(tmp_path / "large.txt", 60 * 10**6)
     command = [sys.executable, "-c", PREPARE, str(text), "char"]
     env = {**environment(), "PYTHONHASHSEED": "0"}
     kills = 0
-    for after_seconds in (0.0, 0.05, 0.2):
+    for after_seconds in (0.0, 0.05, 0.1):
+        for left in cache_dir().glob("tokens-*"):  # so that the next is seen to begin
+            left.unlink()
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not list(cache_dir().glob("tokens-*")):
             time.sleep(0.01)
@@ -235,6 +261,7 @@ def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
         process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert kills == 3
+    assert [Path(name).suffix for name in made()] == [".part"]  # of the last one killed
     after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "damaged" not in after.stderr
     env["LIT_GPT_CACHE"] = str(tmp_path / "another")
@@ -294,7 +321,7 @@ def test_a_separate_validation_text(tmp_path: Path) -> None:
     assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
     assert data.tokenizer.decode(data.val_tokens.ids) == "dcxy" * 10
     assert data.val_bytes_per_token == 1
-    assert data.state_dict()["val"]["corpus"] == str(tmp_path / "val.txt")
+    assert data.state_dict()["val"]["corpus"]["name"] == str(tmp_path / "val.txt")
 
 
 def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
@@ -303,3 +330,67 @@ def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
     words = {data.tokenizer.decode([i]) for i in range(data.vocab_size)}
     assert " abcd" in words
     assert not any("wx" in word for word in words)
+
+
+def test_a_bpe_learns_what_reaches_over_lines(tmp_path: Path) -> None:
+    code = Corpus("code", ("def f():\n    return 1\n\n\n" * 200,))
+    tokenizer = train_bpe(code, code.census.n_chars, 300)
+    assert "\n   " in {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
+
+
+def test_a_bpe_learns_from_all_over_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_gpt_scratch.data.subwords.LEARNING_CHARS", 2**20)
+    long = Corpus("long", ("early word " * 200_000 + "later ones " * 200_000,))
+    tokenizer = train_bpe(long, long.census.n_chars, 300)
+    words = {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
+    assert {" word", " ones"} <= words
+
+
+def test_more_tokens_than_a_text_can_give(tmp_path: Path) -> None:
+    assert 257 < train_bpe(Corpus("short", ("to be or not to be",)), 18, 4 * 10**9).vocab_size < 280
+
+
+@pytest.mark.parametrize(
+    "text", ["0123456789\n", "0123456789.", "\n#abc", "on", "null", "1e5", "\x85ab", "~"]
+)
+def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None:
+    """To YAML, an unquoted vocabulary of digits is a number."""
+    Path("odd.txt").write_text(text * 100)
+    assert (
+        run("fit", *TINY, "--data.corpus", "odd.txt", "--run_dir", "r", "--trainer.max_steps", "1").code == 0
+    )
+    assert run("validate", "--ckpt_path", "r").code == 0
+    assert run("predict", "--ckpt_path", "r", "--max_new_tokens", "3").code == 0
+    fine = ["--ckpt_path", "r", "--finetune", "--trainer.max_steps", "1", "--run_dir", "fine"]
+    assert run("fit", *fine).code == 0
+    assert run("fit", "--resume", "fine", "--trainer.max_steps", "2").code == 0
+
+
+def test_a_vocabulary_comes_back_whole_from_a_runs_settings(run: Run) -> None:
+    odd = [chr(i) for i in range(256)] + ["1e5", "2E3", "a\x85b", "no", " \n", "null", "0x1", "- b", "  x "]
+    text = json.dumps({"kind": "bpe", "tokens": odd})
+    small = ["--data.val_fraction", "0.3", "--trainer.max_steps", "1"]
+    assert run("fit", *TINY, "--data.tokenizer", text, *small, "--run_dir", "r").code == 0
+    assert yaml.safe_load(Path("r/config.yaml").read_text())["data"]["tokenizer"] == text
+    assert run("fit", "--config", "r/config.yaml", "--run_dir", "again").code == 0
+    again = read_checkpoint("again/last.ckpt")["TextDataModule"]["tokenizer"]
+    assert again == {"kind": "bpe", "tokens": odd}
+    wrong = run("fit", *TINY, "--data.tokenizer", "{oops")
+    assert wrong.err == "error: not a tokenizer: {oops\n"
+
+
+def test_another_text_is_not_validated_on_the_first_ones(run: Run) -> None:
+    Path("val.txt").write_text(HAMLET[:300])
+    Path("mine.txt").write_text(HAMLET[::-1])
+    trained = ["--data.val_corpus", "val.txt", "--run_dir", "r", "--trainer.max_steps", "1"]
+    assert run("fit", *TINY, *trained).code == 0
+    own = str(Path("val.txt").resolve())
+    assert f"text              {own}\n" in run("validate", "--ckpt_path", "r").out
+    other = run("validate", "--ckpt_path", "r", "--data.corpus", "mine.txt")
+    assert f"the validation part of {Path('mine.txt').resolve()}" in other.out
+    fine = ["--ckpt_path", "r", "--finetune", "--data.corpus", "mine.txt", "--trainer.max_steps", "1"]
+    assert "val.txt" not in run("fit", *fine, "--run_dir", "fine").out
+    Path("val.txt").write_text(HAMLET[:301])
+    changed = run("validate", "--ckpt_path", "r")
+    assert f"not the text that the checkpoint was validated on ({own}" in changed.err
+    assert run("fit", "--data.val_corpus", "").err == "error: data.val_corpus is empty: name a text\n"

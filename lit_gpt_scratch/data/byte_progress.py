@@ -17,8 +17,10 @@ WORTH_A_BAR_BYTES = 20 * 10**6  # less is done in a second or two
 
 
 @contextmanager
-def byte_progress(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
+def byte_progress(what: str, n_bytes: int, is_estimate: bool = False) -> Iterator[Callable[[int], None]]:
     """A bar on standard error of bytes, MB/s and time to go, where there is much to do.
+
+    A mere estimate of the bytes (of packed files, say) gives no time to go.
 
     Yields:
         The function to call with each number of bytes that is done.
@@ -27,6 +29,7 @@ def byte_progress(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
     times = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     quiet = n_bytes < WORTH_A_BAR_BYTES
     with Progress(*columns, *times, console=Console(stderr=True), disable=quiet, refresh_per_second=4) as bar:
-        task = bar.add_task(what, total=n_bytes)
+        task = bar.add_task(what, total=None if is_estimate else n_bytes)
         yield lambda n_more_bytes: bar.advance(task, n_more_bytes)
-        bar.update(task, completed=n_bytes)  # the total may have been an estimate
+        done = bar.tasks[0].completed
+        bar.update(task, total=done, completed=done)  # the total may be a few bytes off

@@ -4,11 +4,16 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 log = logging.getLogger(__name__)
+
+FORMAT = 1  # part of each made file's name: to be raised when the same text would give another one
 
 
 def cache_dir() -> Path:
@@ -20,16 +25,14 @@ def cache_dir() -> Path:
 
 def keep(raw: bytes, path: Path) -> None:
     """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
-    beside = None
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as stream:
-            beside = Path(stream.name)
-            stream.write(raw)
+        beside.write_bytes(raw)
         os.replace(beside, path)
     except OSError as error:
         log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
-        if beside is not None:
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
@@ -49,7 +52,41 @@ def kept_json(path: Path) -> Any | None:
     except (ValueError, TypeError, KeyError):
         pass
     log.warning("%s is damaged: it is made again", path)
+    with suppress(OSError):
+        path.unlink()
     return None
+
+
+def kept_or_made(path: Path, make: Callable[[], Any]) -> Any:
+    """Builtins from the cache, or made and kept there; a process that finds another one at it waits."""
+    content = kept_json(path)
+    if content is None:
+        with alone(path):
+            content = kept_json(path)
+            if content is None:
+                content = make()
+                keep_json(content, path)
+    return content
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[OSError | None]:
+    """Wait until no other process is at work on a file of the cache.
+
+    Yields:
+        None, or why the cache cannot be written: then nobody waits for anybody.
+    """
+    failure = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock")).acquire()
+    except OSError as error:
+        failure = error
+    if failure is not None:
+        yield failure
+    else:
+        with lock:
+            yield None
 
 
 def _checksum(content: Any) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from lit_gpt_scratch.data.byte_progress import byte_progress
-from lit_gpt_scratch.data.cache import cache_dir, file_sha256, keep, keep_json, kept_json
+from lit_gpt_scratch.data.cache import FORMAT, cache_dir, file_sha256, keep, kept_or_made
 from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class Corpus:
         Raises:
             ValueError: A file cannot be read.
         """
-        self._stamps  # noqa: B018  # from here on the files must stay as they are
         try:
+            self._stamps  # noqa: B018  # from here on the files must stay as they are
             digests = [_digest(source) for source in self.sources]
         except OSError as error:
             raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
@@ -111,7 +111,11 @@ class Corpus:
         Raises:
             ValueError: A file changed since.
         """
-        if self._look() != self._stamps:
+        try:
+            is_same = self._look() == self._stamps
+        except OSError:  # it is gone
+            is_same = False
+        if not is_same:
             raise ValueError(f"{self.name} was changed while it was read: start again")
 
     @cached_property
@@ -121,18 +125,12 @@ class Corpus:
         Raises:
             ValueError: A file cannot be read, or is no text.
         """
-        kept = cache_dir() / f"census-{self.sha256[:32]}.json"
-        counts = kept_json(kept)
-        if counts is None:
-            counts = self._count()
-            self.check_unchanged()
-            keep_json(counts, kept)
-        return Census(**counts)
+        return Census(**kept_or_made(cache_dir() / f"census-{FORMAT}-{self.sha256[:32]}.json", self._count))
 
     def _count(self) -> dict[str, int | str]:
         n_chars = n_bytes = 0
         seen = np.zeros(N_CODE_POINTS, dtype=bool)
-        with byte_progress(f"reading {Path(self.name).name}", self._size_bytes()) as advance:
+        with byte_progress(f"reading {Path(self.name).name}", *self._size()) as advance:
             for piece in self.pieces():
                 if piece is None:
                     seen[ord("\n")] = True  # what stands between documents, for those who read characters
@@ -144,11 +142,15 @@ class Corpus:
                 rest = raw.translate(None, bytes(np.flatnonzero(seen[:128]).tolist())).decode()
                 seen[np.frombuffer(rest.encode("utf-32-le"), dtype=np.uint32)] = True
                 advance(len(raw))
+        self.check_unchanged()
         return {"n_chars": n_chars, "n_bytes": n_bytes, "chars": "".join(map(chr, np.flatnonzero(seen)))}
 
-    def _size_bytes(self) -> int:
-        """Size of the sources as they lie there, packed or not."""
-        return sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
+    def _size(self) -> tuple[int, bool]:
+        """Bytes of the sources as they lie there, and whether the text's are others."""
+        n_bytes = sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
+        return n_bytes, any(
+            isinstance(s, Path) and s.suffix in (".gz", ".jsonl", ".parquet") for s in self.sources
+        )
 
     def fingerprint(self) -> dict[str, str | int]:
         """What a checkpoint remembers of the text: name, characters, bytes, sha256."""
@@ -186,7 +188,7 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
     except DownloadError as error:
         if offline_corpus is None:
             raise ValueError(
-                f"cannot download {source}: {error}; set data.offline_corpus or use a file"
+                f"cannot download {source}: {error}; name a file, or for data.corpus a data.offline_corpus"
             ) from error
         if offline_corpus not in NAMED:
             known = ", ".join(NAMED)

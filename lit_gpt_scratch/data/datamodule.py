@@ -11,7 +11,7 @@ import tiktoken
 from lightning.pytorch import LightningDataModule
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
-from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
+from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_json, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.data.tokens import Tokens, load_tokens
 from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, gather, spread_starts
@@ -36,7 +36,7 @@ class TextDataModule(LightningDataModule):
         offline_corpus: str | None = "python_docs",
         val_fraction: float = 0.1,
         max_val_tokens: int | None = 2**18,
-        tokenizer: str | dict[str, Any] = "char",
+        tokenizer: str = "char",
         vocab_size: int = 1024,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
@@ -60,7 +60,7 @@ class TextDataModule(LightningDataModule):
             max_val_tokens: Tokens that an evaluation looks at, at most: of a longer validation text, fixed
                 windows spread evenly over it; null takes all of any text.
             tokenizer: How text becomes tokens: char, byte, bpe (learnt from the training text), gpt2 or
-                another of tiktoken's encodings, or the plain dict of a checkpoint's tokenizer.
+                another of tiktoken's encodings, or the JSON of a checkpoint's tokenizer.
             vocab_size: Tokens of a bpe; the other tokenizers know their own number.
             batch_size: Sequences of an optimizer step, over all devices together.
             micro_batch_size: Sequences that a device takes at once; null takes its whole share.
@@ -82,10 +82,11 @@ class TextDataModule(LightningDataModule):
             raise ValueError(
                 f"data.max_val_tokens ({max_val_tokens}) must be at least model.block_size ({block_size})"
             )
-        if not corpus:
-            raise ValueError("data.corpus is empty: name a text")
+        for name, text in (("corpus", corpus), ("val_corpus", val_corpus), ("test_corpus", test_corpus)):
+            if text == "":
+                raise ValueError(f"data.{name} is empty: name a text")
         names = ["char", "byte", "bpe", *tiktoken.list_encoding_names()]
-        if isinstance(tokenizer, str) and tokenizer not in names:
+        if tokenizer not in names and not tokenizer.startswith("{"):
             near = get_close_matches(tokenizer, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"data.tokenizer {tokenizer!r} is none of {', '.join(names)}{hint}")
@@ -119,18 +120,18 @@ class TextDataModule(LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer given as a dict, else the one named, made from the text where it has to be."""
+        """The tokenizer given as JSON, else the one named, made from the text where it has to be."""
         match self.tokenizer_source:
-            case dict(state):
-                return tokenizer_from_dict(state)
             case "char":  # of all the text, so that none of the validation text is unknown
                 return CharTokenizer(self.corpus.census.chars + self.val_corpus.census.chars)
             case "byte":
                 return ByteTokenizer()
             case "bpe":
                 return train_bpe(self.corpus, self.n_train_chars, self.bpe_vocab_size)
-            case name:
+            case name if not name.startswith("{"):
                 return SubwordTokenizer.named(name)
+            case state:
+                return tokenizer_from_json(state)
 
     @property
     def n_train_chars(self) -> int:
@@ -158,6 +159,8 @@ class TextDataModule(LightningDataModule):
         val_start = self.n_train_chars if self.val_source is None else 0
         train = self._load(self.corpus, 0, self.n_train_chars)
         val = self._load(self.val_corpus, val_start, self.val_corpus.census.n_chars)
+        if len(val) < 2 and self.val_source is not None:
+            raise ValueError(f"{self.val_corpus.name} is too short to validate on: it has {len(val)} token")
         if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
             raise ValueError(
                 f"{self.corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
@@ -300,7 +303,7 @@ class TextDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the tokenizer, what the text was, and what it was validated on."""
         val = {
-            "corpus": self.val_corpus.name if self.val_source is not None else None,
+            "corpus": self.val_corpus.fingerprint() if self.val_source is not None else None,
             "bytes_per_token": self.val_bytes_per_token,
         }
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
@@ -318,12 +321,23 @@ class TextDataModule(LightningDataModule):
             )
 
     def check_corpus(self, state_dict: dict[str, Any]) -> None:
-        """Say so where the text at hand, if it was read, is not the one that a checkpoint was trained on."""
-        trained_on = state_dict["corpus"]  # None for weights that came from elsewhere
-        was_read = "corpus" in self.__dict__  # a separate test text leaves it unread
-        if trained_on is not None and was_read and trained_on["sha256"] != self.corpus.sha256:
-            log.warning(
-                "this is not the text that the checkpoint was trained on (%s, sha256 %s)",
-                trained_on["name"],
-                trained_on["sha256"][:12],
-            )
+        """Say so where a text at hand, if it was read, is not the one of a checkpoint's training."""
+        pairs = [("trained", state_dict["corpus"], self.__dict__.get("corpus"))]  # a test may not read it
+        if self.val_source is not None:
+            was = state_dict.get("val", {}).get("corpus")
+            pairs.append(("validated", was, self.__dict__.get("val_corpus")))
+        for verb, was, is_now in pairs:
+            if was is not None and is_now is not None and was["sha256"] != is_now.sha256:
+                log.warning(
+                    "this is not the text that the checkpoint was %s on (%s, sha256 %s)",
+                    verb,
+                    was["name"],
+                    was["sha256"][:12],
+                )
+
+    def describe_validation(self) -> str:
+        """What an evaluation looks at."""
+        name = f"the validation part of {self.corpus.name}"
+        name = name if self.val_source is None else self.val_corpus.name
+        some = f", {self.n_val_tokens:,} of its {len(self.val_tokens):,} tokens"
+        return name if self._val_is_whole else name + some

@@ -90,17 +90,23 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
     except ImportError:
         raise ValueError(f"{path} takes pyarrow to read: pip install pyarrow") from None
     try:
-        table = ParquetFile(path)
-    except ValueError as error:  # pyarrow's ArrowInvalid
-        raise ValueError(f"{path} is no parquet file: {error}") from error
-    if "text" not in table.schema_arrow.names:
-        raise ValueError(f"{path} has no column text, but {', '.join(table.schema_arrow.names)}")
-    for batch in table.iter_batches(batch_size=256, columns=["text"]):
-        for text in batch.column(0).to_pylist():
-            if text is not None and not isinstance(text, str):
-                raise ValueError(f"the column text of {path} holds no text")
-            yield _unix_line_ends(text or "")
-            yield None
+        with ParquetFile(path) as table:
+            names = table.schema_arrow.names
+            kind = str(table.schema_arrow.field("text").type) if "text" in names else None
+            if kind not in ("string", "large_string"):
+                raise _NoTexts(f"{path} has no column text of strings, but {', '.join(names)}")
+            for batch in table.iter_batches(batch_size=256, columns=["text"]):
+                for text in batch.column(0).to_pylist():
+                    yield _unix_line_ends(text or "")
+                    yield None
+    except _NoTexts:
+        raise
+    except ValueError as error:  # pyarrow's ArrowInvalid, or bytes that are no UTF-8
+        raise ValueError(f"{path} is no parquet file, or damaged: {error}") from error
+
+
+class _NoTexts(ValueError):
+    """A table without texts."""
 
 
 def _unix_line_ends(text: str) -> str:

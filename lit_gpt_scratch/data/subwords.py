@@ -1,5 +1,6 @@
 """Byte pair encodings: tiktoken's published ones, and one trained on a text of one's own."""
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,14 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from lit_gpt_scratch.data.byte_progress import byte_progress
-from lit_gpt_scratch.data.cache import cache_dir, keep_json, kept_json
+from lit_gpt_scratch.data.cache import FORMAT, cache_dir, kept_or_made
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.readers import take
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
+from lit_gpt_scratch.data.tokens import batches
 
 END_OF_TEXT = "<|endoftext|>"
-LEARNING_CHARS = 10**8  # more text would change few merges, and take minutes
+LEARNING_CHARS = 5 * 10**6  # takes seconds, and below a gigabyte even for text without spaces
 MAX_VOCAB_SIZE = 2**32  # ids are of 32 bits at most
 
 
@@ -80,7 +82,14 @@ class SubwordTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that token ids stand for; bytes that are no UTF-8 become U+FFFD."""
-        return self.encoding.decode(list(ids), errors="replace")
+        return self.encoding.decode([i for i in ids if i not in self._unused], errors="replace")
+
+    @cached_property
+    def _unused(self) -> frozenset[int]:
+        """Ids below `vocab_size` that no token has (cl100k_base has some); a young model may draw them."""
+        known = {self.encoding.encode_single_token(token) for token in self.encoding.token_byte_values()}
+        special = {self.encoding.encode_single_token(name) for name in self.encoding.special_tokens_set}
+        return frozenset(range(self.vocab_size)) - known - special
 
     def unknown(self, text: str) -> str:
         """Nothing: every character has bytes, and every byte is a token."""
@@ -107,7 +116,8 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
 
     Args:
         corpus: What to learn from.
-        stop: Only its characters before this one are read, and at most the first `LEARNING_CHARS`.
+        stop: Only its characters before this one are read; of more than `LEARNING_CHARS`, pieces that are
+            spread over them.
         vocab_size: Tokens to end with, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
@@ -118,39 +128,44 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
             f"data.vocab_size must be at least 257 (256 bytes, {END_OF_TEXT}) and at most {MAX_VOCAB_SIZE}, "
             f"not {vocab_size}"
         )
-    stop = min(stop, LEARNING_CHARS)
-    kept = cache_dir() / f"bpe-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
-    tokens = kept_json(kept)
-    if tokens is not None:
-        return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
-    tokenizer = SubwordTokenizer.from_tokens(_learn_tokens(corpus, stop, vocab_size - 1))
-    corpus.check_unchanged()
-    keep_json(tokenizer.state["tokens"], kept)
-    return tokenizer
+    stop = min(stop, corpus.census.n_chars)
+    kept = cache_dir() / f"bpe-{FORMAT}-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
+    tokens = kept_or_made(kept, lambda: _learn_tokens(corpus, stop, vocab_size - 1))
+    return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
 
 
-def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
-    """The 256 bytes and the merges that follow them, in the order in which they were learnt."""
+def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
+    """The 256 bytes and the merges that follow them, in the order in which they were learnt, as Latin-1."""
     import tokenizers  # takes a while, and is needed here only
 
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
     learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    possible = min(n_tokens, 256 + corpus.census.n_bytes)  # it takes memory for each, learnt or not
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=n_tokens, initial_alphabet=letters, show_progress=False
+        vocab_size=possible, initial_alphabet=letters, show_progress=False
     )
-    label, share = f"learning from {Path(corpus.name).name}", stop / corpus.census.n_chars
-    with byte_progress(label, int(share * corpus.census.n_bytes)) as advance:
-
-        def lines() -> Iterator[list[str]]:
-            for piece in take(corpus.pieces(), 0, stop):
-                if piece is not None:
-                    yield piece.splitlines(keepends=True)
-                    advance(len(piece))
-
-        learner.train_from_iterator(lines(), trainer)
+    learner.train_from_iterator(_learning_text(corpus, stop), trainer)
+    corpus.check_unchanged()
     id_of, byte_of = learner.get_vocab(), byte_of_letter()
-    return [bytes(byte_of[letter] for letter in token) for token in sorted(id_of, key=id_of.__getitem__)]
+    tokens = [bytes(byte_of[letter] for letter in token) for token in sorted(id_of, key=id_of.__getitem__)]
+    return [token.decode("latin-1") for token in tokens]
+
+
+def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
+    """What is learnt from: all of the text, or of a long one as many pieces as are due."""
+    share = min(1.0, LEARNING_CHARS / stop)
+    due = 0.0
+    label = f"learning from {Path(corpus.name).name}"
+    with byte_progress(label, stop, is_estimate=True) as advance:
+        for batch in batches(take(corpus.pieces(), 0, stop)):
+            pieces = [piece for piece in batch if piece]
+            n_chars = sum(map(len, pieces))
+            due += n_chars * share
+            if due >= n_chars:
+                due -= n_chars
+                yield pieces
+            advance(n_chars)
 
 
 def byte_of_letter() -> dict[str, int]:
@@ -176,3 +191,16 @@ def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
         case {"kind": "bpe", "tokens": list(tokens)} if tokens:
             return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
     raise ValueError(f"not a tokenizer: {str(state)[:80]}")
+
+
+def tokenizer_from_json(text: str) -> Tokenizer:
+    """Make the tokenizer whose dict is written as JSON.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    try:
+        state = json.loads(text)
+    except ValueError:
+        raise ValueError(f"not a tokenizer: {text[:80]}") from None
+    return tokenizer_from_dict(state)

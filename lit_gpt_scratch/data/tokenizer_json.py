@@ -1,6 +1,7 @@
 """Tokenizers as Hugging Face's tokenizer.json, out and in."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def _from_encoding(tokenizer: SubwordTokenizer) -> tokenizers.Tokenizer:
     by_pattern = tokenizer.encoding._pat_str != r50k_pat_str  # GPT-2's own pattern is built in
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not by_pattern)
     if by_pattern:
-        split = pre_tokenizers.Split(Regex(tokenizer.encoding._pat_str), behavior="isolated")
+        # To their regular expressions, {1,3}+ is not a greedy {1,3} but a repeated one.
+        pattern = re.sub(r"(\{\d+,\d+\})\+", r"\1", tokenizer.encoding._pat_str)
+        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
         made.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     else:
         made.pre_tokenizer = byte_level
@@ -89,7 +92,8 @@ def read_hub_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
         elif (folder / "vocab.json").is_file():
             vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            state = _byte_pairs(vocabulary, [line.split(" ") for line in lines if not line.startswith("#v")])
+            merges = lines[1:] if lines and lines[0].startswith("#version") else lines
+            state = _byte_pairs(vocabulary, [line.split(" ") for line in merges])
         elif vocab_size == GPT2_VOCAB_SIZE:
             return {"kind": "tiktoken", "name": "gpt2"}
         else:
@@ -98,7 +102,7 @@ def read_hub_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
     except _Unlike as error:
         raise ValueError(f"the tokenizer of {folder} cannot be used: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"the tokenizer of {folder} is damaged") from error
     return state
 
@@ -113,7 +117,7 @@ def _from_tokenizer_json(content: dict[str, Any]) -> dict[str, Any]:
         raise _Unlike(f"it is {model['type']} with the normalizer {content['normalizer']}, not a plain BPE")
     if before is None and not model["merges"]:
         return {"kind": "char", "chars": _characters(model["vocab"])}
-    if before["type"] != "ByteLevel" or before["add_prefix_space"]:
+    if before is None or before["type"] != "ByteLevel" or before["add_prefix_space"]:
         raise _Unlike("it does not take its text apart as GPT-2's does")
     if model["vocab"] == {LETTER_OF[i]: i for i in range(256)} and not model["merges"]:
         return {"kind": "byte"}

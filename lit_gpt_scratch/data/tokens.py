@@ -10,24 +10,24 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from lit_gpt_scratch.data.byte_progress import byte_progress
-from lit_gpt_scratch.data.cache import cache_dir, file_sha256, keep_json, kept_json
+from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep_json, kept_json
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.readers import Piece, take
 from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer, id_type
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # part of each file's name: to be raised when the same text and tokenizer give other tokens
 BATCH_CHARS = 2**18  # what a thread tokenizes at once
-UNCUT_CHARS = 2**23  # text without a place to cut it is cut all the same at this length
+UNCUT_CHARS = 2**19  # text without a place to cut is cut all the same: tiktoken fails at a million blanks
+MAX_THREADS = 8  # each has a copy of the encoding, which takes up to 40 MB
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,17 @@ def load_tokens(corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> 
         ValueError: The text has characters that the tokenizer lacks, or was changed while it was read.
         OSError: The disk is full; nothing half-written is left.
     """
-    content = [FORMAT, corpus.sha256, start, stop, tokenizer.to_dict()]
-    name = f"tokens-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
-    folder = cache_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{name}.lock").acquire()
-    except OSError as error:
-        log.warning("cannot write to the cache %s (%s): the tokens are not kept", folder, error.strerror)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as passing:
-            return _make(Path(passing) / name, corpus, start, stop, tokenizer)
-    with lock:
-        return _open(folder / name) or _make(folder / name, corpus, start, stop, tokenizer)
+    content = [corpus.sha256, start, stop, tokenizer.to_dict()]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    path = cache_dir() / f"tokens-{FORMAT}-{digest[:32]}"
+    if tokens := _open(path):
+        return tokens
+    with alone(path) as failure:
+        if failure is None:
+            return _open(path) or _make(path, corpus, start, stop, tokenizer)
+    log.warning("cannot write to the cache %s (%s): the tokens are not kept", path.parent, failure.strerror)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as passing:
+        return _make(Path(passing) / path.name, corpus, start, stop, tokenizer)
 
 
 def _open(path: Path) -> Tokens | None:
@@ -73,6 +72,8 @@ def _open(path: Path) -> Tokens | None:
     ids_file = path.with_suffix(".bin")
     if not ids_file.is_file() or file_sha256(ids_file) != facts["sha256"]:
         log.warning("%s is damaged: it is made again", ids_file)
+        with suppress(OSError):
+            path.with_suffix(".json").unlink()
         return None
     return _map(ids_file, facts)
 
@@ -121,7 +122,8 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
 
     They are those of each document by itself, with `separator_ids` between two.
     """
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_threads = min(n_cores, MAX_THREADS)
     thread = threading.local()
 
     def get_ready() -> None:
@@ -151,14 +153,31 @@ def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[lis
             batch += [rest, None]
             size, rest = size + len(rest), ""
         else:
-            rest += piece
-            if len(rest) >= n_chars:
-                cut = last_border(rest) or (len(rest) if len(rest) >= UNCUT_CHARS else 0)
-                batch, size, rest = [*batch, rest[:cut]], size + cut, rest[cut:]
-        if size >= n_chars // 2:
+            stretches, rest = cut(rest + piece, n_chars)
+            for stretch in stretches:
+                batch.append(stretch)
+                size += len(stretch)
+                if size >= n_chars:
+                    yield batch
+                    batch, size = [], 0
+        if size >= n_chars:
             yield batch
             batch, size = [], 0
     yield [*batch, rest]
+
+
+def cut(text: str, n_chars: int) -> tuple[list[str], str]:
+    """Stretches of at least about `n_chars` that end where no token reaches across, and the rest."""
+    stretches, start = [], 0
+    longest = max(n_chars, UNCUT_CHARS)
+    while len(text) - start >= n_chars:
+        ahead = text[start : start + longest]
+        end = last_border(ahead) or (longest if len(ahead) == longest else 0)
+        if not end:
+            break
+        stretches.append(ahead[:end])
+        start += end
+    return stretches, text[start:]
 
 
 def last_border(text: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lit_gpt_scratch import __version__
@@ -46,14 +47,15 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
 
     Raises:
         ValueError: The checkpoint cannot be read, or the folder is there already or cannot be made.
-        OSError: The disk is full.
+        OSError: The folder cannot be written to its end; nothing of it is left.
     """
-    checkpoint = read_checkpoint(ckpt_path)
+    checkpoint = read_checkpoint(ckpt_path, mmap=True)
     names = {field.name for field in fields(GPTConfig)}
     hyper_parameters = checkpoint["hyper_parameters"]
     config = GPTConfig(**{name: value for name, value in hyper_parameters.items() if name in names})
     tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
     state = {name.removeprefix("gpt."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    tensors = weights_to_hub(state, config)
     if folder.exists():
         raise ValueError(f"{folder} is there already: name a new folder")
     try:
@@ -62,7 +64,7 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from error
     try:
-        save_file(weights_to_hub(state, config), beside / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, beside / "model.safetensors", metadata={"format": "pt"})
         for name, content in _settings(config, tokenizer).items():
             (beside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         to_tokenizer_json(tokenizer).save(str(beside / "tokenizer.json"))
@@ -70,6 +72,8 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
         beside.chmod(0o755)  # mkdtemp and safetensors make theirs for the owner alone
         (beside / "model.safetensors").chmod(0o644)
         os.rename(beside, folder)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"cannot write the folder {folder}: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

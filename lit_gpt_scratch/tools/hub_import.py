@@ -1,5 +1,6 @@
 """A Hugging Face GPT-2 folder into a checkpoint of ours."""
 
+import shlex
 from pathlib import Path
 
 import lightning
@@ -29,9 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Import, and say what can be done with it."""
-    run_dir = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
+    made = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
+    run_dir = shlex.quote(str(made))
     print(
-        f"imported       {run_dir / 'best.ckpt'}\n"
+        f"imported       {made / 'best.ckpt'}\n"
         f"let it speak   {PROGRAM} predict --ckpt_path {run_dir}\n"
         f"measure it     {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
         f"fine-tune it   {PROGRAM} fit --ckpt_path {run_dir} --finetune --data.corpus my.txt"
@@ -62,6 +64,7 @@ def import_folder(folder: Path, wanted: Path) -> Path:
         "datamodule_hyper_parameters": {},
         "TextDataModule": {"tokenizer": state, "corpus": None},
         "evaluation": {},
+        "begun_from": str(folder),
         "global_step": 0,
         "epoch": 0,
         "callbacks": {},

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lit_gpt_scratch import __version__
 from lit_gpt_scratch.model.gpt import GPTConfig
@@ -35,7 +36,7 @@ inputs = tokenizer("To be", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 ```
 
-It continues text in the manner of what it was trained on, and knows nothing else; what it writes is not fact.
+It continues text in the manner of what it was trained on; what it writes is not fact.
 """
 
 
@@ -58,9 +59,16 @@ def _corpus(state: dict[str, Any]) -> dict[str, str]:
     corpus = state["corpus"]
     if corpus is None:
         return {"corpus": "not known: the weights were imported and not trained further"}
-    name = corpus["name"]
-    name = name if "://" in name else Path(name).name  # where it lay is nobody's business
-    return {"corpus": f"{name}: {corpus['n_chars']:,} characters, sha256 {corpus['sha256']}"}
+    name, size = _public(corpus["name"]), f"{corpus['n_chars']:,} characters"
+    return {"corpus": f"{name}: {size}, sha256 {corpus['sha256']}"}
+
+
+def _public(name: str) -> str:
+    """A text's or folder's name without what is nobody's business: where it lay, passwords, signatures."""
+    if "://" not in name:
+        return Path(name).name
+    url = urlsplit(name)
+    return f"{url.scheme}://{url.hostname}{url.path}"
 
 
 def _losses(checkpoint: dict[str, Any]) -> dict[str, str]:
@@ -81,10 +89,13 @@ def _losses(checkpoint: dict[str, Any]) -> dict[str, str]:
 def _training(checkpoint: dict[str, Any]) -> dict[str, str]:
     steps, settings = checkpoint["global_step"], checkpoint["hyper_parameters"]
     data = checkpoint["datamodule_hyper_parameters"]
+    begun_from = checkpoint.get("begun_from")
+    first = f"those of {'/'.join(Path(begun_from).parts[-2:])}" if begun_from else "random"
     if not steps:
-        return {}
+        return {"first weights": first}
     n_tokens = steps * data["batch_size"] * settings["block_size"]
     return {
+        "first weights": first,
         "training": f"{steps:,} steps of {data['batch_size']} x {settings['block_size']} tokens, "
         f"{n_tokens:,} in all",
         "optimizer": f"AdamW, learning rate {settings['learning_rate']:g} to "

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ from torch import Tensor
 from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.training.hub_layout import settings_from_hub, weights_from_hub
 
+# What torch.load raises for a file that is none of its own, or holds objects.
+NOT_TENSORS = (
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -35,8 +48,8 @@ def read_weights(folder: Path, config: GPTConfig) -> dict[str, Tensor]:
     Raises:
         ValueError: A file or a tensor is missing, damaged, or not as config.json says.
     """
-    file_of = {name: file for file in _weight_files(folder) for name in _names(file)}
-    return weights_from_hub(set(file_of), lambda name: _read(file_of[name], name), config, str(folder))
+    readers = {name: read for file in _weight_files(folder) for name, read in _tensors(file).items()}
+    return weights_from_hub(readers, config, str(folder))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -59,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
@@ -75,32 +88,37 @@ def _weight_map(index: Path) -> dict[str, str]:
     return files
 
 
-def _names(file: Path) -> list[str]:
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                return [*tensors.keys()]
-        except OSError as error:
-            raise ValueError(f"cannot read {file}: {error.strerror or error}") from error
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
-    return [*_load_bin(file)]
+def _tensors(file: Path) -> dict[str, Callable[[], Tensor]]:
+    """The names of a file's tensors, and how to read each."""
+    if file.suffix != ".safetensors":
+        return {name: partial(_itself, tensor) for name, tensor in _load_bin(file).items()}
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: partial(_read, file, name) for name in tensors.keys()}  # noqa: SIM118  # no dict
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _read(file: Path, name: str) -> Tensor:
-    if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as tensors:
-            return tensors.get_tensor(name)
-    return _load_bin(file)[name]
+    with safe_open(file, framework="pt") as tensors:
+        return tensors.get_tensor(name)
 
 
 def _load_bin(file: Path) -> dict[str, Tensor]:
-    """A file of torch.save, memory-mapped: opening it again for each tensor costs little."""
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
+        try:
+            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 can't be memory-mapped
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError) as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except NOT_TENSORS as error:
         raise ValueError(f"{file} is damaged, or holds more than tensors") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{file} holds more than tensors")

@@ -53,17 +53,21 @@ def settings_from_hub(config: dict[str, Any], name: str) -> dict[str, Any]:
             raise ValueError(f"{name}: {key} must be a positive whole number, not {value!r}")
     variants = {key: config.get(key, value) for key, value in FIXED.items()}
     wrong = [f"{key} {value}" for key, value in variants.items() if value != FIXED[key]]
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         wrong.append(f"activation_function {activation}")
     if config.get("n_inner") not in (None, 4 * n_embd):
         wrong.append(f"n_inner {config['n_inner']}")
     if wrong:
         raise ValueError(f"{name} is a GPT-2 that is not supported here: {', '.join(wrong)}")
+    dropout = config.get("resid_pdrop", 0.1)
+    if not isinstance(dropout, int | float):
+        raise ValueError(f"{name}: resid_pdrop must be a number, not {dropout!r}")
     settings = {
         **sizes,
-        "dropout": config.get("resid_pdrop", 0.1),
+        "dropout": dropout,
         "bias": True,
         "attn_bias": True,
+        "attn_proj_bias": True,
         "tie_weights": config.get("tie_word_embeddings", True),
         "activation": ACTIVATIONS[activation],
     }
@@ -108,27 +112,26 @@ def shapes(config: GPTConfig) -> dict[str, torch.Size]:
 
 
 def weights_from_hub(
-    names: set[str], read: Callable[[str], Tensor], config: GPTConfig, folder: str
+    readers: dict[str, Callable[[], Tensor]], config: GPTConfig, folder: str
 ) -> dict[str, Tensor]:
     """A GPT's state dict, in float32, out of the tensors of a Hugging Face GPT-2.
 
     Args:
-        names: The names of all the tensors; a model that was saved without its head has no `transformer.`.
-        read: Reads one of them.
+        readers: What reads each tensor, by name; without its head a model is saved without `transformer.`.
         config: The GPT; its block_size may be smaller, which leaves later positions out.
         folder: What to call the source in an error.
 
     Raises:
         ValueError: A tensor is missing, has the wrong shape or is none of GPT-2's.
     """
-    bare = not any(name.startswith(PREFIX) for name in names)
+    bare = not any(name.startswith(PREFIX) for name in readers)
     state = {}
     expected = shapes(config)
     for name, shape in expected.items():
         theirs = name if bare else hub_name(name)
-        if theirs not in names:
+        if theirs not in readers:
             raise ValueError(f"{folder} lacks the tensor {theirs}")
-        tensor = read(theirs)
+        tensor = readers[theirs]()
         if name.endswith(TRANSPOSED):
             tensor = tensor.T
         if name == "wpe.weight":
@@ -140,7 +143,7 @@ def weights_from_hub(
             )
         state[name] = tensor.float().contiguous()
     known = {name if bare else hub_name(name) for name in expected} | {"lm_head.weight"}
-    if extra := sorted(name for name in names - known if not name.endswith(MASKS)):
+    if extra := sorted(name for name in readers.keys() - known if not name.endswith(MASKS)):
         raise ValueError(f"{folder} has a tensor that is none of GPT-2's: {extra[0]}")
     if config.tie_weights:
         state["lm_head.weight"] = state["wte.weight"]
@@ -153,7 +156,16 @@ def _shape(shape: torch.Size, name: str) -> list[int]:
 
 
 def weights_to_hub(state: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
-    """The tensors of a Hugging Face GPT-2 out of a GPT's state dict; biases that it lacks are 0."""
+    """The tensors of a Hugging Face GPT-2 out of a GPT's state dict; biases that it lacks are 0.
+
+    Raises:
+        ValueError: The state dict is not that of such a GPT.
+    """
+    own = {name: tensor.shape for name, tensor in state.items()}
+    if differing := sorted(name for name, shape in shapes(config).items() if own.get(name) != shape):
+        raise ValueError(
+            f"the checkpoint is damaged: its tensor {differing[0]} is missing or has a wrong shape"
+        )
     options = {field.name: getattr(config, field.name) for field in fields(config)}
     with_biases = GPTConfig(**{**options, "bias": True, "attn_bias": True, "attn_proj_bias": True})
     tensors = {}

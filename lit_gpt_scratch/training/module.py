@@ -81,12 +81,22 @@ class LitGPT(LightningModule):
         self.weight_decay = weight_decay
         self.betas = (beta1, beta2)
         self.gpt = GPT(GPTConfig(**gpt))
-        self.is_untrained = init_from is None
+        self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         if init_from is not None:
-            self.gpt.load_state_dict(read_weights(Path(init_from).expanduser(), self.gpt.config))
+            weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
+            self.take_weights({f"gpt.{name}": tensor for name, tensor in weights.items()}, init_from)
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
+
+    def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
+        """Begin from weights that were trained elsewhere.
+
+        Raises:
+            RuntimeError: They do not fit.
+        """
+        self.load_state_dict(state_dict)
+        self.begun_from = whose
 
     def setup(self, stage: str) -> None:
         """Sums over a long text outgrow float32; Apple's GPUs have nothing wider."""
@@ -181,12 +191,14 @@ class LitGPT(LightningModule):
         self.val_loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the losses that the last evaluation gave."""
+        """Store the losses that the last evaluation gave, and what the run began from."""
         checkpoint["evaluation"] = self.evaluation
+        checkpoint["begun_from"] = self.begun_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the losses of the checkpoint's last evaluation."""
         self.evaluation = checkpoint["evaluation"]
+        self.begun_from = checkpoint.get("begun_from")
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

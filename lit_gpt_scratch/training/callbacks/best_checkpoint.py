@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.parts import begins_anew, is_training
 
 
 class BestCheckpoint(Checkpoint):
@@ -23,8 +23,7 @@ class BestCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the best of another run, from whose checkpoint this one begins."""
-        begun_from = Path(trainer.ckpt_path or ".").resolve()
-        if begun_from.parent != Path(trainer.default_root_dir).resolve():
+        if begins_anew(trainer):
             self.best = float("inf")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.parts import begins_anew, is_training
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,17 @@ class Overfitting(Callback):
         if patience < 1:
             raise ValueError(f"overfitting.patience must be at least 1, not {patience}")
         self.patience = patience
+        self._begin()
+
+    def _begin(self) -> None:
         self.best: dict[str, float] = {"val/loss": math.inf}  # the best evaluation so far
         self.n_worse = 0
+        self.is_said = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget another run, from whose checkpoint this one begins."""
+        if begins_anew(trainer):
+            self._begin()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare with the best evaluation."""
@@ -35,10 +44,13 @@ class Overfitting(Callback):
             return
         now = cast(dict[str, float], pl_module.evaluation)
         if now["val/loss"] < self.best["val/loss"]:
-            self.best, self.n_worse = dict(now), 0
+            self._begin()
+            self.best = dict(now)
             return
         self.n_worse += 1
-        if self.n_worse == self.patience and now["train/eval_loss"] < self.best["train/eval_loss"]:
+        is_better_known = now["train/eval_loss"] < self.best["train/eval_loss"]
+        if self.n_worse >= self.patience and is_better_known and not self.is_said:
+            self.is_said = True
             log.warning(
                 "overfitting: since step %s the validation loss has risen from %.3f to %.3f, while the "
                 "training loss fell from %.3f to %.3f; best.ckpt keeps the best model, and more text, more "
@@ -51,9 +63,10 @@ class Overfitting(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The best evaluation, and how many worse ones have followed it."""
-        return {"best": self.best, "n_worse": self.n_worse}
+        """The best evaluation, how many worse ones have followed it, and whether that was said."""
+        return {"best": self.best, "n_worse": self.n_worse, "is_said": self.is_said}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up."""
         self.best, self.n_worse = state_dict["best"], state_dict["n_worse"]
+        self.is_said = state_dict["is_said"]

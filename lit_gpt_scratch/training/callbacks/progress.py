@@ -105,7 +105,7 @@ class Progress(ProgressBar):
         if "val/perplexity" in shown:
             parts.append(f"perplexity {shown['val/perplexity']:.2f}")
             parts.append(f"{shown['val/bits_per_byte']:.3f} bits/byte")
-        if trainer.sanity_checking and pl_module.is_untrained:
+        if trainer.sanity_checking and pl_module.begun_from is None:
             vocab_size = gpt_of(pl_module).config.vocab_size
             guess = math.log(vocab_size)
             off = abs(float(shown["val/loss"]) - guess)
