@@ -54,11 +54,12 @@ def load_tokens(corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> 
     content = [corpus.sha256, start, stop, tokenizer.to_dict()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     path = cache_dir() / f"tokens-{FORMAT}-{digest[:32]}"
-    if tokens := _open(path):
+    if (tokens := _open(path)) is not None:
         return tokens
     with alone(path) as failure:
         if failure is None:
-            return _open(path) or _make(path, corpus, start, stop, tokenizer)
+            tokens = _open(path)
+            return _make(path, corpus, start, stop, tokenizer) if tokens is None else tokens
     log.warning("cannot write to the cache %s (%s): the tokens are not kept", path.parent, failure.strerror)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as passing:
         return _make(Path(passing) / path.name, corpus, start, stop, tokenizer)
