@@ -3,6 +3,7 @@
 import glob
 import itertools
 import logging
+import math
 import os
 import shlex
 import signal
@@ -36,6 +37,8 @@ from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
+from lit_gpt_scratch.training.hardware import auto_compile, auto_precision, device_kind
+from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.run_folder import (
     CONFIG,
@@ -189,12 +192,15 @@ class LitGPTCLI(LightningCLI):
         own = [self._get(self.config_init, key) for key in CALLBACKS if switches.get(key, True)]
         if not switches.progress:
             config["enable_progress_bar"] = False
+        config["precision"], why = self._precision(config["accelerator"])
+        self._get(self.config_init, "summary").reasons["precision"] = why
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         if self.subcommand != "fit":
             return self._instantiate_trainer({**config, "logger": False}, own)
         self._check_data(self.datamodule, "tokens")  # before anything is written
         self._check_steps_left(config["max_steps"])
+        self._compile(config)
         own.append(callbacks.RunConfig(self._settings()))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
@@ -206,6 +212,30 @@ class LitGPTCLI(LightningCLI):
         except Exception:
             self._give_up_run_dir()
             raise
+
+    def _precision(self, accelerator: Any) -> tuple[str, str]:
+        """The precision, and why; a run goes on with the one that auto once chose."""
+        asked = self._get(self.config, "precision")
+        if asked != "auto":
+            return asked, "as asked"
+        kind = device_kind(str(accelerator))
+        before = (self.checkpoint or {}).get("device", {})
+        if self.goes_on and before.get("kind") == kind:
+            return before["precision"], "as before"
+        return auto_precision(kind)
+
+    def _compile(self, config: dict[str, Any]) -> None:
+        """Have the model compiled, where that is asked for or repays."""
+        asked = self._get(self.config, "compile")
+        compiled, why = asked == "true", "as asked"
+        if asked == "auto":
+            max_steps = config["max_steps"] if config["max_steps"] > 0 else math.inf
+            flops = max_steps * self.datamodule.tokens_per_step * train_flops_per_token(self.model.gpt)
+            compiled, why = auto_compile(device_kind(str(config["accelerator"])), self.model.gpt, flops)
+        if compiled:
+            self.model.compile_blocks()
+        summary = self._get(self.config_init, "summary")
+        summary.reasons["compiled" if compiled else "not compiled"] = why
 
     def _take_run_dir(self) -> Path:
         """The folder of this run: the resumed one, or one of its own."""

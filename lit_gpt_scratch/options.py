@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -50,6 +50,7 @@ REPLACED = {
     "min_epochs": "trainer.min_steps",
     "num_sanity_val_steps": "eval_every",
     "overfit_batches": "configs/debug.yaml",
+    "precision": "precision",
     "reload_dataloaders_every_n_epochs": "data",
     "use_distributed_sampler": "data",
     "val_check_interval": "eval_every",
@@ -67,6 +68,14 @@ def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
     add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
     finetune = "Take --ckpt_path's weights alone: optimizer and step begin anew."
     add("--finetune", action="store_true", help=finetune)
+    precision = (
+        "auto is the quickest that the device has; or one of Lightning's: 32-true, bf16-mixed, 16-mixed ..."
+    )
+    add("--precision", type=str, default="auto", help=precision)
+    compiled = (
+        "Compile the model: auto does it on a GPU, and on a CPU where the run is long enough to repay it."
+    )
+    add("--compile", type=Literal["auto", "true", "false"], default="auto", help=compiled)
     add("--debug", action="store_true", help="Show the traceback of an error.")
     add("--seed_everything", type=int, default=seed, help="Seed of all randomness.")
 

@@ -230,3 +230,45 @@ def test_cross_entropy_is_the_textbook_formula() -> None:
     logits, targets = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
     expected = -logits.log_softmax(-1).gather(2, targets[..., None]).mean()
     torch.testing.assert_close(cross_entropy(logits, targets), expected)
+
+
+MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", "3", "--save_every", "3"]
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_runs_are_one(run: Run, tmp_path: Path) -> None:
+    """The same weights within rounding, under the same names; each goes on from the other's checkpoint."""
+    for name, compiled in (("eager", "false"), ("compiled", "true")):
+        done = run("fit", *TINY, *MODERN, "--compile", compiled, "--run_dir", name)
+        assert done.code == 0, done.err
+    assert "compiled (as asked)" in done.out
+    eager, compiled_ = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("eager", "compiled"))
+    assert eager["state_dict"].keys() == compiled_["state_dict"].keys()
+    for key, tensor in eager["state_dict"].items():
+        torch.testing.assert_close(tensor, compiled_["state_dict"][key], atol=1e-4, rtol=1e-3)
+    for name, compiled in (("eager", "true"), ("compiled", "false")):
+        done = run("fit", "--resume", name, "--trainer.max_steps", "8", "--compile", compiled)
+        assert done.code == 0, done.err
+        assert run("predict", "--ckpt_path", name, "--prompt", "To", "--max_new_tokens", "5").code == 0
+
+
+def test_muon_is_one_flag(run: Run) -> None:
+    done = run("fit", *TINY, *MODERN, "--model.optimizer", "muon", "--model.schedule", "linear")
+    assert done.code == 0, done.err
+    state = torch.load("checkpoints/run/last.ckpt", weights_only=True)["optimizer_states"][0]
+    kinds = ["muon" if "momentum" in group else "adamw" for group in state["param_groups"]]
+    assert kinds == ["adamw", "adamw", "muon"]
+    matrices = [len(group["params"]) for group in state["param_groups"]]
+    assert matrices == [1, 2 * 4 + 1, 2 * 7]  # the embedding; norms; q, k, v, output, gate, and the MLP's two
+    rates = [group["lr"] for group in state["param_groups"]]
+    assert rates[2] / rates[0] == pytest.approx(0.02 / 3e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_modern_run_learns(run: Run, optimizer: str) -> None:
+    """Two words over and over hold no surprise but at a window's beginning."""
+    Path("words.txt").write_text("tick tock " * 500)
+    args = ["--data.corpus", "words.txt", "--model.arch", "modern", "--model.optimizer", optimizer]
+    assert run("fit", *TINY, *args, "--trainer.max_steps", "120", "--eval_every", "120").code == 0
+    loss = torch.load("checkpoints/run/last.ckpt", weights_only=True)["evaluation"]["val/loss"]
+    assert loss < 0.25

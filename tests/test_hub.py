@@ -29,6 +29,7 @@ from lit_gpt_scratch.tools.hub_import import import_folder
 from lit_gpt_scratch.tools.model_card import model_card
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hub_folder import read_settings, read_weights
+from lit_gpt_scratch.training.qwen3_layout import qwen3_config, qwen3_weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -91,6 +92,26 @@ def test_their_weights_give_their_logits(tmp_path: Path, settings: dict[str, Any
     assert import_folder(tmp_path / "theirs", tmp_path / "run") == tmp_path / "run"
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["best.ckpt"]
     ours = gpt_of(tmp_path / "run")
+    assert sum(p.numel() for p in ours.parameters()) == theirs.num_parameters()
+    assert_same_logits(ours, theirs)
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 2}, {"tie_weights": False}])
+def test_modern_is_qwen3(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Parameter for parameter: their model has no tensor that is not given, and gives the same logits."""
+    torch.manual_seed(0)
+    config = GPTConfig(
+        vocab_size=281, arch="modern", block_size=32, n_layer=3, n_head=4, n_embd=48, **settings
+    )
+    ours = GPT(config)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    theirs = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**qwen3_config(config, None))).eval()
+    state = qwen3_weights(ours.state_dict(), config)
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert missing == ([] if "tie_weights" in settings else ["lm_head.weight"])
+    assert not unexpected
+    theirs.tie_weights()
     assert sum(p.numel() for p in ours.parameters()) == theirs.num_parameters()
     assert_same_logits(ours, theirs)
 
@@ -178,10 +199,19 @@ TOKENIZERS = {
 }
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-def test_transformers_runs_what_is_trained_here(run: Run, tmp_path: Path, kind: str) -> None:
-    shape = ["--model.activation", "gelu"] if kind == "byte" else ["--model.attn_proj_bias", "true"]
-    args = [*TINY, *TOKENIZERS[kind], *shape, "--data.val_fraction", "0.3", "--run_dir", "r"]
+SHAPES = {
+    "gelu": ["--model.activation", "gelu"],
+    "biases": ["--model.attn_proj_bias", "true"],
+    "modern": ["--model.arch", "modern", "--model.optimizer", "muon"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("char", "biases"), ("char", "modern"), ("byte", "gelu"), ("bpe", "modern"), ("gpt2", "biases")],
+)
+def test_transformers_runs_what_is_trained_here(run: Run, tmp_path: Path, kind: str, shape: str) -> None:
+    args = [*TINY, *TOKENIZERS[kind], *SHAPES[shape], "--data.val_fraction", "0.3", "--run_dir", "r"]
     trained = run("fit", *args)
     if "cannot download the encoding" in trained.err:
         pytest.skip("GPT-2's encoding is not at hand")
@@ -214,6 +244,10 @@ def test_transformers_runs_what_is_trained_here(run: Run, tmp_path: Path, kind: 
     assert "| training | 20 steps of 8 x 32 tokens, 5,120 in all |" in card
     assert {path.name for path in Path("out").iterdir()} == {"hf"}
 
+    if shape == "modern":
+        assert "| optimizer | Muon for the blocks' matrices, learning rate 0.02; for the rest AdamW" in card
+        assert run("import", "--from", "out/hf", "--run_dir", "back").code == 2  # only GPT-2's come in
+        return
     back = run("import", "--from", "out/hf", "--run_dir", "back")
     assert back.code == 0
     assert_same_logits(gpt_of(Path("back")), theirs)

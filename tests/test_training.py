@@ -15,30 +15,104 @@ from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.optim import adamw, warmup_cosine
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, orthogonal
+from lit_gpt_scratch.training.schedule import learning_rate
 
 
-def test_the_schedule_at_its_corners() -> None:
-    def rate(step: int) -> float:
-        return warmup_cosine(step, peak=1.0, floor=0.1, warmup_steps=10, decay_steps=110)
+def rate(schedule: str, step: int, warmup: int = 10, end: int = 110) -> float:
+    return learning_rate(schedule, step, peak=1.0, floor=0.1, warmup_steps=warmup, decay_steps=end)
 
-    assert rate(0) == pytest.approx(1 / 11)  # the first step trains
-    assert rate(10) == 1.0
-    assert rate(60) == pytest.approx(0.55)
-    assert rate(110) == rate(10_000) == 0.1
-    rates = [rate(step) for step in range(111)]
+
+@pytest.mark.parametrize(("schedule", "half"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
+def test_schedules_at_their_corners(schedule: str, half: float) -> None:
+    assert rate(schedule, 0) == pytest.approx(1 / 11)  # the first step trains
+    assert rate(schedule, 10) == 1.0
+    assert rate(schedule, 60) == pytest.approx(half)
+    assert rate(schedule, 110) == rate(schedule, 10_000) == 0.1
+    rates = [rate(schedule, step) for step in range(111)]
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_a_schedule_without_warmup_or_decay() -> None:
-    assert warmup_cosine(0, 1.0, 0.1, 0, 100) == 1.0
-    assert warmup_cosine(50, 1.0, 0.1, 50, 50) == 0.1
+def test_schedules_between_their_corners() -> None:
+    assert rate("cosine", 35) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi / 4)))
+    assert rate("linear", 35) == pytest.approx(0.775)
+    assert rate("wsd", 88) == 1.0
+    assert rate("wsd", 99) == pytest.approx(0.55)  # half of the last fifth
+    assert {rate("constant", step) for step in (10, 60, 10_000)} == {1.0}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
+def test_a_schedule_without_warmup_or_decay(schedule: str) -> None:
+    assert rate(schedule, 0, warmup=0, end=100) == 1.0
+    assert rate(schedule, 50, warmup=50, end=50) == 0.1
+
+
+def test_muon_makes_matrices_orthogonal() -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((16, 16), (16, 40), (40, 16), (16, 16))]
+    for matrix, made in zip(matrices, orthogonal(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
+        assert made.shape == matrix.shape
+        scales = torch.linalg.svdvals(made.float())
+        assert 0.4 < scales.min() < scales.max() < 1.3
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        assert torch.nn.functional.cosine_similarity(made.flatten(), (left @ right).flatten(), dim=0) > 0.95
+
+
+def test_muon_is_pytorchs() -> None:
+    """In stacks of a shape, and not in bfloat16: nearer to the exact update than PyTorch's own."""
+    torch.manual_seed(0)
+    shapes = [(8, 24), (24, 8), (16, 16), (16, 16)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    optimizers = Muon(ours, lr=0.02), torch.optim.Muon(theirs, lr=0.02)
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-3, rtol=0)
+
+
+def muon_run(gpt: GPT, steps: range, optimizer: MuonAdamW) -> None:
+    for step in steps:
+        torch.manual_seed(step)
+        idx = torch.randint(65, (2, 9))
+        cross_entropy(gpt(idx[:, :-1]).flatten(0, 1), idx[:, 1:].flatten()).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def muon_of(gpt: GPT) -> MuonAdamW:
+    matrices = [p for p in gpt.h.parameters() if p.dim() == 2]
+    others = [p for p in gpt.parameters() if all(p is not matrix for matrix in matrices)]
+    return MuonAdamW(adamw(others, (0.9, 0.95), 0.1, fused=True), Muon(matrices, lr=0.0))
+
+
+def test_muon_with_adamw_goes_on_from_its_state() -> None:
+    config = GPTConfig(vocab_size=65, arch="modern", block_size=8, n_layer=2, n_head=2, n_embd=16)
+    torch.manual_seed(0)
+    straight = GPT(config)
+    begun, resumed = GPT(config), GPT(config)
+    begun.load_state_dict(straight.state_dict())
+    muon_run(straight, range(6), muon_of(straight))
+    optimizer = muon_of(begun)
+    muon_run(begun, range(3), optimizer)
+    resumed.load_state_dict(begun.state_dict())
+    again = muon_of(resumed)
+    again.load_state_dict(optimizer.state_dict())
+    muon_run(resumed, range(3, 6), again)
+    for name, parameter in straight.state_dict().items():
+        assert torch.equal(parameter, resumed.state_dict()[name]), name
 
 
 def test_only_matrices_decay() -> None:
     gpt = GPT(GPTConfig(vocab_size=65))
-    decayed, kept = adamw(gpt, 1e-3, (0.9, 0.95), 0.1, fused=True).param_groups
+    decayed, kept = adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True).param_groups
     assert decayed["weight_decay"] == 0.1
     assert kept["weight_decay"] == 0.0
     assert {p.dim() for p in decayed["params"]} == {2}
@@ -69,6 +143,7 @@ def test_flops_of_gpt2_small() -> None:
         {"warmup_steps": -1},
         {"weight_decay": -0.1},
         {"beta2": 1.0},
+        {"muon_learning_rate": 0.0},
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
@@ -100,7 +175,7 @@ def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None
     optimizer = torch.optim.AdamW([{"params": matrices}, vectors], betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(step, 3e-3, 3e-4, 10, steps)
+            group["lr"] = learning_rate("cosine", step, 3e-3, 3e-4, 10, steps)
         inputs, targets = gather(tokens, random_starts(len(tokens), 32, 8, seed=5, step=step), 32)
         cross_entropy(gpt(inputs).flatten(0, 1), targets.flatten()).backward()
         clip_grad_norm_(gpt.parameters(), 1.0)

@@ -58,9 +58,10 @@ def generate(gpt: GPT, ids: Tensor, options: SamplingOptions) -> Tensor:
         generator.manual_seed(options.seed)
     was_training = gpt.training
     gpt.eval()
-    for _ in range(options.max_new_tokens):
-        logits = gpt(ids[:, -gpt.config.block_size :])[:, -1]  # (B, V)
-        next_ids = sample(logits.float(), options.temperature, options.top_k, generator)
-        ids = torch.cat([ids, next_ids[:, None]], dim=1)
+    with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
+        for _ in range(options.max_new_tokens):
+            logits = gpt(ids[:, -gpt.config.block_size :])[:, -1]  # (B, V)
+            next_ids = sample(logits.float(), options.temperature, options.top_k, generator)
+            ids = torch.cat([ids, next_ids[:, None]], dim=1)
     gpt.train(was_training)
     return ids

@@ -1,10 +1,13 @@
-"""The GPT-2 architecture, from token ids to logits.
+"""GPTs from token ids to logits, in two architectures: `gpt2` and `modern`.
 
-References: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (the model);
-Vaswani et al. 2017, "Attention Is All You Need" (attention). Parameter names are those of GPT-2's
-published weights.
+References: Vaswani et al. 2017, "Attention Is All You Need". For gpt2, Radford et al. 2019, "Language
+Models are Unsupervised Multitask Learners"; parameters are named as in its published weights. For modern,
+Qwen Team 2025, "Qwen3 Technical Report", whose layout it is, with Zhang & Sennrich 2019 (RMSNorm), Su et al.
+2021 (rotary positions), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped-query attention) and Henry et al.
+2020 (QK-norm).
 
-Letters in shapes: B batch, T time (tokens), C = n_embd channels, H heads, D = C / H, V vocabulary.
+Letters in shapes: B batch, T time (tokens), C = n_embd channels, H heads, K = n_kv_head, D = C / H channels
+of a head, V vocabulary.
 """
 
 import math
@@ -14,6 +17,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gpt_scratch.model.layers import Dropout, attend, rotate, rotations
+
+ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
+RMS_EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -21,25 +29,31 @@ class GPTConfig:
 
     Args:
         vocab_size: Number of distinct tokens, V.
+        arch: gpt2 is the tutorials' model; modern learns more from each token, with RMSNorm, rotary
+            positions, QK-norm, SwiGLU and no biases, in Qwen3's layout.
         block_size: Longest context in tokens, T.
         n_layer: Number of transformer blocks.
         n_head: Attention heads of a block, H; divides n_embd.
+        n_kv_head: Heads of modern's keys and values, K, each shared by n_head / n_kv_head of the queries;
+            null is n_head.
         n_embd: Width of the residual stream, C.
         dropout: Share of activations dropped in training, 0 to below 1.
-        bias: Biases in the MLPs and LayerNorms.
-        attn_bias: Biases of attention's queries, keys and values.
-        attn_proj_bias: Biases of attention's output projection; null is the same as attn_bias.
+        bias: Biases in gpt2's MLPs and LayerNorms.
+        attn_bias: Biases of gpt2's queries, keys and values.
+        attn_proj_bias: Biases of gpt2's output projection of attention; null is the same as attn_bias.
         tie_weights: One matrix serves as token embedding and as output head.
-        activation: Nonlinearity of the MLPs; gelu_tanh is GPT-2's own, a close and quicker approximation.
+        activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's own, a close and quicker approximation.
 
     Raises:
-        ValueError: A size is not positive, n_head does not divide n_embd, or dropout is out of range.
+        ValueError: A size is not positive, heads do not divide, or dropout is out of range.
     """
 
     vocab_size: int
+    arch: Literal["gpt2", "modern"] = "gpt2"
     block_size: int = 64
     n_layer: int = 4
     n_head: int = 4
+    n_kv_head: int | None = None
     n_embd: int = 128
     dropout: float = 0.0
     bias: bool = True
@@ -59,31 +73,68 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.arch == "gpt2" and self.n_kv_head not in (None, self.n_head):
+            raise ValueError("model.n_kv_head is for model.arch modern: gpt2 has as many as model.n_head")
+        if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
+            raise ValueError(f"model.n_kv_head ({self.n_kv_head}) must divide model.n_head ({self.n_head})")
+        if self.arch == "modern" and self.head_width % 2:
+            raise ValueError(
+                "model.arch modern turns pairs of a head's channels: model.n_embd / model.n_head must be "
+                f"even, not {self.head_width}"
+            )
+        if self.arch == "modern" and (self.attn_bias or self.attn_proj_bias):
+            raise ValueError("model.arch modern has no biases: leave attn_bias and attn_proj_bias out")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head, D."""
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values, K."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Channels inside an MLP: 4 C, or where a gate takes a third matrix 8/3 C, up to a multiple of 32."""
+        return 4 * self.n_embd if self.arch == "gpt2" else -(-8 * self.n_embd // 96) * 32
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer with learned positions."""
+    """A decoder-only transformer."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.drop = nn.Dropout(config.dropout)
+        if config.arch == "gpt2":
+            self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        else:
+            self.rope: Tensor
+            self.register_buffer(
+                "rope", rotations(config.block_size, config.head_width, ROPE_THETA), persistent=False
+            )
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_f = norm(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.wte.weight
         self.init_weights()
 
     def init_weights(self) -> None:
-        """N(0, 0.02) as in GPT-2, biases 0, and the layers into the residual stream scaled by its depth."""
+        """N(0, 0.02) as in GPT-2 and biases 0, but for the layers into the residual stream.
+
+        gpt2 divides theirs by the square root of their number; modern's begin at 0, so that each block begins
+        as the identity (Zhang et al. 2019, "Fixup Initialization").
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
+                std = 0.02 / math.sqrt(2 * self.config.n_layer) if self.config.arch == "gpt2" else 0.0
+                nn.init.normal_(parameter, std=std)
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
 
@@ -96,10 +147,23 @@ class GPT(nn.Module):
         T = idx.shape[1]
         if self.config.block_size < T:
             raise ValueError(f"{T} tokens do not fit into a block of {self.config.block_size}")
-        x = self.drop(self.wte(idx) + self.wpe.weight[:T])  # (B, T, C) + (T, C) -> (B, T, C)
+        x = self.wte(idx)  # (B, T, C)
+        rope = None
+        if self.config.arch == "gpt2":
+            x = x + self.wpe.weight[:T]
+        else:
+            rope = self.rope[:, :T]  # (2, T, D)
+        x = self.drop(x)
         for block in self.h:
-            x = block(x)
+            x = block(x, rope)
         return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+
+def norm(config: GPTConfig) -> nn.Module:
+    """The layer that scales the residual stream for those who read it; (..., C) -> (..., C)."""
+    if config.arch == "gpt2":
+        return nn.LayerNorm(config.n_embd, bias=config.bias)
+    return nn.RMSNorm(config.n_embd, eps=RMS_EPS)
 
 
 class Block(nn.Module):
@@ -107,14 +171,15 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attn = CausalSelfAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.mlp = MLP(config)
+        modern = config.arch == "modern"
+        self.ln_1 = norm(config)
+        self.attn = RotaryAttention(config) if modern else CausalSelfAttention(config)
+        self.ln_2 = norm(config)
+        self.mlp = SwiGLU(config) if modern else MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(self.ln_1(x), rope)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -124,20 +189,47 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.dropout = config.dropout
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.attn_bias)
         proj_bias = config.attn_bias if config.attn_proj_bias is None else config.attn_proj_bias
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=proj_bias)
-        self.resid_drop = nn.Dropout(config.dropout)
+        self.attn_drop = Dropout(config.dropout)
+        self.resid_drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rope: None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # three of (B, H, T, D)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, H, T, D)
+        y = attend(q, k, v, self.attn_drop)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return self.resid_drop(self.c_proj(y))
+
+
+class RotaryAttention(nn.Module):
+    """The same with queries and keys normalised and turned by their position, and keys shared if asked."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.head_width = config.head_width
+        kv_width = config.kv_heads * config.head_width
+        self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
+        self.c_v = nn.Linear(config.n_embd, kv_width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_width, eps=RMS_EPS)
+        self.k_norm = nn.RMSNorm(config.head_width, eps=RMS_EPS)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.resid_drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+        """(B, T, C) and (2, T, D) -> (B, T, C)."""
+        B, T, C = x.shape
+        q, k, v = (
+            project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
+            for project in (self.c_q, self.c_k, self.c_v)
+        )  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
+        q, k = rotate(self.q_norm(q), rope), rotate(self.k_norm(k), rope)
+        y = attend(q, k, v)  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_drop(self.c_proj(y))
 
 
@@ -146,11 +238,26 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
         self.act = nn.GELU(approximate="tanh" if config.activation == "gelu_tanh" else "none")
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-        self.drop = nn.Dropout(config.dropout)
+        self.c_proj = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
+        self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         return self.drop(self.c_proj(self.act(self.c_fc(x))))
+
+
+class SwiGLU(nn.Module):
+    """An MLP in which a second layer, the gate, decides how much of each inner channel passes."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_gate = nn.Linear(config.n_embd, config.mlp_width, bias=False)
+        self.c_fc = nn.Linear(config.n_embd, config.mlp_width, bias=False)
+        self.c_proj = nn.Linear(config.mlp_width, config.n_embd, bias=False)
+        self.drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.drop(self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x)))

@@ -21,6 +21,7 @@ from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.tools.model_card import model_card
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hub_layout import config_to_hub, weights_to_hub
+from lit_gpt_scratch.training.qwen3_layout import qwen3_config, qwen3_weights
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,7 +56,8 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
     config = GPTConfig(**{name: value for name, value in hyper_parameters.items() if name in names})
     tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
     state = {name.removeprefix("gpt."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    tensors = weights_to_hub(state, config)
+    modern = config.arch == "modern"
+    tensors = qwen3_weights(state, config) if modern else weights_to_hub(state, config)
     if folder.exists():
         raise ValueError(f"{folder} is there already: name a new folder")
     try:
@@ -87,8 +89,9 @@ def _settings(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, dict[str, An
         end_id = tokenizer.encoding.eot_token
         ends = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": end_id}
     usual = SamplingOptions()
+    describe = qwen3_config if config.arch == "modern" else config_to_hub
     return {
-        "config.json": config_to_hub(config, ends.get("eos_token_id")),
+        "config.json": describe(config, ends.get("eos_token_id")),
         "generation_config.json": {
             **ends,
             "do_sample": True,

@@ -13,17 +13,18 @@ from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
 
 def model_card(checkpoint: dict[str, Any], config: GPTConfig, title: str) -> str:
     """Markdown with the corpus, the losses, the size and the training of a checkpoint's model."""
+    layout, tag = ("Qwen3", "qwen3") if config.arch == "modern" else ("GPT-2", "gpt2")
     rows = "".join(f"| {name} | {value} |\n" for name, value in _facts(checkpoint, config).items())
     return f"""\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [gpt2, lit_gpt_scratch]
+tags: [{tag}, lit_gpt_scratch]
 ---
 
 # {title}
 
-A GPT in GPT-2's layout, exported by lit_gpt_scratch {__version__}.
+A GPT in {layout}'s layout, exported by lit_gpt_scratch {__version__}.
 
 | | |
 |---|---|
@@ -98,8 +99,21 @@ def _training(checkpoint: dict[str, Any]) -> dict[str, str]:
         "first weights": first,
         "training": f"{steps:,} steps of {data['batch_size']} x {settings['block_size']} tokens, "
         f"{n_tokens:,} in all",
-        "optimizer": f"AdamW, learning rate {settings['learning_rate']:g} to "
-        f"{settings['min_learning_rate']:g} (cosine, {settings['warmup_steps']} steps of warmup), betas "
-        f"{settings['beta1']:g} and {settings['beta2']:g}, weight decay {settings['weight_decay']:g}",
+        "optimizer": _optimizer(settings),
         "seed": f"{data['seed']}",
     }
+
+
+def _optimizer(settings: dict[str, Any]) -> str:
+    """Of a checkpoint's hyper-parameters; older ones know AdamW and the cosine alone."""
+    schedule = f"{settings.get('schedule', 'cosine')}, {settings['warmup_steps']} steps of warmup"
+    first = ""
+    if settings.get("optimizer") == "muon":
+        first = (
+            f"Muon for the blocks' matrices, learning rate {settings['muon_learning_rate']:g}; for the rest "
+        )
+    return (
+        f"{first}AdamW, learning rate {settings['learning_rate']:g} to {settings['min_learning_rate']:g} "
+        f"({schedule}), betas {settings['beta1']:g} and {settings['beta2']:g}, weight decay "
+        f"{settings['weight_decay']:g}"
+    )

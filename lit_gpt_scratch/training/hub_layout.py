@@ -111,6 +111,20 @@ def shapes(config: GPTConfig) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
+def check_shapes(state: dict[str, Tensor], config: GPTConfig) -> dict[str, torch.Size]:
+    """The names and shapes that a state dict has and should have, without one that is another's twin.
+
+    Raises:
+        ValueError: It is not the state dict of such a GPT.
+    """
+    own, expected = {name: tensor.shape for name, tensor in state.items()}, shapes(config)
+    if differing := sorted(name for name, shape in expected.items() if own.get(name) != shape):
+        raise ValueError(
+            f"the checkpoint is damaged: its tensor {differing[0]} is missing or has a wrong shape"
+        )
+    return expected
+
+
 def weights_from_hub(
     readers: dict[str, Callable[[], Tensor]], config: GPTConfig, folder: str
 ) -> dict[str, Tensor]:
@@ -161,11 +175,7 @@ def weights_to_hub(state: dict[str, Tensor], config: GPTConfig) -> dict[str, Ten
     Raises:
         ValueError: The state dict is not that of such a GPT.
     """
-    own = {name: tensor.shape for name, tensor in state.items()}
-    if differing := sorted(name for name, shape in shapes(config).items() if own.get(name) != shape):
-        raise ValueError(
-            f"the checkpoint is damaged: its tensor {differing[0]} is missing or has a wrong shape"
-        )
+    check_shapes(state, config)
     options = {field.name: getattr(config, field.name) for field in fields(config)}
     with_biases = GPTConfig(**{**options, "bias": True, "attn_bias": True, "attn_proj_bias": True})
     tensors = {}

@@ -27,7 +27,9 @@ def train_flops_per_token(gpt: GPT) -> int:
     the position table, which is looked up and not multiplied, and the token table where it is not the head.
     """
     config = gpt.config
-    n_parameters = sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
+    n_parameters = sum(p.numel() for p in gpt.parameters())
+    if config.arch == "gpt2":
+        n_parameters -= gpt.wpe.weight.numel()
     if not config.tie_weights:
         n_parameters -= gpt.wte.weight.numel()
     return 6 * n_parameters + 12 * config.n_layer * config.block_size * config.n_embd

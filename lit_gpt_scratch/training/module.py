@@ -3,7 +3,7 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.metrics import log_scalars
-from lit_gpt_scratch.training.optim import adamw, warmup_cosine
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
 from lit_gpt_scratch.training.parts import is_log_step
+from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 
 
 class LitGPT(LightningModule):
@@ -32,11 +33,14 @@ class LitGPT(LightningModule):
         self,
         learning_rate: float = 1e-3,
         min_learning_rate: float = 1e-4,
+        schedule: Schedule = "cosine",
         warmup_steps: int = 100,
         decay_steps: int | None = None,
         weight_decay: float = 0.1,
         beta1: float = 0.9,
         beta2: float = 0.95,
+        optimizer: Literal["adamw", "muon"] = "adamw",
+        muon_learning_rate: float = 0.02,
         init_from: str | None = None,
         **gpt: Any,
     ) -> None:
@@ -44,12 +48,16 @@ class LitGPT(LightningModule):
 
         Args:
             learning_rate: AdamW's learning rate at the end of warmup.
-            min_learning_rate: The learning rate at the end of decay.
+            min_learning_rate: The learning rate at the end of decay; Muon's falls by the same factor.
+            schedule: How it falls after warmup: half a cosine; a line; wsd, a line over the last fifth of the
+                steps; or not at all.
             warmup_steps: Optimizer steps of linear rise.
             decay_steps: Optimizer step at which min_learning_rate is reached; null takes trainer.max_steps.
             weight_decay: Decoupled decay of the matrices; norms and biases have none.
             beta1: AdamW's memory of gradients.
             beta2: AdamW's memory of squared gradients.
+            optimizer: muon trains the matrices of the blocks with Muon, and the rest with AdamW.
+            muon_learning_rate: Muon's learning rate at the end of warmup.
             init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
             **gpt: The fields of `GPTConfig`.
 
@@ -68,6 +76,8 @@ class LitGPT(LightningModule):
             raise ValueError(
                 f"model.decay_steps ({decay_steps}) must not be below warmup_steps ({warmup_steps})"
             )
+        if not muon_learning_rate > 0:
+            raise ValueError(f"model.muon_learning_rate must be above 0, not {muon_learning_rate}")
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ValueError(
                 f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
@@ -76,10 +86,13 @@ class LitGPT(LightningModule):
         self.automatic_optimization = False  # the micro-batches of a step are added up here
         self.learning_rate = learning_rate
         self.min_learning_rate = min_learning_rate
+        self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
         self.weight_decay = weight_decay
         self.betas = (beta1, beta2)
+        self.optimizer = optimizer
+        self.muon_learning_rate = muon_learning_rate
         self.gpt = GPT(GPTConfig(**gpt))
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         if init_from is not None:
@@ -98,6 +111,11 @@ class LitGPT(LightningModule):
         self.load_state_dict(state_dict)
         self.begun_from = whose
 
+    def compile_blocks(self) -> None:
+        """Train with compiled code, made once for all blocks, which are alike; names in checkpoints stay."""
+        for block in self.gpt.h:
+            block.compile()
+
     def setup(self, stage: str) -> None:
         """Sums over a long text outgrow float32; Apple's GPUs have nothing wider."""
         if self.device.type != "mps":
@@ -105,19 +123,29 @@ class LitGPT(LightningModule):
             self.train_eval_loss.set_dtype(torch.float64)
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW; its learning rate is set before each step, from the step alone."""
-        if self.decay_steps is None and self.trainer.max_steps < 1:
+        """AdamW, or Muon with it; the learning rates are set before each step, from the step alone."""
+        if self.decay_steps is None and self.trainer.max_steps < 1 and self.schedule != "constant":
             raise ValueError(
                 "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
             )
         # With a gradient scaler, Lightning leaves unscaling to a fused optimizer, too late for clipping.
         fused = self.trainer.precision != "16-mixed"
-        return adamw(self.gpt, self.learning_rate, self.betas, self.weight_decay, fused)
+        trained = [p for p in self.gpt.parameters() if p.requires_grad]
+        if self.optimizer == "adamw":
+            return adamw(trained, self.betas, self.weight_decay, fused)
+        matrices = [p for p in self.gpt.h.parameters() if p.requires_grad and p.dim() == 2]
+        others = [p for p in trained if all(p is not matrix for matrix in matrices)]
+        return MuonAdamW(
+            adamw(others, self.betas, self.weight_decay, fused),
+            Muon(matrices, lr=0.0, weight_decay=self.weight_decay),
+        )
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of an optimizer step, counted from 0."""
+        """AdamW's learning rate in an optimizer step, counted from 0; Muon's is in proportion to it."""
         decay_steps = self.trainer.max_steps if self.decay_steps is None else self.decay_steps
-        return warmup_cosine(step, self.learning_rate, self.min_learning_rate, self.warmup_steps, decay_steps)
+        return learning_rate(
+            self.schedule, step, self.learning_rate, self.min_learning_rate, self.warmup_steps, decay_steps
+        )
 
     def on_fit_start(self) -> None:
         """Remember the run's seed, from which each step takes its own."""
@@ -131,8 +159,10 @@ class LitGPT(LightningModule):
         """One optimizer step on the mean loss over all the micro-batches' tokens."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, Optimizer)
+        rate = self.learning_rate_at(self.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(self.global_step)
+            is_muon = "momentum" in group
+            group["lr"] = rate * self.muon_learning_rate / self.learning_rate if is_muon else rate
         n_rows = sum(len(inputs) for inputs, _ in batch)
         self.step_loss = torch.zeros((), device=self.device)
         for i, (inputs, targets) in enumerate(batch):
@@ -168,7 +198,9 @@ class LitGPT(LightningModule):
         """Add a batch to the mean loss of the validation text, or of the training text's fixed windows."""
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
-        metric.update(cross_entropy(self.gpt(inputs), targets), weight=(targets != IGNORE).sum())
+        with torch.compiler.set_stance("force_eager"):  # compiling once more would take longer than it saves
+            loss = cross_entropy(self.gpt(inputs), targets)
+        metric.update(loss, weight=(targets != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
         """Log both losses and their gap, and keep them for the checkpoint."""
@@ -194,6 +226,7 @@ class LitGPT(LightningModule):
         """Store the losses that the last evaluation gave, and what the run began from."""
         checkpoint["evaluation"] = self.evaluation
         checkpoint["begun_from"] = self.begun_from
+        checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the losses of the checkpoint's last evaluation."""

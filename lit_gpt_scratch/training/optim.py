@@ -1,37 +1,132 @@
-"""Optimizers, and learning rates as pure functions of the step."""
+"""AdamW and Muon."""
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
-from torch import nn
-from torch.optim import AdamW
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
+from lit_gpt_scratch.training.hardware import quick_dtype
 
-def warmup_cosine(step: int, peak: float, floor: float, warmup_steps: int, decay_steps: int) -> float:
-    """The learning rate of a step: a linear rise to `peak`, then half a cosine down to `floor`.
-
-    The rise counts from 1, so that step 0 trains already; the peak is reached at `warmup_steps` and the floor
-    at `decay_steps`, where it stays (Loshchilov & Hutter 2017, "SGDR", without restarts).
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    if step >= decay_steps:
-        return floor
-    progress = (step - warmup_steps) / (decay_steps - warmup_steps)
-    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+NS_ROOM = 1e-7  # keeps a gradient of 0 from being divided by its norm
 
 
 def adamw(
-    model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float, fused: bool
+    parameters: list[nn.Parameter], betas: tuple[float, float], weight_decay: float, fused: bool
 ) -> AdamW:
     """AdamW that decays matrices only: norms and biases are small in number and have no reason to shrink.
 
     Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization". `fused` asks for one kernel to do the
-    update, where every parameter lies on a device that has it.
+    update, where every parameter lies on a device that has it. The learning rate is set before each step.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     fused = fused and all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)
-    return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=fused)
+    return AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=fused)
+
+
+class Muon(torch.optim.Muon):
+    """Muon (Jordan et al. 2024) makes each matrix's momentum orthogonal: all its directions learn as fast.
+
+    PyTorch's own takes a matrix at a time, and always multiplies in bfloat16. Here matrices of one shape go
+    through as a stack, in float32 on a CPU that has no units for bfloat16: several times faster.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step along the gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            for p in parameters:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            gradients = [p.grad for p in parameters]
+            momenta = [self.state[p]["momentum_buffer"] for p in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            for p, update in zip(
+                parameters, orthogonal(list(ahead), group["ns_coefficients"], group["ns_steps"]), strict=True
+            ):
+                rows, columns = p.shape
+                p.add_(update, alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
+        return loss
+
+
+def orthogonal(
+    matrices: list[Tensor], coefficients: tuple[float, float, float], n_steps: int
+) -> list[Tensor]:
+    """Each matrix with its singular values brought near 1, by a quintic Newton-Schulz iteration.
+
+    Args:
+        matrices: Each (rows, columns).
+        coefficients: a, b, c of X <- a X + (b A + c A A) X, where A = X X^T.
+        n_steps: Iterations.
+
+    Returns:
+        One for each, of its shape.
+    """
+    a, b, c = coefficients
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, matrix in enumerate(matrices):
+        alike[tuple(sorted(matrix.shape))].append(i)
+    made = list(matrices)
+    for places in alike.values():
+        wide = [
+            matrices[i] if matrices[i].shape[0] <= matrices[i].shape[1] else matrices[i].T for i in places
+        ]
+        x = torch.stack(wide)  # (n, rows, columns), rows <= columns
+        x = x.to(quick_dtype(x.device))
+        x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=NS_ROOM)
+        for _ in range(n_steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        for i, result in zip(places, x.unbind(), strict=True):
+            made[i] = (result if matrices[i].shape[0] <= matrices[i].shape[1] else result.T).to(
+                matrices[i].dtype
+            )
+    return made
+
+
+class MuonAdamW(Optimizer):
+    """Muon for the hidden matrices and AdamW for the rest, as one optimizer: AdamW's groups come first."""
+
+    def __init__(self, adamw: AdamW, muon: Muon) -> None:
+        self.parts: tuple[Optimizer, ...] = ()
+        super().__init__([*adamw.param_groups, *muon.param_groups], {})
+        self.parts = (adamw, muon)
+        self._share()
+
+    def _share(self) -> None:
+        """Both parts work on this optimizer's own groups and state."""
+        first = 0
+        for part in self.parts:
+            part.param_groups = self.param_groups[first : first + len(part.param_groups)]
+            part.state = self.state
+            first += len(part.param_groups)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up groups and state."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step along the gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss

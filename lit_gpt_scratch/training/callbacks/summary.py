@@ -20,6 +20,7 @@ class Summary(Callback):
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
+        self.reasons: dict[str, str] = {}  # of choices that were made before there was a run
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will be trained on what."""
@@ -34,7 +35,7 @@ class Summary(Callback):
             "tokens": _tokens(data),
             "model": f"{n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide, block {config.block_size}",
-            "device": f"{_device(trainer, pl_module.device)}, precision {trainer.precision}",
+            "device": f"{_device(trainer, pl_module.device)}, {self.choices(trainer)}",
             "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
         }
         for name, value in rows.items():
@@ -44,6 +45,13 @@ class Summary(Callback):
                 whole = rows | {"sha256": str(text["sha256"])}
                 lines = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
                 logger.experiment.add_text("run", lines, trainer.global_step)
+
+    def choices(self, trainer: Trainer) -> str:
+        """Precision and compilation, with the reason for each."""
+        reasons = {name: f" ({reason})" for name, reason in self.reasons.items()}
+        compiled = "compiled" if "compiled" in self.reasons else "not compiled"
+        precision = f"precision {trainer.precision}{reasons.get('precision', '')}"
+        return f"{precision}, {compiled}{reasons.get(compiled, '')}"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what came of it and what can be done with it."""

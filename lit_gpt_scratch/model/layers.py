@@ -1,0 +1,85 @@
+"""Attention and dropout, of which PyTorch's own are slow on a CPU, and rotary positions.
+
+Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LANES = 4  # numbers of 16 bits in one of 64
+STEPS = 2**16  # how finely 16 bits divide a probability
+
+
+class Dropout(nn.Module):
+    """Sets a share `p` of the activations to 0 in training and scales the rest up (Srivastava et al. 2014).
+
+    On a CPU, a random float for each activation takes longer than the matrices around it. Four 16-bit
+    numbers out of each draw of 64 bits are as good: `p` is rounded to a multiple of 1 / 65536.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.dropout(x, self.p)
+        dropped = round(self.p * STEPS)
+        draws = torch.empty(-(-x.numel() // LANES), dtype=torch.int64).random_(-(2**63), None)
+        lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = lanes >= dropped - STEPS // 2
+        return x * (kept * x.new_tensor(STEPS / (STEPS - dropped)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
+    """Causal scaled dot-product attention (Vaswani et al. 2017), with dropout of its weights if asked.
+
+    On a CPU it is computed in float32, whatever the precision of the rest: PyTorch's bfloat16 backward pass
+    is many times slower there.
+
+    Args:
+        q: Queries, (B, H, T, D).
+        k: Keys, (B, K, T, D); K divides H.
+        v: Values, (B, K, T, D).
+        dropout: What the weights go through.
+
+    Returns:
+        (B, H, T, D), in the type of `q`.
+    """
+    p = dropout.p if dropout is not None and dropout.training else 0.0
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=p, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
+        )
+    with torch.autocast("cpu", enabled=False):
+        if k.shape[1] != q.shape[1]:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        queries, keys, values = q.float(), k.float(), v.float()
+        if dropout is not None and p:
+            T = q.shape[2]
+            future = torch.ones(T, T, dtype=torch.bool).triu(1)
+            scores = (queries @ keys.mT) * q.shape[3] ** -0.5  # (B, H, T, T)
+            return (dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1)) @ values).to(q.dtype)
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True).to(q.dtype)
+
+
+def rotations(length: int, width: int, theta: float) -> Tensor:
+    """Cosine and signed sine of the angle by which each channel turns at each position; (2, T, D).
+
+    Su et al. 2021, "RoFormer": the pair (i, i + D / 2) turns by theta ** (-2 i / D) a token.
+    """
+    speeds = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * speeds  # (T, D / 2)
+    cos = torch.cat([angles.cos(), angles.cos()], dim=-1)
+    sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
+    return torch.stack([cos, sin]).float()
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn each pair of channels by the angle of its position; (B, H, T, D) and (2, T, D) -> (B, H, T, D)."""
+    cos, sin = rope.to(x.dtype).unbind()
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

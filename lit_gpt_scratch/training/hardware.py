@@ -1,0 +1,85 @@
+"""What suits the hardware: the quickest precision, and whether compiling repays, each with its reason."""
+
+import shutil
+import time
+from functools import cache
+
+import torch
+
+from lit_gpt_scratch.model.gpt import GPT
+
+WORTHWHILE = 1.3  # times that bfloat16 must be as quick: the rest of a step gains nothing from it
+# FLOPs of a training run on a CPU from which on compiling repays its 15 seconds: modern's norms, rotations
+# and gates gain a quarter of a step, gpt2 next to nothing (benchmarks/README.md).
+COMPILE_FLOPS = {"modern": 8e12, "gpt2": 2e14}
+
+
+def device_kind(accelerator: str) -> str:
+    """What Lightning's `trainer.accelerator` will train on: cpu, cuda, mps, or the name itself."""
+    if accelerator in ("auto", "gpu"):
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    return accelerator
+
+
+def auto_precision(kind: str) -> tuple[str, str]:
+    """The quickest of Lightning's precisions on a kind of device, and the reason in words."""
+    if kind == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "this GPU has bfloat16"
+        return "32-true", "this GPU has no bfloat16"
+    if kind != "cpu":
+        return "32-true", f"bfloat16 is not tried on {kind}"
+    if not has_bf16_units():
+        return "32-true", "this CPU has neither AMX nor AVX512-BF16"
+    times = bf16_speed()
+    quick = times >= WORTHWHILE
+    return "bf16-mixed" if quick else "32-true", f"this CPU multiplies bfloat16 {times:.1f} times as fast"
+
+
+def has_bf16_units() -> bool:
+    """Whether the CPU says that it multiplies bfloat16 itself: AMX or AVX512-BF16."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+@cache
+def quick_dtype(device: torch.device) -> torch.dtype:
+    """What a device multiplies quickest, for what bfloat16 is exact enough for."""
+    quick = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+    return torch.bfloat16 if quick else torch.float32
+
+
+@cache
+def bf16_speed() -> float:
+    """How many times as fast as in float32 this CPU multiplies matrices in bfloat16; takes milliseconds."""
+    return _seconds(torch.float32) / _seconds(torch.bfloat16)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+    durations = []
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ b
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
+def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
+    """Whether compiling repays on a kind of device, and the reason in words.
+
+    Args:
+        kind: Of device.
+        gpt: The model.
+        flops: Of the whole run; infinite for one without an end.
+    """
+    if kind == "cuda":
+        return True, "a GPU"
+    if kind != "cpu":
+        return False, f"not tried on {kind}"
+    if flops < COMPILE_FLOPS[gpt.config.arch]:
+        return False, "the run is too short to repay it"
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        return False, "there is no C++ compiler"
+    return True, "a long run"
