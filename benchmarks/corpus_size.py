@@ -26,7 +26,7 @@ from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.windows import TrainBatches
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.module import cross_entropy
+from lit_gpt_scratch.training.loss import cross_entropy
 
 MEGABYTE = 10**6
 PREPARE = """

@@ -20,6 +20,7 @@ from lit_gpt_scratch.training.module import LitGPT
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
     "gradient_clipping": callbacks.GradientClipping,
+    "ema": callbacks.EMA,
     "perplexity": callbacks.Perplexity,
     "learning_rate": callbacks.LearningRate,
     "throughput": callbacks.Throughput,
@@ -33,6 +34,7 @@ CALLBACKS = {
     "last_checkpoint": callbacks.LastCheckpoint,
 }
 ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
+OFF = {"ema"}  # unless asked for
 # Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
 REPLACED = {
     "accumulate_grad_batches": "data.micro_batch_size",
@@ -88,7 +90,9 @@ def add_part_options(parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(callback, key)
     for key in CALLBACKS:
         if key not in ALWAYS_ON:
-            parser.add_argument(f"--callbacks.{key}", type=bool, default=True, help="Whether it is on.")
+            parser.add_argument(
+                f"--callbacks.{key}", type=bool, default=key not in OFF, help="Whether it is on."
+            )
     parser.add_class_arguments(
         Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACED)
     )

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.module import cross_entropy
+from lit_gpt_scratch.training.loss import cross_entropy
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -7,7 +7,7 @@ import torch
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import Dropout, attend, rotate, rotations
-from lit_gpt_scratch.training.module import cross_entropy
+from lit_gpt_scratch.training.loss import cross_entropy
 
 TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
 MODERN = GPTConfig(

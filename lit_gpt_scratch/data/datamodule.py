@@ -3,7 +3,7 @@
 import logging
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class TextDataModule(LightningDataModule):
         tokenizer: str = "char",
         vocab_size: int = 1024,
         batch_size: int = 32,
-        micro_batch_size: int | None = None,
+        micro_batch_size: int | Literal["auto"] | None = None,
         *,
         block_size: int,
         seed: int,
@@ -63,7 +63,8 @@ class TextDataModule(LightningDataModule):
                 another of tiktoken's encodings, or the JSON of a checkpoint's tokenizer.
             vocab_size: Tokens of a bpe; the other tokenizers know their own number.
             batch_size: Sequences of an optimizer step, over all devices together.
-            micro_batch_size: Sequences that a device takes at once; null takes its whole share.
+            micro_batch_size: Sequences that a device takes at once; null takes its whole share, and auto the
+                largest part of it that fits into a GPU's memory.
             block_size: Length of a window in tokens.
             seed: Seed of the sequence of batches.
 
@@ -74,7 +75,7 @@ class TextDataModule(LightningDataModule):
         self.save_hyperparameters(ignore=["tokenizer", "vocab_size"])  # the state has the tokenizer itself
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
-        if micro_batch_size is not None and micro_batch_size < 1:
+        if isinstance(micro_batch_size, int) and micro_batch_size < 1:
             raise ValueError(f"data.micro_batch_size must be at least 1, not {micro_batch_size}")
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
@@ -100,7 +101,8 @@ class TextDataModule(LightningDataModule):
         self.bpe_vocab_size = vocab_size
         self.block_size = block_size
         self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
+        self.finds_micro_batch = micro_batch_size == "auto"
+        self.micro_batch_size = micro_batch_size if isinstance(micro_batch_size, int) else None
         self.seed = seed
 
     @cached_property
@@ -148,6 +150,11 @@ class TextDataModule(LightningDataModule):
     def tokens_per_step(self) -> int:
         """Tokens of an optimizer step, over all devices."""
         return self.batch_size * self.block_size
+
+    @property
+    def rows_per_device(self) -> int:
+        """Sequences of an optimizer step on one device."""
+        return max(1, self.batch_size // (self.trainer.world_size if self.trainer else 1))
 
     @cached_property
     def tokens(self) -> tuple[Tokens, Tokens]:
@@ -279,6 +286,7 @@ class TextDataModule(LightningDataModule):
             n_steps=self.trainer.max_steps if self.trainer.max_steps > 0 else ENDLESS_STEPS,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def val_dataloader(self) -> list[EvalBatches]:
@@ -295,7 +303,7 @@ class TextDataModule(LightningDataModule):
 
     def _eval_batches(self, tokens: Tokens, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
         assert self.trainer is not None
-        batch_size = self.micro_batch_size or max(1, self.batch_size // self.trainer.world_size)
+        batch_size = self.micro_batch_size or self.rows_per_device
         return EvalBatches(
             tokens.ids, starts, block_size, batch_size, self.trainer.global_rank, self.trainer.world_size
         )

@@ -50,10 +50,12 @@ class TrainBatches:
         n_steps: int,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         self.tokens = tokens
         self.block_size = block_size
         self.batch_size = batch_size
+        self.pin_memory = pin_memory  # a GPU fetches from pinned memory while the program goes on
         self.micro_batch_size = micro_batch_size
         self.seed = seed
         self.first_step = first_step
@@ -73,7 +75,8 @@ class TrainBatches:
         starts = random_starts(len(self.tokens), self.block_size, self.batch_size, self.seed, step)
         own = np.array_split(starts, self.world_size)[self.rank]
         cuts = range(self.micro_batch_size, len(own), self.micro_batch_size)
-        return [gather(self.tokens, rows, self.block_size) for rows in np.split(own, list(cuts))]
+        batches = [gather(self.tokens, rows, self.block_size) for rows in np.split(own, list(cuts))]
+        return [(x.pin_memory(), y.pin_memory()) for x, y in batches] if self.pin_memory else batches
 
 
 class EvalBatches:

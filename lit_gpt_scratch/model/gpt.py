@@ -14,8 +14,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_gpt_scratch.model.layers import Dropout, attend, rotate, rotations
 
@@ -107,6 +109,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.activation_checkpointing = False  # compute a block again in the backward pass, to save memory
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.arch == "gpt2":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
@@ -144,6 +147,10 @@ class GPT(nn.Module):
         Raises:
             ValueError: T is longer than block_size.
         """
+        return self.lm_head(self.features(idx))
+
+    def features(self, idx: Tensor) -> Tensor:
+        """What the output head reads; (B, T) -> (B, T, C)."""
         T = idx.shape[1]
         if self.config.block_size < T:
             raise ValueError(f"{T} tokens do not fit into a block of {self.config.block_size}")
@@ -155,8 +162,11 @@ class GPT(nn.Module):
             rope = self.rope[:, :T]  # (2, T, D)
         x = self.drop(x)
         for block in self.h:
-            x = block(x, rope)
-        return self.lm_head(self.ln_f(x))  # (B, T, V)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, rope, use_reentrant=False)
+            else:
+                x = block(x, rope)
+        return self.ln_f(x)
 
 
 def norm(config: GPTConfig) -> nn.Module:

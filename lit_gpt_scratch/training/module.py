@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
@@ -16,9 +15,11 @@ from torchmetrics import MeanMetric
 from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.hub_folder import read_weights
+from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.metrics import log_scalars
+from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
-from lit_gpt_scratch.training.parts import is_log_step
+from lit_gpt_scratch.training.parts import data_of, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 
 
@@ -41,6 +42,7 @@ class LitGPT(LightningModule):
         beta2: float = 0.95,
         optimizer: Literal["adamw", "muon"] = "adamw",
         muon_learning_rate: float = 0.02,
+        activation_checkpointing: bool = False,
         init_from: str | None = None,
         **gpt: Any,
     ) -> None:
@@ -58,6 +60,8 @@ class LitGPT(LightningModule):
             beta2: AdamW's memory of squared gradients.
             optimizer: muon trains the matrices of the blocks with Muon, and the rest with AdamW.
             muon_learning_rate: Muon's learning rate at the end of warmup.
+            activation_checkpointing: Keep no activations inside of blocks for the backward pass, but compute
+                them again: less memory, a third more time.
             init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
             **gpt: The fields of `GPTConfig`.
 
@@ -94,6 +98,7 @@ class LitGPT(LightningModule):
         self.optimizer = optimizer
         self.muon_learning_rate = muon_learning_rate
         self.gpt = GPT(GPTConfig(**gpt))
+        self.gpt.activation_checkpointing = activation_checkpointing
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         if init_from is not None:
             weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
@@ -148,8 +153,22 @@ class LitGPT(LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Remember the run's seed, from which each step takes its own."""
+        """Remember the run's seed, from which each step takes its own; find the micro-batch where asked."""
         self.seed = torch.initial_seed()
+        data = data_of(self.trainer)
+        if data.finds_micro_batch and self.device.type == "cuda":
+            size = largest_micro_batch(data.rows_per_device, self._takes)
+            data.micro_batch_size = self.trainer.strategy.broadcast(size)
+
+    def _takes(self, n_rows: int) -> bool:
+        """Whether the device has room for a micro-batch of so many rows."""
+        idx = torch.zeros(n_rows, self.gpt.config.block_size, dtype=torch.int64, device=self.device)
+
+        def step() -> None:
+            with self.trainer.precision_plugin.forward_context():
+                next_token_loss(self.gpt, idx, idx).backward()
+
+        return fits(step, list(self.gpt.parameters()))
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
@@ -167,7 +186,7 @@ class LitGPT(LightningModule):
         self.step_loss = torch.zeros((), device=self.device)
         for i, (inputs, targets) in enumerate(batch):
             with nullcontext() if i == len(batch) - 1 else self._no_gradient_sync():
-                loss = cross_entropy(self.gpt(inputs), targets) * (len(inputs) / n_rows)
+                loss = next_token_loss(self.gpt, inputs, targets) * (len(inputs) / n_rows)
                 self.manual_backward(loss)
             self.step_loss += loss.detach()
         optimizer.step()
@@ -232,8 +251,3 @@ class LitGPT(LightningModule):
         """Take up the losses of the checkpoint's last evaluation."""
         self.evaluation = checkpoint["evaluation"]
         self.begun_from = checkpoint.get("begun_from")
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean negative log-likelihood in nats over the targets that count; (B, T, V) and (B, T) -> ()."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)

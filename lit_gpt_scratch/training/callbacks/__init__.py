@@ -2,6 +2,7 @@
 
 from lit_gpt_scratch.training.callbacks.best_checkpoint import BestCheckpoint
 from lit_gpt_scratch.training.callbacks.curves import Curves
+from lit_gpt_scratch.training.callbacks.ema import EMA
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSchedule
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
@@ -16,6 +17,7 @@ from lit_gpt_scratch.training.callbacks.summary import Summary
 from lit_gpt_scratch.training.callbacks.throughput import Throughput
 
 __all__ = [
+    "EMA",
     "BestCheckpoint",
     "Curves",
     "EvaluationSchedule",

@@ -1,0 +1,118 @@
+"""The loss in chunks, activations computed twice, micro-batches that fit, averaged weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Run
+
+from lit_gpt_scratch.data.windows import IGNORE
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training import loss
+from lit_gpt_scratch.training.micro_batch import largest_micro_batch
+
+CONFIG = GPTConfig(vocab_size=301, block_size=16, n_layer=2, n_head=2, n_embd=32)
+
+
+def loss_and_gradients(gpt: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    gpt.zero_grad()
+    value = loss.next_token_loss(gpt, inputs, targets)
+    (3 * value).backward()
+    return [value.detach(), *(p.grad.clone() for p in gpt.parameters())]
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_chunks_give_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch, tie_weights: bool) -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(**{**vars(CONFIG), "tie_weights": tie_weights}))
+    inputs, targets = torch.randint(301, (2, 3, 16))
+    targets[1, 5:9] = IGNORE
+    whole = loss_and_gradients(gpt, inputs, targets)
+    for rows in (1, 7, 47):
+        monkeypatch.setattr(loss, "LOGITS_AT_ONCE", rows * 301)
+        for a, b in zip(whole, loss_and_gradients(gpt, inputs, targets), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_chunks_in_a_bfloat16_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    gpt, (inputs, targets) = GPT(CONFIG), torch.randint(301, (2, 3, 16))
+    exact = loss_and_gradients(gpt, inputs, targets)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 5 * 301)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = loss_and_gradients(gpt, inputs, targets)
+    assert all(tensor.dtype == torch.float32 for tensor in rough)
+    for a, b in zip(exact, rough, strict=True):
+        assert (a - b).norm() < 0.02 * a.norm() + 1e-3
+
+
+def test_no_target_that_counts_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 301)
+    value, *gradients = loss_and_gradients(GPT(CONFIG), torch.zeros(1, 4).long(), torch.full((1, 4), IGNORE))
+    assert value == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "modern"])
+def test_activation_checkpointing_changes_no_gradient(arch: str) -> None:
+    """Dropout too: a block computed again drops the same activations."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(**{**vars(CONFIG), "arch": arch, "dropout": 0.2}))
+    inputs, targets = torch.randint(301, (2, 3, 16))
+    made = []
+    for gpt.activation_checkpointing in (False, True):
+        torch.manual_seed(1)
+        made.append(loss_and_gradients(gpt, inputs, targets))
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+def test_the_largest_micro_batch_that_fits() -> None:
+    tried: list[int] = []
+
+    def takes(size: int) -> bool:
+        tried.append(size)
+        return size <= 12
+
+    assert largest_micro_batch(40, takes) == 10
+    assert tried == [40, 20, 10]
+    assert largest_micro_batch(12, takes) == 12
+    with pytest.raises(ValueError, match="one sequence alone does not fit"):
+        largest_micro_batch(5, lambda size: False)
+
+
+def test_auto_takes_the_whole_batch_on_a_cpu(run: Run) -> None:
+    for name, size in (("auto", "auto"), ("whole", "null")):
+        assert run("fit", *TINY, "--data.micro_batch_size", size, "--run_dir", name).code == 0
+    one, other = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("auto", "whole"))
+    assert all(torch.equal(tensor, other["state_dict"][key]) for key, tensor in one["state_dict"].items())
+    assert run("fit", *TINY, "--data.micro_batch_size", "some").code == 2
+
+
+def test_averaged_weights_are_what_is_kept(run: Run) -> None:
+    """Of two steps: the first one's weights, moved a share of the way to the second one's."""
+    common = [*TINY, "--trainer.max_steps", "2", "--save_every", "1", "--model.decay_steps", "20"]
+    assert run("fit", *common, "--trainer.max_steps", "1", "--run_dir", "first").code == 0
+    assert run("fit", *common, "--run_dir", "plain").code == 0
+    assert (
+        run("fit", *common, "--callbacks.ema", "true", "--ema.decay", "0.75", "--run_dir", "mean").code == 0
+    )
+    first, plain, mean = (
+        torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("first", "plain", "mean")
+    )
+    for key, weights in plain["state_dict"].items():
+        assert torch.equal(mean["current_model_state"][key], weights)
+        expected = 0.75 * first["state_dict"][key] + 0.25 * weights
+        torch.testing.assert_close(mean["state_dict"][key], expected, atol=1e-6, rtol=1e-5)
+    assert mean["evaluation"]["val/loss"] != plain["evaluation"]["val/loss"]
+    assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
+
+
+def test_a_run_with_averaged_weights_goes_on_exactly(run: Run) -> None:
+    ema = [*TINY, "--callbacks.ema", "true", "--model.decay_steps", "20", "--save_every", "4"]
+    assert run("fit", *ema, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
+    assert run("fit", *ema, "--trainer.max_steps", "4", "--run_dir", "parts").code == 0
+    assert run("fit", "--resume", "parts", "--trainer.max_steps", "8").code == 0
+    one, other = (torch.load(Path(name) / "last.ckpt", weights_only=True) for name in ("straight", "parts"))
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(tensor, other[part][key]) for key, tensor in one[part].items())
+    assert one["evaluation"] == other["evaluation"]
