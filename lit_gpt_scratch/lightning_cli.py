@@ -37,7 +37,7 @@ from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
-from lit_gpt_scratch.training.hardware import auto_compile, auto_precision, device_kind
+from lit_gpt_scratch.training.hardware import auto_compile, auto_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.run_folder import (
@@ -201,6 +201,7 @@ class LitGPTCLI(LightningCLI):
         self._check_data(self.datamodule, "tokens")  # before anything is written
         self._check_steps_left(config["max_steps"])
         self._compile(config)
+        keep_freed_memory()
         own.append(callbacks.RunConfig(self._settings()))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)

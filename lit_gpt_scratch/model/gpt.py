@@ -44,7 +44,7 @@ class GPTConfig:
         attn_bias: Biases of gpt2's queries, keys and values.
         attn_proj_bias: Biases of gpt2's output projection of attention; null is the same as attn_bias.
         tie_weights: One matrix serves as token embedding and as output head.
-        activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's own, a close and quicker approximation.
+        activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's own approximation of gelu.
 
     Raises:
         ValueError: A size is not positive, heads do not divide, or dropout is out of range.

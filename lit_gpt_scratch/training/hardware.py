@@ -1,5 +1,6 @@
 """What suits the hardware: the quickest precision, and whether compiling repays, each with its reason."""
 
+import ctypes
 import shutil
 import time
 from functools import cache
@@ -8,6 +9,9 @@ import torch
 
 from lit_gpt_scratch.model.gpt import GPT
 
+# mallopt(3): from which size on memory is mapped for itself (the most it takes), how much may lie idle at the
+# heap's end before it is given back, and how much is fetched at once.
+MALLOC = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
 WORTHWHILE = 1.3  # times that bfloat16 must be as quick: the rest of a step gains nothing from it
 # FLOPs of a training run on a CPU from which on compiling repays its 15 seconds: modern's norms, rotations
 # and gates gain a quarter of a step, gpt2 next to nothing (benchmarks/README.md).
@@ -41,6 +45,19 @@ def auto_precision(kind: str) -> tuple[str, str]:
 def has_bf16_units() -> bool:
     """Whether the CPU says that it multiplies bfloat16 itself: AMX or AVX512-BF16."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of a step for the next: fetching it anew costs 5 % of a CPU's step.
+
+    Only glibc gives it back so eagerly, and only glibc has these settings; elsewhere nothing is done.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for setting, value in MALLOC.items():
+        mallopt(setting, value)
 
 
 @cache

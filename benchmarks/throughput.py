@@ -1,0 +1,149 @@
+"""How many milliseconds a training step takes: here, by Lightning with everything on, and in a plain loop.
+
+    python benchmarks/throughput.py [--steps 60] [--rounds 3] [--device cpu|cuda] [--json FILE]
+    python benchmarks/throughput.py --sizes    by model, batch and block
+
+All take turns in one process; a figure is the median over all rounds of the steps but the first ten of each.
+Ours run as `fit` does, with logs, callbacks and progress on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lit_gpt_scratch.__main__  # noqa: F401, I001  # sets the environment as the entry point does
+import lightning
+import torch
+from plain import plain_loop
+
+from lit_gpt_scratch.cli import main as run
+from lit_gpt_scratch.training.module import LitGPT
+
+WARMUP = 10
+OURS = {
+    "gpt2, eager": ["--compile", "false", "--model.activation", "gelu"],
+    "gpt2, compiled": ["--compile", "true", "--model.activation", "gelu"],
+    "modern, eager": ["--compile", "false", "--model.arch", "modern"],
+    "modern, compiled": ["--compile", "true", "--model.arch", "modern"],
+    "modern and Muon, compiled": ["--compile", "true", "--model.arch", "modern", "--model.optimizer", "muon"],
+}
+
+
+def our_steps(text: Path, n_steps: int, *options: str) -> list[float]:
+    """Seconds of each step of a `fit`, from its beginning to the next one's: all that Lightning does."""
+    begun: list[float] = []
+    hook = LitGPT.on_train_batch_start
+
+    def timed(self: LitGPT, *args: Any) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        begun.append(time.perf_counter())
+        hook(self, *args)
+
+    LitGPT.on_train_batch_start = timed  # type: ignore[method-assign]  # to be put back
+    torch._dynamo.reset()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ.pop("LIT_GPT_RUN_DIR", None)
+            steps = ["--trainer.max_steps", str(n_steps + 1), "--eval_every", "100000"]
+            few = ["--trainer.limit_val_batches", "1", "--samples.max_new_tokens", "1"]
+            corpus = ["--data.corpus", str(text), "--run_dir", f"{folder}/run"]
+            if run(["fit", *corpus, *steps, *few, *options]):
+                raise SystemExit(1)
+    finally:
+        LitGPT.on_train_batch_start = hook  # type: ignore[method-assign]
+    return [after - before for before, after in zip(begun, begun[1:], strict=False)]
+
+
+def measure(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dict[str, float]:
+    """Median milliseconds of a step, by who makes it."""
+    seconds: dict[str, list[float]] = {}
+    device = arguments.device
+
+    def keep(name: str, steps: list[float]) -> None:
+        seconds.setdefault(name, []).extend(steps[WARMUP:])
+
+    precision = ["--precision", arguments.precision]
+    for _ in range(arguments.rounds):
+        for kind, compiled in (("tutorial", False), ("nanogpt", False), ("nanogpt", True)):
+            torch._dynamo.reset()
+            options = {"device": device, "compiled": compiled}
+            steps = plain_loop(kind, ids, 32, arguments.steps, lambda step: 1e-3, **options)
+            keep(f"plain loop: {kind}{', compiled' if compiled else ''}", steps)
+        for name, options in OURS.items():
+            keep(f"ours: {name}", our_steps(text, arguments.steps, *precision, *options))
+    return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+
+
+def measure_sizes(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dict[str, float]:
+    """Thousands of tokens a second, ours compiled, by size."""
+    rates = {}
+    for width, layers in ((128, 4), (256, 6)):
+        for batch, block in ((8, 64), (32, 64), (8, 256), (32, 256)):
+            sizes = {"n_embd": width, "n_layer": layers, "n_head": width // 32, "block_size": block}
+            shape = [part for name, value in sizes.items() for part in (f"--model.{name}", str(value))]
+            shape += ["--data.batch_size", str(batch), "--precision", arguments.precision]
+            for arch in ("gpt2", "modern"):
+                options = ["--model.arch", arch, "--compile", "true"]
+                times = our_steps(text, arguments.steps, *shape, *options)[WARMUP:]
+                name = f"{arch}, {layers} layers, {width} wide, {batch} x {block}"
+                rates[name] = batch * block / statistics.median(times) / 1e3
+    return rates
+
+
+def machine() -> str:
+    """What the figures belong to."""
+    return (
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, lightning "
+        f"{lightning.__version__}, Python {platform.python_version()}, {date.today()}"
+    )
+
+
+def random_text(folder: Path) -> Path:
+    """A text of 65 distinct characters, as many as Tiny Shakespeare has."""
+    letters = "".join(chr(33 + i) for i in range(64)) + "\n"
+    path = folder / "text.txt"
+    path.write_text("".join(letters[i] for i in torch.randint(65, (300_000,))))
+    return path
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto", help="Ours; the plain loops are in float32.")
+    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        text, ids = random_text(Path(folder)), torch.randint(65, (270_000,))
+        figures = (measure_sizes if arguments.sizes else measure)(arguments, text, ids)
+    print(f"\n{machine()}\n")
+    if arguments.sizes:
+        print("| model and batch | thousand tokens/s |\n|---|---|")
+        for name, rate in figures.items():
+            print(f"| {name} | {rate:.1f} |")
+    else:
+        first, second = list(figures.values())[:2]
+        print("| 0.8 M parameters, 32 x 64 tokens | ms/step | tutorial's : this | nanogpt's : this |")
+        print("|---|---|---|---|")
+        for name, ms in figures.items():
+            print(f"| {name} | {ms:.1f} | {first / ms:.2f} | {second / ms:.2f} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
