@@ -51,9 +51,9 @@ log = logging.getLogger(__name__)
 
 TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
-    "num_sanity_val_steps": -1,  # the sanity check is the evaluation of step 0
     "enable_model_summary": False,  # callbacks.Summary says it in one line
 }
+FIRST_EVALUATION_TOKENS = 2**14
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
@@ -200,6 +200,7 @@ class LitGPTCLI(LightningCLI):
             return self._instantiate_trainer({**config, "logger": False}, own)
         self._check_data(self.datamodule, "tokens")  # before anything is written
         self._check_steps_left(config["max_steps"])
+        config["num_sanity_val_steps"] = self._first_evaluation()
         self._compile(config)
         keep_freed_memory()
         own.append(callbacks.RunConfig(self._settings()))
@@ -224,6 +225,15 @@ class LitGPTCLI(LightningCLI):
         if self.goes_on and before.get("kind") == kind:
             return before["precision"], "as before"
         return auto_precision(kind)
+
+    def _first_evaluation(self) -> int:
+        """Batches in the evaluation of step 0, which is Lightning's sanity check; -1 for all.
+
+        Random weights know nothing, wherever one looks: it is soon seen that they are near ln V.
+        """
+        if self.checkpoint is not None or self.model.begun_from is not None:
+            return -1
+        return -(-FIRST_EVALUATION_TOKENS // self.datamodule.tokens_per_step)
 
     def _compile(self, config: dict[str, Any]) -> None:
         """Have the model compiled, where that is asked for or repays."""

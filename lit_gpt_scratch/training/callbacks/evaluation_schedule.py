@@ -11,7 +11,7 @@ class EvaluationSchedule(Callback):
 
     Lightning asks `trainer.val_check_batch` after each batch whether to validate; setting it from the step
     alone keeps the answer right after any resume. The evaluation of step 0 is the Trainer's sanity check,
-    which `cli` has go over everything.
+    which looks at less of the text where weights are still random.
     """
 
     def __init__(self, every_n_steps: int) -> None:
