@@ -39,13 +39,13 @@ OURS = {
 }
 
 
-def our_steps(text: Path, n_steps: int, *options: str) -> list[float]:
+def our_steps(text: Path, n_steps: int, *options: str, wait: bool = True) -> list[float]:
     """Seconds of each step of a `fit`, from its beginning to the next one's: all that Lightning does."""
     begun: list[float] = []
     hook = LitGPT.on_train_batch_start
 
     def timed(self: LitGPT, *args: Any) -> None:
-        if self.device.type == "cuda":
+        if wait and self.device.type == "cuda":
             torch.cuda.synchronize()
         begun.append(time.perf_counter())
         hook(self, *args)

@@ -3,8 +3,9 @@
     python benchmarks/time_to_loss.py [--only NAME ...] [--json FILE]
 
 Each row is a process of its own, timed from the command on, imports and evaluations included; losses are
-means over the whole validation text. The peer is a plain loop with nanoGPT's model and its recipe for a laptop
-(2000 steps of 12 x 64 characters, AdamW, learning rate 1e-3 to 1e-4): it prints its loss after the last step.
+means over the whole validation text. The peer is a plain loop with nanoGPT's model and its laptop recipe
+(2000 steps of 12 x 64 characters, AdamW, learning rate 1e-3 to 1e-4): it prints its loss after the last
+step.
 """
 
 import argparse

@@ -37,7 +37,7 @@ from lit_gpt_scratch.tools.predict import write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
-from lit_gpt_scratch.training.hardware import auto_compile, auto_precision, device_kind, keep_freed_memory
+from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.run_folder import (
@@ -192,7 +192,9 @@ class LitGPTCLI(LightningCLI):
         own = [self._get(self.config_init, key) for key in CALLBACKS if switches.get(key, True)]
         if not switches.progress:
             config["enable_progress_bar"] = False
-        config["precision"], why = self._precision(config["accelerator"])
+        kind = device_kind(str(config["accelerator"]))
+        before = self.checkpoint.get("device") if self.checkpoint and self.goes_on else None
+        config["precision"], why = choose_precision(self._get(self.config, "precision"), kind, before)
         self._get(self.config_init, "summary").reasons["precision"] = why
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
@@ -201,7 +203,7 @@ class LitGPTCLI(LightningCLI):
         self._check_data(self.datamodule, "tokens")  # before anything is written
         self._check_steps_left(config["max_steps"])
         config["num_sanity_val_steps"] = self._first_evaluation()
-        self._compile(config)
+        self._compile(kind, config["max_steps"])
         keep_freed_memory()
         own.append(callbacks.RunConfig(self._settings()))
         self.run_dir = self._take_run_dir()
@@ -215,17 +217,6 @@ class LitGPTCLI(LightningCLI):
             self._give_up_run_dir()
             raise
 
-    def _precision(self, accelerator: Any) -> tuple[str, str]:
-        """The precision, and why; a run goes on with the one that auto once chose."""
-        asked = self._get(self.config, "precision")
-        if asked != "auto":
-            return asked, "as asked"
-        kind = device_kind(str(accelerator))
-        before = (self.checkpoint or {}).get("device", {})
-        if self.goes_on and before.get("kind") == kind:
-            return before["precision"], "as before"
-        return auto_precision(kind)
-
     def _first_evaluation(self) -> int:
         """Batches in the evaluation of step 0, which is Lightning's sanity check; -1 for all.
 
@@ -235,18 +226,15 @@ class LitGPTCLI(LightningCLI):
             return -1
         return -(-FIRST_EVALUATION_TOKENS // self.datamodule.tokens_per_step)
 
-    def _compile(self, config: dict[str, Any]) -> None:
+    def _compile(self, kind: str, max_steps: int) -> None:
         """Have the model compiled, where that is asked for or repays."""
-        asked = self._get(self.config, "compile")
-        compiled, why = asked == "true", "as asked"
-        if asked == "auto":
-            max_steps = config["max_steps"] if config["max_steps"] > 0 else math.inf
-            flops = max_steps * self.datamodule.tokens_per_step * train_flops_per_token(self.model.gpt)
-            compiled, why = auto_compile(device_kind(str(config["accelerator"])), self.model.gpt, flops)
+        steps = max_steps if max_steps > 0 else math.inf
+        flops = steps * self.datamodule.tokens_per_step * train_flops_per_token(self.model.gpt)
+        compiled, why = choose_compile(self._get(self.config, "compile"), kind, self.model.gpt, flops)
         if compiled:
             self.model.compile_blocks()
-        summary = self._get(self.config_init, "summary")
-        summary.reasons["compiled" if compiled else "not compiled"] = why
+        reasons = self._get(self.config_init, "summary").reasons
+        reasons["compiled" if compiled else "not compiled"] = why
 
     def _take_run_dir(self) -> Path:
         """The folder of this run: the resumed one, or one of its own."""

@@ -140,8 +140,8 @@ def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.Monke
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(*args)
 
-    real = module.cross_entropy
-    monkeypatch.setattr(module, "cross_entropy", out_of_memory)
+    real = module.next_token_loss
+    monkeypatch.setattr(module, "next_token_loss", out_of_memory)
     args = [
         "--trainer.max_steps",
         "20",
@@ -158,7 +158,7 @@ def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.Monke
     assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err
     assert "step 7 is saved, go on with" in failed.err
     assert "Traceback" not in failed.err
-    monkeypatch.setattr(module, "cross_entropy", real)
+    monkeypatch.setattr(module, "next_token_loss", real)
     assert run("fit", "--resume", "failed").code == 0
     assert run("fit", *TINY, *args, "--run_dir", "straight").code == 0
     assert_same_run(Path("straight"), Path("failed"))

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_gpt_scratch.model.layers import Dropout, attend, rotate, rotations
+from lit_gpt_scratch.model.layers import Dropout, RMSNorm, attend, rotate, rotations
 
 ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
 RMS_EPS = 1e-6
@@ -127,19 +127,22 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """N(0, 0.02) as in GPT-2 and biases 0, but for the layers into the residual stream.
+        """Draw the weights from normal distributions; biases are 0.
 
-        gpt2 divides theirs by the square root of their number; modern's begin at 0, so that each block begins
+        gpt2 takes GPT-2's deviation of 0.02, divided by the root of their number for the layers into the
+        residual stream. modern's blocks take 1 / sqrt(C), which keeps the scale of what goes through (LeCun
+        et al. 1998, "Efficient BackProp"), and 0 for the layers into the stream, so that each block begins
         as the identity (Zhang et al. 2019, "Fixup Initialization").
         """
+        gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif name.endswith("c_proj.weight"):
-                std = 0.02 / math.sqrt(2 * self.config.n_layer) if self.config.arch == "gpt2" else 0.0
-                nn.init.normal_(parameter, std=std)
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if gpt2 else 0.0)
             elif parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.02)
+                in_block = name.startswith("h.") and not gpt2
+                nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else 0.02)
 
     def forward(self, idx: Tensor) -> Tensor:
         """Map token ids (B, T) to the logits (B, T, V) of each next token.
@@ -173,7 +176,7 @@ def norm(config: GPTConfig) -> nn.Module:
     """The layer that scales the residual stream for those who read it; (..., C) -> (..., C)."""
     if config.arch == "gpt2":
         return nn.LayerNorm(config.n_embd, bias=config.bias)
-    return nn.RMSNorm(config.n_embd, eps=RMS_EPS)
+    return RMSNorm(config.n_embd, eps=RMS_EPS)
 
 
 class Block(nn.Module):
@@ -225,8 +228,8 @@ class RotaryAttention(nn.Module):
         self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_v = nn.Linear(config.n_embd, kv_width, bias=False)
-        self.q_norm = nn.RMSNorm(config.head_width, eps=RMS_EPS)
-        self.k_norm = nn.RMSNorm(config.head_width, eps=RMS_EPS)
+        self.q_norm = RMSNorm(config.head_width, eps=RMS_EPS)
+        self.k_norm = RMSNorm(config.head_width, eps=RMS_EPS)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.resid_drop = Dropout(config.dropout)
 
@@ -237,7 +240,10 @@ class RotaryAttention(nn.Module):
             project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
         )  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
-        q, k = rotate(self.q_norm(q), rope), rotate(self.k_norm(k), rope)
+        q, k = (
+            rotate(self.q_norm(q.float()), rope),
+            rotate(self.k_norm(k.float()), rope),
+        )  # exact in any precision
         y = attend(q, k, v)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_drop(self.c_proj(y))

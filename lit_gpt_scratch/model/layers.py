@@ -1,4 +1,4 @@
-"""Attention and dropout, of which PyTorch's own are slow on a CPU, and rotary positions.
+"""Layers of which PyTorch's own are slow on a CPU or in mixed precision, and rotary positions.
 
 Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
 """
@@ -35,6 +35,14 @@ class Dropout(nn.Module):
         return x * (kept * x.new_tensor(STEPS / (STEPS - dropped)))
 
 
+class RMSNorm(nn.RMSNorm):
+    """Scales to a root mean square of 1, times a weight (Zhang & Sennrich 2019), in the input's type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
     """Causal scaled dot-product attention (Vaswani et al. 2017), with dropout of its weights if asked.
 
@@ -48,23 +56,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> T
         dropout: What the weights go through.
 
     Returns:
-        (B, H, T, D), in the type of `q`.
+        (B, H, T, D), in the type of `v`.
     """
     p = dropout.p if dropout is not None and dropout.training else 0.0
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(
-            q, k, v, dropout_p=p, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
+            q.to(v.dtype), k.to(v.dtype), v, dropout_p=p, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
         )
     with torch.autocast("cpu", enabled=False):
-        if k.shape[1] != q.shape[1]:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         queries, keys, values = q.float(), k.float(), v.float()
+        if k.shape[1] != q.shape[1]:
+            n_sharing = q.shape[1] // k.shape[1]
+            keys, values = (x.repeat_interleave(n_sharing, dim=1) for x in (keys, values))
         if dropout is not None and p:
             T = q.shape[2]
             future = torch.ones(T, T, dtype=torch.bool).triu(1)
             scores = (queries @ keys.mT) * q.shape[3] ** -0.5  # (B, H, T, T)
-            return (dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1)) @ values).to(q.dtype)
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True).to(q.dtype)
+            return (dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1)) @ values).to(v.dtype)
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True).to(v.dtype)
 
 
 def rotations(length: int, width: int, theta: float) -> Tensor:
@@ -81,5 +90,5 @@ def rotations(length: int, width: int, theta: float) -> Tensor:
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Turn each pair of channels by the angle of its position; (B, H, T, D) and (2, T, D) -> (B, H, T, D)."""
-    cos, sin = rope.to(x.dtype).unbind()
+    cos, sin = rope.unbind()
     return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

@@ -27,6 +27,21 @@ def device_kind(accelerator: str) -> str:
     return accelerator
 
 
+def choose_precision(asked: str, kind: str, before: dict[str, str] | None) -> tuple[str, str]:
+    """One of Lightning's precisions, and the reason in words.
+
+    Args:
+        asked: One of them, or auto.
+        kind: Of device.
+        before: The kind of device and the precision that a resumed run had, which auto keeps.
+    """
+    if asked != "auto":
+        return asked, "as asked"
+    if before is not None and before["kind"] == kind:
+        return before["precision"], "as before"
+    return auto_precision(kind)
+
+
 def auto_precision(kind: str) -> tuple[str, str]:
     """The quickest of Lightning's precisions on a kind of device, and the reason in words."""
     if kind == "cuda":
@@ -81,6 +96,11 @@ def _seconds(dtype: torch.dtype) -> float:
         a @ b
         durations.append(time.perf_counter() - start)
     return min(durations)
+
+
+def choose_compile(asked: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
+    """Whether to compile, as `asked` (auto, true or false), and the reason in words."""
+    return auto_compile(kind, gpt, flops) if asked == "auto" else (asked == "true", "as asked")
 
 
 def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
