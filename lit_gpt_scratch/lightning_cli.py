@@ -230,9 +230,10 @@ class LitGPTCLI(LightningCLI):
         """Have the model compiled, where that is asked for or repays."""
         steps = max_steps if max_steps > 0 else math.inf
         flops = steps * self.datamodule.tokens_per_step * train_flops_per_token(self.model.gpt)
-        compiled, why = choose_compile(self._get(self.config, "compile"), kind, self.model.gpt, flops)
+        asked = self._get(self.config, "compile")
+        compiled, why = choose_compile(asked, kind, self.model.gpt, flops)
         if compiled:
-            self.model.compile_blocks()
+            self.model.compile_blocks(or_not=asked == "auto")
         reasons = self._get(self.config_init, "summary").reasons
         reasons["compiled" if compiled else "not compiled"] = why
 

@@ -1,5 +1,7 @@
 """What `auto` chooses, why, and that it can be overruled."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TINY, Run
@@ -39,13 +41,18 @@ def test_precision_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.device_kind("cpu") == "cpu"
 
 
-def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     gpt2, modern = (GPT(GPTConfig(vocab_size=65, arch=arch)) for arch in ("gpt2", "modern"))
     assert hardware.auto_compile("cuda", gpt2, 1.0) == (True, "a GPU")
     assert hardware.auto_compile("cpu", modern, 1e12) == (False, "the run is too short to repay it")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: "/usr/bin/g++")
+    Path("Python.h").touch()
+    monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: ".")
     assert hardware.auto_compile("cpu", modern, 1e14) == (True, "a long run")
     assert not hardware.auto_compile("cpu", gpt2, 1e14)[0]  # it gains less
+    monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: "/nowhere")
+    assert hardware.auto_compile("cpu", modern, 1e14) == (False, "Python's headers are not installed")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
     assert hardware.auto_compile("cpu", modern, float("inf")) == (False, "there is no C++ compiler")
 

@@ -116,8 +116,13 @@ class LitGPT(LightningModule):
         self.load_state_dict(state_dict)
         self.begun_from = whose
 
-    def compile_blocks(self) -> None:
-        """Train with compiled code, made once for all blocks, which are alike; names in checkpoints stay."""
+    def compile_blocks(self, or_not: bool) -> None:
+        """Train with compiled code, made once for all blocks, which are alike; names in checkpoints stay.
+
+        Args:
+            or_not: Go on without, with a warning, where compiling fails.
+        """
+        torch._dynamo.config.suppress_errors = or_not
         for block in self.gpt.h:
             block.compile()
 
