@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.model.layers import Dropout, attend, rotate, rotations
+from lit_gpt_scratch.model.layers import Dropout, RMSNorm, RMSNormOnCPU, attend, rotate, rotations
 from lit_gpt_scratch.training.loss import cross_entropy
 
 TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
@@ -117,6 +117,24 @@ def test_rotations_tell_distance_alone() -> None:
         torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=0)
     assert scores[7, 7] == pytest.approx(float(q @ k), abs=1e-4)
     assert abs(scores[7, 0] - scores[7, 7]) > 1e-3
+
+
+def test_gradients_written_out_by_hand_are_right() -> None:
+    torch.manual_seed(0)
+    options = {"dtype": torch.float64, "requires_grad": True}
+    x, weight = torch.randn(2, 3, 4, 8, **options), torch.randn(8, **options)
+    assert torch.autograd.gradcheck(lambda x, w: RMSNormOnCPU.apply(x, w, 1e-6), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: rotate(x, rotations(4, 8, 100.0).double()), x)
+
+
+def test_rms_norm_is_pytorchs() -> None:
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(8, eps=1e-6), torch.nn.RMSNorm(8, eps=1e-6)
+    torch.nn.init.normal_(ours.weight)
+    theirs.load_state_dict(ours.state_dict())
+    x = 3 * torch.randn(5, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert ours(x.bfloat16()).dtype == torch.bfloat16
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +42,33 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        assert self.eps is not None
+        weight = self.weight.to(x.dtype)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.rms_norm(x, weight.shape, weight, self.eps)
+        return RMSNormOnCPU.apply(x, weight, self.eps)
+
+
+class RMSNormOnCPU(torch.autograd.Function):
+    """The same with its gradient written out: half the passes over memory that PyTorch's makes on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """(..., C) and (C,) -> (..., C)."""
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        scale = mean_square.add_(eps).rsqrt_()  # (..., 1)
+        normed = x * scale
+        ctx.save_for_backward(normed, scale, weight)
+        return normed * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Of x: scale (g w - normed mean(g w normed)); of the weight: g normed, summed over all but C."""
+        normed, scale, weight = ctx.saved_tensors
+        d_weight = grad[0] * normed
+        mean = (d_weight @ weight[:, None]).div_(-len(weight))  # (..., 1)
+        d_x = (grad[0] * weight).addcmul_(normed, mean).mul_(scale)
+        return d_x, d_weight.sum(dim=tuple(range(d_weight.dim() - 1))), None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
@@ -91,4 +119,21 @@ def rotations(length: int, width: int, theta: float) -> Tensor:
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Turn each pair of channels by the angle of its position; (B, H, T, D) and (2, T, D) -> (B, H, T, D)."""
     cos, sin = rope.unbind()
-    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
+    return Rotation.apply(x, cos, sin)
+
+
+class Rotation(torch.autograd.Function):
+    """x cos + (x with its halves exchanged) sin; the gradient turns back, in half of autograd's passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, H, T, D) and twice (T, D) -> (B, H, T, D)."""
+        ctx.save_for_backward(cos, sin)
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        """Turn back."""
+        cos, sin = ctx.saved_tensors
+        g = grad[0]
+        return torch.addcmul(g * cos, g.roll(g.shape[-1] // 2, dims=-1), sin, value=-1), None, None
