@@ -376,6 +376,13 @@ def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     assert run("validate", "--ckpt_path", "r").code == 0
 
 
+def test_gpt2s_weights_do_not_go_into_another_architecture(run: Run, hub_folder: Path) -> None:
+    asked = ["--model.init_from", hub_folder, "--model.arch", "modern"]
+    done = run("fit", *TINY, *asked)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {hub_folder}'s model.arch is gpt2, not modern")
+
+
 def edit(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))

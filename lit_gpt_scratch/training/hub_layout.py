@@ -63,6 +63,7 @@ def settings_from_hub(config: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(dropout, int | float):
         raise ValueError(f"{name}: resid_pdrop must be a number, not {dropout!r}")
     settings = {
+        "arch": "gpt2",
         **sizes,
         "dropout": dropout,
         "bias": True,
