@@ -23,6 +23,7 @@ from lit_gpt_scratch.model.layers import Dropout, RMSNorm, attend, rotate, rotat
 
 ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
 RMS_EPS = 1e-6
+GPT2_STD = 0.02  # what GPT-2's weights are drawn with
 
 
 @dataclass(frozen=True)
@@ -131,18 +132,23 @@ class GPT(nn.Module):
 
         gpt2 takes GPT-2's deviation of 0.02, divided by the root of their number for the layers into the
         residual stream. modern's blocks take 1 / sqrt(C), which keeps the scale of what goes through (LeCun
-        et al. 1998, "Efficient BackProp"), and 0 for the layers into the stream, so that each block begins
-        as the identity (Zhang et al. 2019, "Fixup Initialization").
+        et al. 1998, "Efficient BackProp"), and 0 for the layers into the stream, so that each block begins as
+        the identity (Zhang et al. 2019, "Fixup Initialization"). In a tied head each token would then find
+        itself the likeliest next one; the last norm begins so small that its own logit is 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if gpt2 else 0.0)
+                nn.init.normal_(parameter, std=GPT2_STD / math.sqrt(2 * self.config.n_layer) if gpt2 else 0.0)
             elif parameter.dim() == 2:
                 in_block = name.startswith("h.") and not gpt2
-                nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else 0.02)
+                nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else GPT2_STD)
+        if self.config.tie_weights and isinstance(
+            self.ln_f, RMSNorm
+        ):  # own logit: C GPT2_STD times the last norm's weight
+            nn.init.constant_(self.ln_f.weight, 0.5 / (GPT2_STD * self.config.n_embd))
 
     def forward(self, idx: Tensor) -> Tensor:
         """Map token ids (B, T) to the logits (B, T, V) of each next token.
