@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parent.parent
 TARGET = 1.886  # what nanoGPT's recipe for a laptop reaches
-STEP = re.compile(r"step +(\d+)/\d+ · train [\d.]+ · val ([\d.]+)")
+STEP = re.compile(r"step +(\d+)/\d+ · train \S+ · val ([\d.]+)")
 MUON, CHAR, BPE = "configs/char_muon.yaml", "configs/char.yaml", "configs/bpe.yaml"
 RUNS = {
-    "char_muon, short": ["--config", MUON, "--trainer.max_steps", "220"],
-    "char, short": ["--config", CHAR, "--trainer.max_steps", "480"],
+    "char_muon, short": ["--config", MUON, "--trainer.max_steps", "270"],
+    "char, short": ["--config", CHAR, "--trainer.max_steps", "520"],
     "char_muon": ["--config", MUON],
     "char": ["--config", CHAR],
     "bpe": ["--config", BPE],
@@ -61,6 +61,7 @@ def peer() -> None:
             print(f"step 2000/2000 · train {math.nan} · val {sum(losses) / len(losses):.4f}", flush=True)
         return False
 
+    torch.manual_seed(1337)
     plain_loop("nanogpt", train, 12, 2000, rate, evaluate, betas=(0.9, 0.99))
 
 
@@ -92,11 +93,11 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
-            fit = [sys.executable, "-m", "lit_gpt_scratch", "fit", "--run_dir", f"{folder}/run"]
+            fit = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
             if name == "peer":
                 found = timed([sys.executable, __file__, "--peer"])
             else:
-                found = timed([*fit, *RUNS[name]])
+                found = timed([*fit, *RUNS[name], "--run_dir", f"{folder}/run"])
         seconds, steps, loss = found[-1]
         begun = found[0][0] if len(found) > 1 else float("nan")
         figures[name] = {"steps": steps, "seconds": seconds, "loss": loss, "evaluations": found}
