@@ -86,7 +86,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         assert done.out, command
         if "predict" in args:
             assert "python -m" not in done.out  # what is written is text alone
-    runs = {"char", "char-2", "wide", "bpe", "debug", "day20", "gpt2-small", "mine"}
+    runs = {"char", "char-2", "char_muon", "wide", "bpe", "debug", "day20", "gpt2-small", "mine"}
     runs |= {"gpt2"} if has_gpt2() else set()
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
 
