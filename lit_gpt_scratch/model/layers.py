@@ -31,7 +31,7 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         dropped = round(self.p * STEPS)
-        draws = torch.empty(-(-x.numel() // LANES), dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // LANES),))
         lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
         kept = lanes >= dropped - STEPS // 2
         return x * (kept * x.new_tensor(STEPS / (STEPS - dropped)))
