@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parent.parent
-TARGET = 1.886  # what nanoGPT's recipe for a laptop reaches
 STEP = re.compile(r"step +(\d+)/\d+ · train \S+ · val ([\d.]+)")
 MUON, CHAR, BPE = "configs/char_muon.yaml", "configs/char.yaml", "configs/bpe.yaml"
 RUNS = {
@@ -89,7 +88,9 @@ def main() -> None:
     if arguments.peer:
         return peer()
     figures = {}
-    print("| run | steps | seconds of all to the last evaluation | of which training | validation loss |")
+    print(
+    print("| run | steps | seconds to the last evaluation | of which after the first | validation loss |")
+    )
     print("|---|---|---|---|---|")
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:

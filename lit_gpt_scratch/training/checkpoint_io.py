@@ -11,6 +11,16 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 PATH = str | os.PathLike[str]
+# What torch.load raises for a file that is none of its own, or holds objects.
+NOT_DATA = (
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    TypeError,
+)
 PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule", "global_step"}
 
 
@@ -73,15 +83,7 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    except (
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except NOT_DATA as error:
         raise ValueError(f"{path} is damaged, or not a checkpoint of this program") from error
     parts = checkpoint.keys() if isinstance(checkpoint, dict) else set()
     if not parts >= PARTS or not checkpoint["TextDataModule"].keys() >= {"tokenizer", "corpus"}:

@@ -1,7 +1,6 @@
 """A Hugging Face model folder, read: nothing in it is executed."""
 
 import json
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,19 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.training.checkpoint_io import NOT_DATA
 from lit_gpt_scratch.training.hub_layout import settings_from_hub, weights_from_hub
 
-# What torch.load raises for a file that is none of its own, or holds objects.
-NOT_TENSORS = (
-    OSError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    ValueError,
-)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -118,7 +107,7 @@ def _load_bin(file: Path) -> dict[str, Tensor]:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError) as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-    except NOT_TENSORS as error:
+    except (*NOT_DATA, ValueError) as error:
         raise ValueError(f"{file} is damaged, or holds more than tensors") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{file} holds more than tensors")

@@ -61,7 +61,7 @@ class LitGPT(LightningModule):
             optimizer: muon trains the matrices of the blocks with Muon, and the rest with AdamW.
             muon_learning_rate: Muon's learning rate at the end of warmup.
             activation_checkpointing: Keep no activations inside of blocks for the backward pass, but compute
-                them again: less memory, a third more time.
+                them again: less memory, more time.
             init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
             **gpt: The fields of `GPTConfig`.
 

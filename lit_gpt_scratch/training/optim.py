@@ -83,27 +83,26 @@ def orthogonal(
         alike[tuple(sorted(matrix.shape))].append(i)
     made = list(matrices)
     for places in alike.values():
-        wide = [
-            matrices[i] if matrices[i].shape[0] <= matrices[i].shape[1] else matrices[i].T for i in places
-        ]
-        x = torch.stack(wide)  # (n, rows, columns), rows <= columns
+        x = torch.stack([_turned(matrices[i], matrices[i]) for i in places])  # (n, rows, columns), wide
         x = x.to(quick_dtype(x.device))
         x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=NS_ROOM)
         for _ in range(n_steps):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         for i, result in zip(places, x.unbind(), strict=True):
-            made[i] = (result if matrices[i].shape[0] <= matrices[i].shape[1] else result.T).to(
-                matrices[i].dtype
-            )
+            made[i] = _turned(result, matrices[i]).to(matrices[i].dtype)
     return made
+
+
+def _turned(matrix: Tensor, original: Tensor) -> Tensor:
+    """The transpose, if the original is tall: wide matrices have the smaller X X^T."""
+    return matrix.T if original.shape[0] > original.shape[1] else matrix
 
 
 class MuonAdamW(Optimizer):
     """Muon for the hidden matrices and AdamW for the rest, as one optimizer: AdamW's groups come first."""
 
     def __init__(self, adamw: AdamW, muon: Muon) -> None:
-        self.parts: tuple[Optimizer, ...] = ()
         super().__init__([*adamw.param_groups, *muon.param_groups], {})
         self.parts = (adamw, muon)
         self._share()
@@ -123,10 +122,7 @@ class MuonAdamW(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step along the gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
+        adamw, muon = self.parts
+        loss = adamw.step(closure)  # the closure makes the gradients of both
+        muon.step()
         return loss
