@@ -88,9 +88,7 @@ def main() -> None:
     if arguments.peer:
         return peer()
     figures = {}
-    print(
     print("| run | steps | seconds to the last evaluation | of which after the first | validation loss |")
-    )
     print("|---|---|---|---|---|")
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
