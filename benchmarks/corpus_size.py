@@ -1,6 +1,6 @@
 """What a corpus of a gigabyte costs: to prepare, in memory, and in each training step.
 
-    TIKTOKEN_CACHE_DIR=... python benchmarks/corpus_size.py [--megabytes 1000]
+    TIKTOKEN_CACHE_DIR=... python benchmarks/corpus_size.py [--megabytes 1000] [--json FILE]
 
 The text is made of random lines of Python's own reference manual. Preparing it (hashing, counting,
 tokenizing with GPT-2's encoding, writing, syncing) is compared with tiktoken alone in one thread on the same
@@ -8,6 +8,7 @@ text, already in memory. Then char.yaml's model, on bytes, takes steps in turn o
 """
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -100,11 +101,13 @@ def milliseconds_a_step(batches: dict[str, TrainBatches]) -> dict[str, tuple[flo
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
-    megabytes = parser.parse_args().megabytes
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, tiktoken ", end="")
-    print(f"{tiktoken.__version__}, Python {platform.python_version()}, {date.today()}\n")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    megabytes = arguments.megabytes
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, tiktoken "
+    machine += f"{tiktoken.__version__}, Python {platform.python_version()}, {date.today()}"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIT_GPT_CACHE"] = f"{folder}/cache"
         small, large = Path(folder) / "small.txt", Path(folder) / "large.txt"
@@ -114,19 +117,29 @@ def main() -> None:
         seconds, before, peak = prepare(large)
         speed = large.stat().st_size / MEGABYTE / seconds
         again, _, _ = prepare(large)
-        print("| what | figure |\n|---|---|")
-        print(f"| tiktoken alone, one thread, `encode_ordinary` | {to_lists:.1f} MB/s |")
-        print(f"| tiktoken alone, one thread, `encode_to_numpy` | {to_arrays:.1f} MB/s |")
-        print(f"| all of preparing {megabytes} MB | {seconds:.0f} s, {speed:.1f} MB/s, ", end="")
-        print(f"{speed / to_lists:.2f} and {speed / to_arrays:.2f} times those |")
-        print(f"| resident memory, with torch and Lightning ({before:.0f} MB) | at most {peak:.0f} MB |")
-        print(f"| the same text once more | {again:.1f} s |")
+        figures = {
+            "tiktoken alone, one thread, `encode_ordinary`, MB/s": to_lists,
+            "tiktoken alone, one thread, `encode_to_numpy`, MB/s": to_arrays,
+            f"all of preparing {megabytes} MB, seconds": seconds,
+            "the same, MB/s": speed,
+            "the same, times `encode_ordinary`": speed / to_lists,
+            "the same, times `encode_to_numpy`": speed / to_arrays,
+            "resident memory with torch and Lightning, before, MB": before,
+            "resident memory, at most, MB": peak,
+            "the same text once more, seconds": again,
+        }
         batches = {}
         for name, path in (("1 MB", small), (f"{megabytes} MB", large)):
             tokens = TextDataModule(str(path), tokenizer="byte", block_size=64, seed=0).train_tokens
             batches[name] = TrainBatches(tokens.ids, 64, 16, 16, seed=0, first_step=0, n_steps=1000)
         for name, (draw, step) in milliseconds_a_step(batches).items():
-            print(f"| a step on {name} | {step:.2f} ms, of which drawing the batch {draw:.3f} ms |")
+            figures[f"a step on {name}, ms"] = step
+            figures[f"of which drawing the batch of {name}, ms"] = draw
+    print(f"{machine}\n\n| what | figure |\n|---|---|")
+    for name, figure in figures.items():
+        print(f"| {name} | {figure:.2f} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """How long a newcomer waits: for an answer, for the first training step, for the end of char.yaml.
 
-    python benchmarks/startup.py
+    python benchmarks/startup.py [--json FILE]
 
 Each figure but the last, which is one run, is the median of several runs as a process of its own. Tiny
 Shakespeare is downloaded if the cache does not have it.
 """
 
+import argparse
+import json
 import os
 import platform
 import statistics
@@ -49,16 +51,25 @@ def seconds_to_first_step(run_dir: str) -> float:
 
 def main() -> None:
     """Measure and print a table."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, ", end="")
-    print(f"lightning {lightning.__version__}, Python {platform.python_version()}, {date.today()}\n")
-    print("| what | median seconds |\n|---|---|")
-    for option in ("--help", "--version"):
-        print(f"| `{option}` | {statistics.median(seconds_of(option) for _ in range(9)):.2f} |", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, lightning "
+    machine += f"{lightning.__version__}, Python {platform.python_version()}, {date.today()}"
+    figures = {
+        f"`{option}`": statistics.median(seconds_of(option) for _ in range(9))
+        for option in ("--help", "--version")
+    }
     with tempfile.TemporaryDirectory() as folder:
         waits = [seconds_to_first_step(f"{folder}/{i}") for i in range(5)]
-        print(f"| command to first step of char.yaml | {statistics.median(waits):.1f} |", flush=True)
+        figures["command to first step of char.yaml"] = statistics.median(waits)
         whole = seconds_of("fit", "--config", "configs/char.yaml", "--run_dir", f"{folder}/whole")
-        print(f"| all of char.yaml (one run) | {whole:.0f} |")
+        figures["all of char.yaml (one run)"] = whole
+    print(f"{machine}\n\n| what | median seconds |\n|---|---|")
+    for name, seconds in figures.items():
+        print(f"| {name} | {seconds:.2f} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine, "seconds": figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -107,3 +107,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def environment() -> dict[str, str]:
     """The environment of a command run as a process of its own."""
     return {name: value for name, value in os.environ.items() if name != "LIT_GPT_RUN_DIR"}
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path) -> Path:
+    """A model of Hugging Face's with its tokenizer."""
+    from hub import write_hub_folder  # transformers takes seconds, and may be missing
+
+    folder = tmp_path / "theirs"
+    write_hub_folder(folder)
+    return folder

@@ -217,8 +217,9 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, rope: None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # three of (B, H, T, D)
+        q, k, v = (
+            part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2)
+        )
         y = attend(q, k, v, self.attn_drop)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return self.resid_drop(self.c_proj(y))

@@ -177,7 +177,10 @@ class LitGPT(LightningModule):
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
-        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)))
+        seed = hash((self.seed, self.global_step, self.global_rank))
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":  # torch.manual_seed asks every kind that there is: half a millisecond
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch], batch_idx: int) -> None:
         """One optimizer step on the mean loss over all the micro-batches' tokens."""

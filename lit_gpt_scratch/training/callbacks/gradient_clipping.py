@@ -35,10 +35,11 @@ class GradientClipping(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Clip between the backward pass and the optimizer's step."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.max_norm is not None:
-            self.norm = clip_grad_norm_(pl_module.parameters(), self.max_norm)
+            self.norm = clip_grad_norm_(parameters, self.max_norm)
         else:
-            self.norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+            self.norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the norm of every n-th step."""
