@@ -20,7 +20,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.generation.engine import SamplingOptions
 from lit_gpt_scratch.options import (
     CALLBACKS,
     add_part_options,
@@ -33,7 +32,7 @@ from lit_gpt_scratch.options import (
     hub_settings,
     link_options,
 )
-from lit_gpt_scratch.tools.predict import write_texts
+from lit_gpt_scratch.tools.predict import PredictOptions, write_texts
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
@@ -53,6 +52,7 @@ TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
     "enable_model_summary": False,  # callbacks.Summary says it in one line
 }
+LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
 FIRST_EVALUATION_TOKENS = 2**14
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
@@ -91,7 +91,7 @@ class LitGPTCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Each subcommand, with the arguments of its method that are not options."""
-        return {name: {"model", "datamodule", "prompt"} for name in RUN_COMMANDS}
+        return {name: {"model", "datamodule", *LISTED} for name in RUN_COMMANDS}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         self._subcommand_parsers = {}
@@ -101,10 +101,11 @@ class LitGPTCLI(LightningCLI):
             subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
             subcommands.add_subcommand(name, subparser, help=summary)
             self._subcommand_parsers[name] = subparser
-        self._subcommand_parsers["predict"].add_argument(
-            "--prompt", action="append", default=[], help="Text to continue; may be given several times."
-        )
-        self._subcommand_method_arguments["predict"].append("prompt")
+        for name, text in LISTED.items():
+            self._subcommand_parsers["predict"].add_argument(
+                f"--{name}", action="append", default=[], help=f"{text}; may be given several times."
+            )
+            self._subcommand_method_arguments["predict"].append(name)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options of the run itself."""
@@ -352,26 +353,22 @@ class LitGPTCLI(LightningCLI):
         model: LitGPT,
         datamodule: TextDataModule,
         prompt: list[str],
+        stop: list[str],
         ckpt_path: str | None = None,
-        num_samples: int = 1,
-        allow_special: bool = False,
         **options: Any,
     ) -> None:
         """Write text to standard output, and nothing else there.
 
         Args:
             ckpt_path: Checkpoint that writes: a file, or a run folder for its best.
-            num_samples: Texts to write for each prompt.
-            allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
-            **options: The fields of `SamplingOptions`.
+            **options: The fields of `PredictOptions`.
         """
-        sampling = SamplingOptions(**options)
+        asked = PredictOptions(stop=stop, **options)
         self._check_data(datamodule, "tokenizer")
         if self.checkpoint_path is not None:
             self._load_weights(model)
         gpt = model.gpt.to(self.trainer.strategy.root_device)
-        for text in write_texts(gpt, datamodule.tokenizer, prompt, num_samples, sampling, allow_special):
-            print(text, flush=True)
+        write_texts(gpt, datamodule.tokenizer, prompt, asked)
 
     def _load_weights(self, model: LitGPT) -> None:
         assert self.checkpoint_path is not None

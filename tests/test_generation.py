@@ -1,71 +1,154 @@
-"""Sampling and generation."""
+"""The decoder against the model, and the engine's promises."""
+
+from typing import Any
 
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.engine import SamplingOptions, generate
-from lit_gpt_scratch.generation.sampling import keep_top_k, sample
+from lit_gpt_scratch.generation.decoder import Decoder
+from lit_gpt_scratch.generation.engine import Continuation, SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
+MODELS: list[dict[str, Any]] = [
+    {"arch": "gpt2", "attn_bias": True, "activation": "gelu"},
+    {"arch": "gpt2", "tie_weights": False},
+    {"arch": "modern"},
+    {"arch": "modern", "n_kv_head": 2},
+    {"arch": "modern", "n_kv_head": 1},
+]
+PROMPTS = [[1], [2, 3, 4], [5, 6, 7, 8, 9, 10], list(range(11))]
+GREEDY = {"temperature": 0.0}
 
-@pytest.fixture
-def gpt() -> GPT:
+
+def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
+    """A model of strong opinions, so that greedy choices have no ties."""
     torch.manual_seed(0)
-    gpt = GPT(GPTConfig(vocab_size=30, block_size=8, n_layer=2, n_head=2, n_embd=32))
-    for parameter in gpt.parameters():  # a model of strong opinions, so that greedy choices have no ties
-        parameter.data.mul_(5)
-    return gpt
+    gpt = GPT(GPTConfig(vocab_size=30, block_size=block_size, n_layer=2, n_head=4, n_embd=32, **settings))
+    for parameter in gpt.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return gpt.eval()
 
 
-def test_temperature_zero_is_greedy() -> None:
-    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    assert sample(logits, temperature=0, top_k=None, generator=None).tolist() == [1, 0]
+def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
+    return generate(gpt, prompts, SamplingOptions(**options)).continuations
 
 
-def test_draws_follow_the_softmax() -> None:
-    logits = torch.tensor([1.0, 2.0, 3.0, 0.0])
-    for temperature in (0.5, 1.0, 2.0):
-        generator = torch.Generator().manual_seed(0)
-        drawn = sample(logits.expand(40_000, 4), temperature, None, generator)
-        frequencies = torch.bincount(drawn, minlength=4) / 40_000
-        torch.testing.assert_close(frequencies, (logits / temperature).softmax(0), atol=0.01, rtol=0)
-
-
-def test_top_k_leaves_the_k_likeliest() -> None:
-    logits = torch.tensor([[1.0, 4.0, 3.0, 2.0]])
-    assert keep_top_k(logits, 2).tolist() == [[float("-inf"), 4.0, 3.0, float("-inf")]]
-    assert keep_top_k(logits, 99).tolist() == logits.tolist()
-    drawn = sample(logits.expand(1000, 4), 1.0, 2, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == {1, 2}
+@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [2, 5, 3], [12, 1, 7]])
+@torch.no_grad()
+def test_cached_logits_are_the_models_at_every_position(settings: dict[str, Any], lengths: list[int]) -> None:
+    gpt = random_gpt(block_size=12, **settings)
+    ids = torch.randint(30, (3, 12))
+    expected = gpt(ids)
+    decoder = Decoder(gpt, 3)
+    logits = decoder.prefill([0, 1, 2], [row[:n] for row, n in zip(ids, lengths, strict=True)])
+    for row, n in enumerate(lengths):
+        torch.testing.assert_close(logits[row], expected[row, n - 1], atol=1e-5, rtol=0)
+    while max(lengths) < 12:
+        logits = decoder.decode(torch.tensor([int(ids[row, n]) for row, n in enumerate(lengths)]), lengths)
+        for row, n in enumerate(lengths):
+            torch.testing.assert_close(logits[row], expected[row, n], atol=1e-5, rtol=0)
+        lengths = [n + 1 for n in lengths]
 
 
 @torch.no_grad()
-def test_greedy_generation_takes_the_likeliest_and_slides_the_window(gpt: GPT) -> None:
-    ids = torch.tensor([[1, 2, 3]])
-    written = generate(gpt, ids, SamplingOptions(max_new_tokens=12, temperature=0))
-    assert written.shape == (1, 15)
-    assert written[:, :3].tolist() == ids.tolist()
-    gpt.eval()
-    for t in range(3, 15):  # past the block of 8 too
-        likeliest = gpt(written[:, max(0, t - 8) : t])[0, -1].argmax()
-        assert written[0, t] == likeliest
+def test_rows_of_the_cache_are_written_and_kept_apart() -> None:
+    gpt = random_gpt()
+    decoder = Decoder(gpt, 3)
+    decoder.prefill([0, 1, 2], [torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([4, 5, 6])])
+    decoder.prefill([1], [torch.tensor([7, 8, 9])])
+    decoder.keep([1, 2])
+    logits = decoder.decode(torch.tensor([10, 11]), [3, 3])
+    expected = gpt(torch.tensor([[7, 8, 9, 10], [4, 5, 6, 11]]))[:, -1]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_a_seed_repeats_a_text(gpt: GPT) -> None:
-    ids = torch.zeros(2, 1, dtype=torch.long)
+@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("block_size", [1, 2, 3, 8])
+@torch.no_grad()
+def test_greedy_takes_the_likeliest_and_slides_half_a_block(
+    settings: dict[str, Any], block_size: int
+) -> None:
+    gpt = random_gpt(block_size, **settings)
+    for prompt in ([1, 2, 3], list(range(20))):
+        (written,) = continue_each(gpt, [prompt], max_new_tokens=25, **GREEDY)
+        assert len(written.tokens) == 25
+        ids = list(prompt)
+        begin = max(0, len(ids) - block_size)
+        for token, logprob in zip(written.tokens, written.logprobs, strict=True):
+            logits = gpt(torch.tensor([ids[begin:]]))[0, -1]
+            assert token == int(logits.argmax())
+            assert logprob == pytest.approx(float(logits.log_softmax(0)[token]), abs=1e-4)
+            ids.append(token)
+            if len(ids) - begin > block_size:
+                begin = len(ids) - max(1, block_size // 2)
+
+
+@pytest.mark.parametrize("options", [GREEDY, {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.3}])
+@pytest.mark.parametrize("settings", MODELS)
+def test_a_row_is_what_it_is_alone(settings: dict[str, Any], options: dict[str, Any]) -> None:
+    gpt = random_gpt(**settings)
+    free = continue_each(gpt, PROMPTS, max_new_tokens=20, **options)
+    stop_tokens = [free[0].tokens[2], free[1].tokens[9]]
+    together = continue_each(gpt, PROMPTS, max_new_tokens=20, stop_tokens=stop_tokens, **options)
+    assert {len(row.tokens) for row in together[:2]} <= set(range(1, 11))  # some stop early
+    for i, prompt in enumerate(PROMPTS):
+        seed = {} if "seed" not in options else {"seed": options["seed"] + i}
+        own = {**options, **seed}
+        (alone,) = continue_each(gpt, [prompt], max_new_tokens=20, stop_tokens=stop_tokens, **own)
+        assert alone.tokens == together[i].tokens
+        assert alone.finish_reason == together[i].finish_reason
+        assert alone.logprobs == pytest.approx(together[i].logprobs, abs=1e-4)
+
+
+def test_stopped_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt = random_gpt()
+    sizes = []
+    decode = Decoder.decode
+
+    def counted(self: Decoder, ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
+        sizes.append(len(ids))
+        return decode(self, ids, positions)
+
+    monkeypatch.setattr(Decoder, "decode", counted)
+    told: list[int] = []
+
+    def stop_first_rows(row: int, token: int) -> bool:
+        told.append(row)
+        return len(told) >= 4 * (row + 1)
+
+    written = generate(gpt, PROMPTS[:3], SamplingOptions(9, **GREEDY), on_token=stop_first_rows).continuations
+    assert [len(row.tokens) for row in written] == [2, 4, 6]
+    assert sizes == [3, 2, 2, 1, 1]
+    assert {row.finish_reason for row in written} == {"stop"}
+
+
+def test_a_seed_repeats_a_text() -> None:
+    gpt = random_gpt()
     one, again, other, none, nothing = (
-        generate(gpt, ids, SamplingOptions(20, 1.0, None, seed)) for seed in (1, 1, 2, None, None)
+        [row.tokens for row in continue_each(gpt, [[0], [0]], max_new_tokens=20, temperature=1.0, seed=seed)]
+        for seed in (1, 1, 2, None, None)
     )
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
-    assert not torch.equal(none, nothing)
-    assert not torch.equal(one[0], one[1])  # rows are drawn apart
+    assert one == again
+    assert one != other
+    assert none != nothing
+    assert one[0] != one[1]  # rows are drawn apart
+    assert one[1] == other[0]  # the second has the next seed
 
 
-def test_generation_leaves_mode_and_global_randomness_alone(gpt: GPT) -> None:
-    gpt.train()
+def test_banned_tokens_are_not_written() -> None:
+    gpt = random_gpt()
+    (free,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1)
+    banned = sorted(set(free.tokens))[:5]
+    (held,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1, banned_tokens=banned)
+    assert not set(held.tokens) & set(banned)
+
+
+def test_generation_leaves_mode_and_global_randomness_alone() -> None:
+    gpt = random_gpt(dropout=0.5).train()
     before = torch.get_rng_state()
-    generate(gpt, torch.zeros(1, 1, dtype=torch.long), SamplingOptions(5))
+    first, second = (continue_each(gpt, [[0]], max_new_tokens=20, **GREEDY)[0].tokens for _ in range(2))
+    assert first == second  # nothing is dropped
     assert gpt.training
     assert torch.equal(before, torch.get_rng_state())
 
@@ -78,8 +161,14 @@ def test_generation_leaves_mode_and_global_randomness_alone(gpt: GPT) -> None:
         {"temperature": float("nan")},
         {"top_k": 0},
         {"top_k": -3},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.5},
+        {"min_p": float("nan")},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
     ],
 )
-def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         SamplingOptions(**wrong)

@@ -1,5 +1,6 @@
 """What a checkpoint can do: write, and be measured."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from conftest import ROOT, TINY, Run
 
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
+from lit_gpt_scratch.tools import predict
 
 
 def numbers(out: str) -> dict[str, float]:
@@ -137,6 +139,92 @@ def test_notices_go_to_standard_error(run: Run, finished: Path) -> None:
     assert run(*args, "--prompt", "☃").code == 0
     assert "reads the last 32 of the prompt's 100 tokens" in run(*args, "--prompt", "to" * 50).err
     assert "top_k is lowered to the vocabulary's 39 tokens" in run(*args, "--top_k", "1000").err
+
+
+def test_lines_of_json(run: Run, finished: Path) -> None:
+    args = [
+        "--prompt",
+        "To be",
+        "--prompt",
+        "die",
+        "--num_samples",
+        "2",
+        "--seed",
+        "3",
+        "--max_new_tokens",
+        "40",
+    ]
+    done = run("predict", "--ckpt_path", finished, *args, "--format", "jsonl", "--stop", " ")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["prompt"] for line in lines] == ["To be", "To be", "die", "die"]
+    assert [line["seed"] for line in lines] == [3, 4, 3, 4]
+    tokenizer = tokenizer_from_dict(
+        torch.load(finished / "best.ckpt", weights_only=True)["TextDataModule"]["tokenizer"]
+    )
+    for line in lines:
+        assert len(line["tokens"]) == len(line["logprobs"])
+        assert all(logprob <= 0 for logprob in line["logprobs"])
+        written = tokenizer.decode(line["tokens"])
+        assert " " not in line["text"]
+        assert written == line["text"] + (" " if line["finish_reason"] == "stop" else "")
+        assert line["prefill_seconds"] > 0
+    assert {line["finish_reason"] for line in lines} >= {"stop"}
+    (alone,) = run(
+        "predict", "--ckpt_path", finished, "--prompt", "die", "--seed", "4", "--max_new_tokens", "40",
+        "--format", "jsonl", "--stop", " ",
+    ).out.splitlines()  # fmt: skip
+    assert json.loads(alone)["tokens"] == lines[3]["tokens"]
+
+
+def test_a_file_of_prompts(run: Run, finished: Path) -> None:
+    Path("prompts.txt").write_text("To be\n\ndie\n")
+    Path("prompts.jsonl").write_text('"To be"\n{"prompt": "die", "id": 7}\n')
+    args = ["--max_new_tokens", "5", "--seed", "1"]
+    asked = run("predict", "--ckpt_path", finished, *args, "--prompt", "To be", "--prompt", "die")
+    for name in ("prompts.txt", "prompts.jsonl"):
+        done = run("predict", "--ckpt_path", finished, *args, "--prompts_file", name, "--batch_size", "1")
+        assert (done.code, done.out, done.err) == (0, asked.out, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "p.jsonl",
+            b'"a"\n\n{"prompt": 3}\n',
+            "line 3 of p.jsonl is neither a string nor an object with a string",
+        ),
+        ("p.jsonl", b'"a"\n{"prompt"\n', "line 2 of p.jsonl is not JSON"),
+        ("p.jsonl", b'"a"\n' + b"[" * 100_000, "line 2 of p.jsonl is not JSON"),
+        ("p.txt", b"good\n\xff\n", "line 2 of p.txt is not UTF-8"),
+        ("p.txt", b"\n \n", "p.txt has no prompt in it"),
+        ("p.txt", None, "cannot read p.txt: No such file or directory"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_one_line(
+    run: Run, finished: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    done = run("predict", "--ckpt_path", finished, "--prompts_file", name)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith(f"error: {message}")
+    assert done.err.count("\n") == 1
+
+
+def test_greedy_samples_get_a_notice(run: Run, finished: Path) -> None:
+    args = ["--temperature", "0", "--num_samples", "2", "--max_new_tokens", "3"]
+    done = run("predict", "--ckpt_path", finished, *args)
+    assert done.code == 0
+    assert "all 2 samples of a prompt are the same" in done.err
+
+
+def test_a_terminal_sees_the_same_text(run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ["predict", "--ckpt_path", finished, "--prompt", "To be", "--num_samples", "2", "--seed", "1"]
+    piped = run(*args)
+    monkeypatch.setattr(predict, "on_terminal", lambda: True)
+    assert run(*args).out == piped.out
 
 
 def test_no_prompt_starts_from_a_newline(run: Run, finished: Path) -> None:

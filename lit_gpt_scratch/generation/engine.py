@@ -1,12 +1,18 @@
 """Autoregressive generation: token ids in, token ids out."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_gpt_scratch.generation.sampling import sample
+from lit_gpt_scratch.generation import sampling
+from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.model.gpt import GPT
+
+TINY_TEMPERATURE = 1e-5  # dividing by less overflows
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,14 @@ class SamplingOptions:
         max_new_tokens: Tokens to write after the prompt.
         temperature: 0 takes the likeliest token each time; lower is safer, higher is wilder.
         top_k: Draw from the k likeliest tokens only; null draws from all.
-        seed: The same seed gives the same text; null gives another each time.
+        top_p: Draw from the likeliest tokens only that together reach this probability; null draws from all.
+        min_p: Draw from tokens only that are at least so many times as likely as the likeliest; null draws
+            from all.
+        repetition_penalty: Above 1, what has been read or written becomes less likely; 1 is none.
+        banned_tokens: Ids of tokens that are never written.
+        stop_tokens: Ids of tokens after which a text ends.
+        seed: The same seed gives the same text; null gives another each time. The n-th of several samples has
+            the seed + n.
 
     Raises:
         ValueError: A number is out of range.
@@ -26,6 +39,11 @@ class SamplingOptions:
     max_new_tokens: int = 300
     temperature: float = 0.8
     top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    banned_tokens: list[int] = field(default_factory=list)
+    stop_tokens: list[int] = field(default_factory=list)
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -37,31 +55,154 @@ class SamplingOptions:
             raise ValueError(
                 f"top_k must be at least 1, not {self.top_k}; leave it out to draw from all tokens"
             )
+        for name in ("top_p", "min_p"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {share}")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
+
+
+@dataclass
+class Continuation:
+    """What was written after a prompt.
+
+    Args:
+        tokens: Token ids, the prompt's not among them.
+        logprobs: Of each token, the logarithm of the probability that the model itself gave it, before
+            temperature and the rest.
+        finish_reason: length, or stop for a stop token or what `on_token` said.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: Literal["length", "stop"] = "length"
+
+
+@dataclass
+class Generation:
+    """Continuations of prompts, and how long reading and writing took for all of them."""
+
+    continuations: list[Continuation]
+    prefill_seconds: float
+    decode_seconds: float
+
+
+OnToken = Callable[[int, int], bool]
 
 
 @torch.inference_mode()
-def generate(gpt: GPT, ids: Tensor, options: SamplingOptions) -> Tensor:
-    """Continue each row of `ids`; only its last block_size tokens are looked at.
+def generate(
+    gpt: GPT,
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    seeds: Sequence[int] | None = None,
+    on_token: OnToken | None = None,
+) -> Generation:
+    """Continue each prompt; what a row becomes does not depend on those beside it.
+
+    Once block_size tokens are read, a row goes on from the last half of them, so that most tokens cost one
+    step of the cache.
 
     Args:
-        gpt: The model; it is run in eval mode and left in the mode it was in.
-        ids: Prompts, (B, T) with T at least 1, on the model's device.
+        gpt: The model; neither its mode nor torch's global generator matters or changes.
+        prompts: Token ids, each at least one; the model looks at the last block_size of them.
         options: How to draw.
+        seeds: Of each row; None: options.seed, + 1, + 2 ..., or fresh ones where that is None.
+        on_token: Told of each row's every token as (row, token); True ends the row.
 
     Returns:
-        Prompts and continuations, (B, T + max_new_tokens).
+        The continuations, in the prompts' order.
     """
-    generator = torch.Generator(ids.device)
-    if options.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(options.seed)
-    was_training = gpt.training
-    gpt.eval()
-    with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
-        for _ in range(options.max_new_tokens):
-            logits = gpt(ids[:, -gpt.config.block_size :])[:, -1]  # (B, V)
-            next_ids = sample(logits.float(), options.temperature, options.top_k, generator)
-            ids = torch.cat([ids, next_ids[:, None]], dim=1)
-    gpt.train(was_training)
-    return ids
+    begun = time.perf_counter()
+    device, block_size = gpt.wte.weight.device, gpt.config.block_size
+    decoder = Decoder(gpt, len(prompts))
+    read = [list(prompt) for prompt in prompts]
+    written = [Continuation() for _ in prompts]
+    seeds = row_seeds(options.seed, len(prompts)) if seeds is None else seeds
+    luck = draws_of_luck(seeds, options.max_new_tokens).to(device)
+    seen = tokens_seen(read, gpt.config.vocab_size).to(device) if options.repetition_penalty != 1 else None
+    logits = decoder.prefill(
+        list(range(len(read))), [torch.tensor(ids[-block_size:], device=device) for ids in read]
+    )
+    positions = [min(len(ids), block_size) for ids in read]
+    rows = list(range(len(read)))  # which prompt each row of the batch belongs to
+    prefilled = time.perf_counter()
+    for step in range(options.max_new_tokens):
+        ids = choose(logits.float(), options, luck[:, step], seen)  # (B,)
+        logprobs = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])[:, 0].tolist()
+        going = []
+        for place, (row, token) in enumerate(zip(rows, ids.tolist(), strict=True)):
+            read[row].append(token)
+            written[row].tokens.append(token)
+            written[row].logprobs.append(logprobs[place])
+            ends = token in options.stop_tokens
+            if (on_token is not None and on_token(row, token)) or ends:
+                written[row].finish_reason = "stop"
+            else:
+                going.append(place)
+        if not going or step == options.max_new_tokens - 1:
+            break
+        if seen is not None:
+            seen[torch.arange(len(ids), device=device), ids] = True
+        if len(going) < len(rows):  # what has ended costs nothing further
+            decoder.keep(going)
+            ids, luck = ids[going], luck[going]
+            seen = None if seen is None else seen[going]
+            rows, positions = [rows[place] for place in going], [positions[place] for place in going]
+        slide(decoder, rows, positions, read)
+        logits = decoder.decode(ids, positions)
+        positions = [position + 1 for position in positions]
+    return Generation(written, prefilled - begun, time.perf_counter() - prefilled)
+
+
+def slide(decoder: Decoder, rows: list[int], positions: list[int], read: list[list[int]]) -> None:
+    """Let each row whose cache is full go on from the last half of what it has read.
+
+    The newest token is left for `decode`.
+    """
+    half = max(1, decoder.config.block_size // 2)
+    for place, row in enumerate(rows):
+        if positions[place] == decoder.config.block_size:
+            window = read[row][-half:-1]
+            positions[place] = len(window)
+            if window:
+                decoder.prefill([place], [torch.tensor(window, device=decoder.cache.device)])
+
+
+def choose(logits: Tensor, options: SamplingOptions, luck: Tensor, seen: Tensor | None) -> Tensor:
+    """The next token of each row; logits (B, V), luck (B,) and seen (B, V) -> (B,)."""
+    if seen is not None:
+        logits = sampling.penalize_repeats(logits, seen, options.repetition_penalty)
+    if options.banned_tokens:
+        logits = sampling.ban(logits, options.banned_tokens)
+    if options.temperature < TINY_TEMPERATURE:
+        return logits.argmax(dim=-1)
+    logits = logits / options.temperature
+    if options.top_k is not None:
+        logits = sampling.keep_top_k(logits, options.top_k)
+    if options.top_p is not None:
+        logits = sampling.keep_top_p(logits, options.top_p)
+    if options.min_p is not None:
+        logits = sampling.keep_min_p(logits, options.min_p)
+    return sampling.draw(logits, luck)
+
+
+def row_seeds(seed: int | None, n_rows: int) -> list[int]:
+    """A seed for each row."""
+    first = torch.Generator().seed() if seed is None else seed
+    return [first + row for row in range(n_rows)]
+
+
+def draws_of_luck(seeds: Sequence[int], n_draws: int) -> Tensor:
+    """Numbers from 0 to below 1, (rows, n_draws) of float64, each row from its own seed."""
+    generators = (torch.Generator().manual_seed(seed % 2**63) for seed in seeds)
+    return torch.stack([torch.rand(n_draws, dtype=torch.float64, generator=each) for each in generators])
+
+
+def tokens_seen(read: list[list[int]], vocab_size: int) -> Tensor:
+    """Which tokens each row has read, (rows, vocab_size) of bool."""
+    seen = torch.zeros(len(read), vocab_size, dtype=torch.bool)
+    for row, ids in enumerate(read):
+        seen[row, ids] = True
+    return seen

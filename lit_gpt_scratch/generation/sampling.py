@@ -1,34 +1,67 @@
-"""From logits to the next token."""
+"""From logits to the next token: each a pure function on the logits of one token a row, (B, V)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY_TEMPERATURE = 1e-5  # dividing by less overflows
+NEVER = float("-inf")
 
 
-def sample(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
-) -> Tensor:
-    """Choose the next token of each row.
+def penalize_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make what a row has read or written already less likely (Keskar et al. 2019, "CTRL").
 
     Args:
         logits: (B, V).
-        temperature: Divides the logits; 0, or next to it, takes the likeliest token.
-        top_k: Only the k likeliest tokens may be drawn; None leaves all.
-        generator: Source of randomness, on the logits' device; None is torch's global one.
+        seen: Which tokens, (B, V) of bool.
+        penalty: Divides logits above 0 and multiplies those below; 1 leaves them as they are.
 
     Returns:
-        Token ids, (B,).
+        (B, V).
     """
-    if temperature < TINY_TEMPERATURE:
-        return logits.argmax(dim=-1)
-    if top_k is not None:
-        logits = keep_top_k(logits, top_k)
-    return torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator).squeeze(1)
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def ban(logits: Tensor, tokens: list[int]) -> Tensor:
+    """Never choose these tokens; (B, V) -> (B, V)."""
+    return logits.index_fill(1, torch.tensor(tokens, device=logits.device), NEVER)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Set all but the k largest logits of each row to minus infinity; (B, V) -> (B, V)."""
+    """Leave only the k likeliest tokens, and what is as likely as the last of them; (B, V) -> (B, V)."""
     smallest_kept = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < smallest_kept, float("-inf"))
+    return logits.masked_fill(logits < smallest_kept, NEVER)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Leave only the likeliest tokens that together reach probability p; (B, V) -> (B, V).
+
+    Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
+    """
+    values, order = logits.sort(dim=-1)  # the least likely first
+    improbable = values.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
+    improbable[:, -1] = False
+    return logits.masked_fill(improbable.scatter(1, order, improbable), NEVER)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Leave only tokens at least p times as likely as the likeliest; (B, V) -> (B, V).
+
+    Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling".
+    """
+    probabilities = logits.softmax(dim=-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), NEVER)
+
+
+def draw(logits: Tensor, luck: Tensor) -> Tensor:
+    """Draw a token from each row's softmax.
+
+    Args:
+        logits: (B, V).
+        luck: Where each row's draw falls in its cumulative distribution, (B,) of float64, 0 to below 1: a row
+            is drawn by its own luck, whoever stands beside it.
+
+    Returns:
+        Token ids, (B,); none whose logit is minus infinity.
+    """
+    cumulative = F.softmax(logits, dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, luck[:, None] * cumulative[:, -1:], right=True).squeeze(1)

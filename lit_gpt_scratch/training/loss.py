@@ -9,7 +9,10 @@ from torch import Tensor
 from lit_gpt_scratch.data.windows import IGNORE
 from lit_gpt_scratch.model.gpt import GPT
 
-LOGITS_AT_ONCE = 2**24  # 64 MB of float32; more are made, used and dropped a chunk at a time
+# More logits than these are made, used and dropped a chunk at a time: 64 MB of float32 on a CPU. Every chunk
+# adds to the whole gradient of the output head, so that a GPU, which has room, takes fewer.
+LOGITS_AT_ONCE = 2**24
+LOGITS_AT_ONCE_ON_GPU = 2**27
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -19,17 +22,22 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     """`cross_entropy` of a GPT's logits, to train on; inputs and targets (B, T) -> ()."""
-    if targets.numel() * gpt.config.vocab_size <= LOGITS_AT_ONCE:
+    if targets.numel() * gpt.config.vocab_size <= logits_at_once(inputs.device):
         return cross_entropy(gpt(inputs), targets)
     features = gpt.features(inputs).flatten(0, 1)  # (B T, C)
     return ChunkedCrossEntropy.apply(features, gpt.lm_head.weight, targets.flatten())
+
+
+def logits_at_once(device: torch.device) -> int:
+    """How many logits there may be at a time while a model trains."""
+    return LOGITS_AT_ONCE if device.type == "cpu" else LOGITS_AT_ONCE_ON_GPU
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Output head and cross-entropy in one: each chunk's logits become loss and gradients at once.
 
     The logits of GPT-2's vocabulary take several times the memory of all else in a step. Here no more than
-    `LOGITS_AT_ONCE` of them are there at a time, and none wait for the backward pass.
+    `logits_at_once` of them are there, and none wait for the backward pass.
     """
 
     @staticmethod
@@ -40,7 +48,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         n_targets = (targets != IGNORE).sum().clamp(min=1)
         loss = torch.zeros((), device=features.device)
         d_features, d_weight = torch.empty_like(features), torch.zeros_like(weight)
-        chunk = max(1, LOGITS_AT_ONCE // len(weight))
+        chunk = max(1, logits_at_once(features.device) // len(weight))
         with torch.autocast(kind, enabled=False):
             head = weight.to(dtype)
             for x, wanted, d_x in zip(

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -43,5 +42,6 @@ class Samples(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
         tokenizer = data_of(trainer).tokenizer
-        ids = torch.from_numpy(encode_prompt(tokenizer, self.prompt).astype("int64")).to(pl_module.device)
-        return tokenizer.decode(generate(gpt_of(pl_module), ids[None], self.options)[0].tolist())
+        ids = encode_prompt(tokenizer, self.prompt).tolist()
+        (continuation,) = generate(gpt_of(pl_module), [ids], self.options).continuations
+        return tokenizer.decode(ids + continuation.tokens)

@@ -1,0 +1,112 @@
+"""Sampling's functions, against known values and transformers' own."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from lit_gpt_scratch.generation.engine import SamplingOptions, choose
+from lit_gpt_scratch.generation.sampling import (
+    NEVER,
+    ban,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize_repeats,
+)
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return 4 * torch.randn(200, 70, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 70, 99])
+def test_top_k_is_transformers(logits: torch.Tensor, k: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.TopKLogitsWarper(top_k=k)(None, logits)
+    torch.testing.assert_close(keep_top_k(logits, k), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999, 1.0])
+def test_top_p_is_transformers(logits: torch.Tensor, p: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.TopPLogitsWarper(top_p=p)(None, logits)
+    torch.testing.assert_close(keep_top_p(logits, p), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.7, 1.0])
+def test_min_p_is_transformers(logits: torch.Tensor, p: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.MinPLogitsWarper(min_p=p)(None, logits)
+    torch.testing.assert_close(keep_min_p(logits, p), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
+def test_repetition_penalty_is_transformers(logits: torch.Tensor, penalty: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    ids = torch.randint(70, (200, 9), generator=torch.Generator().manual_seed(1))
+    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
+    seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
+    torch.testing.assert_close(penalize_repeats(logits, seen, penalty), theirs, atol=0, rtol=0)
+
+
+def test_banned_tokens_are_transformers(logits: torch.Tensor) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.SuppressTokensLogitsProcessor([3, 7])(None, logits)
+    torch.testing.assert_close(ban(logits, [3, 7]), theirs, atol=0, rtol=0)
+
+
+def test_known_values() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert (keep_top_k(logits, 2) > NEVER).tolist() == [[True, True, False, False]]
+    assert (keep_top_p(logits, 0.5) > NEVER).tolist() == [[True, False, False, False]]
+    assert (keep_top_p(logits, 0.51) > NEVER).tolist() == [[True, True, False, False]]
+    assert (keep_min_p(logits, 0.25) > NEVER).tolist() == [[True, True, True, False]]
+    seen = torch.tensor([[True, False, True, False]])
+    penalized = penalize_repeats(torch.tensor([[2.0, 2.0, -1.0, -1.0]]), seen, 2.0)
+    assert penalized.tolist() == [[1.0, 2.0, -2.0, -1.0]]
+
+
+def test_luck_falls_into_the_cumulative_distribution() -> None:
+    logits = torch.tensor([0.0, 0.25, 0.25, 0.0, 0.5, 0.0]).log().expand(6, 6)
+    luck = torch.tensor([0.0, 0.2499, 0.25, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert draw(logits, luck).tolist() == [1, 1, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_softmax(temperature: float) -> None:
+    logits = torch.tensor([1.0, 2.0, 3.0, 0.0])
+    luck = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn = choose(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), luck, None)
+    frequencies = torch.bincount(drawn, minlength=4) / 40_000
+    torch.testing.assert_close(frequencies, (logits / temperature).softmax(0), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"temperature": 1e-9}, {"top_k": 1}, {"min_p": 1.0}]
+)
+def test_every_way_to_be_greedy(logits: torch.Tensor, options: dict[str, Any]) -> None:
+    luck = torch.rand(200, dtype=torch.float64)
+    assert torch.equal(choose(logits, SamplingOptions(**options), luck, None), logits.argmax(dim=-1))
+
+
+def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> None:
+    transformers = pytest.importorskip("transformers")
+    ids = torch.randint(70, (200, 9), generator=torch.Generator().manual_seed(1))
+    processors = [
+        transformers.RepetitionPenaltyLogitsProcessor(1.2),
+        transformers.SuppressTokensLogitsProcessor([5]),
+        transformers.TemperatureLogitsWarper(0.7),
+        transformers.TopKLogitsWarper(20),
+        transformers.TopPLogitsWarper(0.9),
+        transformers.MinPLogitsWarper(0.02),
+    ]
+    theirs = transformers.LogitsProcessorList(processors)(ids, logits.clone())
+    luck = torch.rand(200, dtype=torch.float64)
+    seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
+    options = SamplingOptions(
+        repetition_penalty=1.2, banned_tokens=[5], temperature=0.7, top_k=20, top_p=0.9, min_p=0.02
+    )
+    assert torch.equal(choose(logits, options, luck, seen), draw(theirs, luck))
