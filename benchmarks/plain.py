@@ -76,13 +76,17 @@ class PlainGPT(nn.Module):
                 last = name.endswith(("out.weight", "3.2.weight"))
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layer) if last else 0.02)
 
-    def forward(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """Token ids and targets, each (B, T), to the mean loss ()."""
+    def logits(self, idx: Tensor) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V)."""
         x = self.drop(self.tokens(idx) + self.positions(torch.arange(idx.shape[1], device=idx.device)))
         for norm_1, attention, norm_2, mlp in self.layers:
             x = x + attention(norm_1(x))
             x = x + mlp(norm_2(x))
-        return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
+        return self.head(self.norm(x))
+
+    def forward(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """Token ids and targets, each (B, T), to the mean loss ()."""
+        return F.cross_entropy(self.logits(idx).flatten(0, 1), targets.flatten())
 
 
 def plain_batch(ids: Tensor, batch_size: int, block_size: int, device: str) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ from lit_gpt_scratch.options import (
     hub_settings,
     link_options,
 )
-from lit_gpt_scratch.tools.predict import PredictOptions, write_texts
+from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
@@ -91,7 +91,7 @@ class LitGPTCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Each subcommand, with the arguments of its method that are not options."""
-        return {name: {"model", "datamodule", *LISTED} for name in RUN_COMMANDS}
+        return {name: {"model", "datamodule", "interactive", *LISTED} for name in RUN_COMMANDS}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         self._subcommand_parsers = {}
@@ -101,11 +101,11 @@ class LitGPTCLI(LightningCLI):
             subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
             subcommands.add_subcommand(name, subparser, help=summary)
             self._subcommand_parsers[name] = subparser
+        add = self._subcommand_parsers["predict"].add_argument
         for name, text in LISTED.items():
-            self._subcommand_parsers["predict"].add_argument(
-                f"--{name}", action="append", default=[], help=f"{text}; may be given several times."
-            )
-            self._subcommand_method_arguments["predict"].append(name)
+            add(f"--{name}", action="append", default=[], help=f"{text}; may be given several times.")
+        add("--interactive", action="store_true", help="Keep a prompt open: type, read, go on.")
+        self._subcommand_method_arguments["predict"] += [*LISTED, "interactive"]
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options of the run itself."""
@@ -354,6 +354,7 @@ class LitGPTCLI(LightningCLI):
         datamodule: TextDataModule,
         prompt: list[str],
         stop: list[str],
+        interactive: bool,
         ckpt_path: str | None = None,
         **options: Any,
     ) -> None:
@@ -363,12 +364,12 @@ class LitGPTCLI(LightningCLI):
             ckpt_path: Checkpoint that writes: a file, or a run folder for its best.
             **options: The fields of `PredictOptions`.
         """
-        asked = PredictOptions(stop=stop, **options)
+        asked = PredictOptions(stop=stop, interactive=interactive, **options)
         self._check_data(datamodule, "tokenizer")
         if self.checkpoint_path is not None:
             self._load_weights(model)
         gpt = model.gpt.to(self.trainer.strategy.root_device)
-        write_texts(gpt, datamodule.tokenizer, prompt, asked)
+        predict(gpt, datamodule.tokenizer, prompt, asked)
 
     def _load_weights(self, model: LitGPT) -> None:
         assert self.checkpoint_path is not None

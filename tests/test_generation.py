@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.decoder import Decoder
+from lit_gpt_scratch.generation.decoder import Decoder, int8_linear
 from lit_gpt_scratch.generation.engine import Continuation, SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
@@ -30,7 +30,7 @@ def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
 
 
 def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
-    return generate(gpt, prompts, SamplingOptions(**options)).continuations
+    return generate(Decoder(gpt), prompts, SamplingOptions(**options)).continuations
 
 
 @pytest.mark.parametrize("settings", MODELS)
@@ -40,25 +40,45 @@ def test_cached_logits_are_the_models_at_every_position(settings: dict[str, Any]
     gpt = random_gpt(block_size=12, **settings)
     ids = torch.randint(30, (3, 12))
     expected = gpt(ids)
-    decoder = Decoder(gpt, 3)
-    logits = decoder.prefill([0, 1, 2], [row[:n] for row, n in zip(ids, lengths, strict=True)])
+    decoder = Decoder(gpt)
+    torch.testing.assert_close(decoder.logits(ids), expected, atol=1e-5, rtol=0)
+    cache = decoder.new_cache(3)
+    logits = decoder.prefill(cache, [0, 1, 2], [row[:n] for row, n in zip(ids, lengths, strict=True)])
     for row, n in enumerate(lengths):
         torch.testing.assert_close(logits[row], expected[row, n - 1], atol=1e-5, rtol=0)
     while max(lengths) < 12:
-        logits = decoder.decode(torch.tensor([int(ids[row, n]) for row, n in enumerate(lengths)]), lengths)
+        logits = decoder.decode(
+            cache, torch.tensor([int(ids[row, n]) for row, n in enumerate(lengths)]), lengths
+        )
         for row, n in enumerate(lengths):
             torch.testing.assert_close(logits[row], expected[row, n], atol=1e-5, rtol=0)
         lengths = [n + 1 for n in lengths]
 
 
+@pytest.mark.parametrize("settings", MODELS)
+@torch.no_grad()
+def test_int8_weights_are_near_the_floats(settings: dict[str, Any]) -> None:
+    gpt = random_gpt(**settings)
+    gpt.wte.weight[3] = 0  # a channel without a scale
+    ids = torch.randint(30, (4, 8))
+    exact, rounded = gpt(ids), Decoder(gpt, "int8").logits(ids)
+    assert not torch.equal(exact, rounded)
+    assert float((exact - rounded).std() / exact.std()) < 0.03
+    weight, bias, x = torch.randn(20, 64), torch.randn(20), torch.eye(64)
+    steps = weight.abs().amax(dim=1) / 127  # half of which is the most that rounding may move a weight
+    moved = (int8_linear(weight, bias)(x) - bias - weight.T).abs()
+    assert bool((moved <= 0.501 * steps).all())
+
+
 @torch.no_grad()
 def test_rows_of_the_cache_are_written_and_kept_apart() -> None:
     gpt = random_gpt()
-    decoder = Decoder(gpt, 3)
-    decoder.prefill([0, 1, 2], [torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([4, 5, 6])])
-    decoder.prefill([1], [torch.tensor([7, 8, 9])])
-    decoder.keep([1, 2])
-    logits = decoder.decode(torch.tensor([10, 11]), [3, 3])
+    decoder = Decoder(gpt)
+    cache = decoder.new_cache(3)
+    decoder.prefill(cache, [0, 1, 2], [torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([4, 5, 6])])
+    decoder.prefill(cache, [1], [torch.tensor([7, 8, 9])])
+    cache = cache[:, :, [1, 2]]
+    logits = decoder.decode(cache, torch.tensor([10, 11]), [3, 3])
     expected = gpt(torch.tensor([[7, 8, 9, 10], [4, 5, 6, 11]]))[:, -1]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
@@ -106,9 +126,9 @@ def test_stopped_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     decode = Decoder.decode
 
-    def counted(self: Decoder, ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    def counted(self: Decoder, cache: torch.Tensor, ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
         sizes.append(len(ids))
-        return decode(self, ids, positions)
+        return decode(self, cache, ids, positions)
 
     monkeypatch.setattr(Decoder, "decode", counted)
     told: list[int] = []
@@ -117,7 +137,9 @@ def test_stopped_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         told.append(row)
         return len(told) >= 4 * (row + 1)
 
-    written = generate(gpt, PROMPTS[:3], SamplingOptions(9, **GREEDY), on_token=stop_first_rows).continuations
+    written = generate(
+        Decoder(gpt), PROMPTS[:3], SamplingOptions(9, **GREEDY), on_token=stop_first_rows
+    ).continuations
     assert [len(row.tokens) for row in written] == [2, 4, 6]
     assert sizes == [3, 2, 2, 1, 1]
     assert {row.finish_reason for row in written} == {"stop"}

@@ -1,8 +1,10 @@
 """What a checkpoint can do: write, and be measured."""
 
+import io
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from conftest import ROOT, TINY, Run
 
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
-from lit_gpt_scratch.tools import predict
+from lit_gpt_scratch.tools import texts
 
 
 def numbers(out: str) -> dict[str, float]:
@@ -213,6 +215,33 @@ def test_a_bad_file_of_prompts_is_one_line(
     assert done.err.count("\n") == 1
 
 
+def test_int8_weights_say_what_they_cost(run: Run, finished: Path) -> None:
+    args = ["predict", "--ckpt_path", finished, "--prompt", "To be", "--max_new_tokens", "5"]
+    done = run(*args, "--weights", "int8")
+    assert done.code == 0
+    assert done.out.startswith("To be")
+    numbers_in = r"perplexity ([\d.]+) in place of ([\d.]+) \(([-+][\d.]+) %\)"
+    found = re.fullmatch(rf"WARNING: int8 weights: {numbers_in} on some Hamlet\n", done.err)
+    assert found
+    assert abs(float(found[3])) < 1
+    assert float(found[1]) == pytest.approx(float(found[2]), rel=0.02)
+
+
+def test_a_conversation_on_the_command_line(
+    run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("/temperature 0\nTo be\n"))
+    args = ["predict", "--ckpt_path", finished, "--max_new_tokens", "9"]
+    done = run(*args, "--interactive")
+    greedy = run(*args, "--prompt", "To be", "--temperature", "0")
+    assert done.code == 0
+    assert done.out.replace("> ", "").strip("\n") == greedy.out.removeprefix("To be").strip("\n")
+    assert "/help" in done.err
+    both = run("predict", "--ckpt_path", finished, "--interactive", "--prompt", "To be")
+    assert (both.code, both.out) == (2, "")
+    assert "leave prompt" in both.err
+
+
 def test_greedy_samples_get_a_notice(run: Run, finished: Path) -> None:
     args = ["--temperature", "0", "--num_samples", "2", "--max_new_tokens", "3"]
     done = run("predict", "--ckpt_path", finished, *args)
@@ -223,7 +252,7 @@ def test_greedy_samples_get_a_notice(run: Run, finished: Path) -> None:
 def test_a_terminal_sees_the_same_text(run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["predict", "--ckpt_path", finished, "--prompt", "To be", "--num_samples", "2", "--seed", "1"]
     piped = run(*args)
-    monkeypatch.setattr(predict, "on_terminal", lambda: True)
+    monkeypatch.setattr(texts, "on_terminal", lambda: True)
     assert run(*args).out == piped.out
 
 

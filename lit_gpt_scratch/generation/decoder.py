@@ -8,7 +8,7 @@ Letters in shapes are those of `model/gpt.py`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,9 @@ from lit_gpt_scratch.model.gpt import (
 )
 from lit_gpt_scratch.model.layers import attend
 
+Weights = Literal["float", "int8"]
 Layer = Callable[[Tensor], Tensor]
+MakeLinear = Callable[..., Layer]  # from a weight, and a bias if there is one
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # block, q, k, v, each (B, T, heads, D) -> (B, T, C)
 
 
@@ -43,61 +45,82 @@ class BlockLayers:
 
 
 class Decoder:
-    """The layers of a GPT, and its cache of keys and values.
+    """The layers of a GPT as functions that read and write a cache of keys and values."""
 
-    The cache is (n_layer, 2, B, K, block_size, D): its shape does not change while rows are written.
-    """
+    def __init__(self, gpt: GPT, weights: Weights = "float") -> None:
+        """Take the weights out of a model.
 
-    def __init__(self, gpt: GPT, batch_size: int) -> None:
+        Args:
+            gpt: The model.
+            weights: float multiplies by them as they are, int8 by 8-bit numbers with a scale for each
+                channel: a quarter of the bytes to read. Embeddings stay as they are.
+
+        Raises:
+            ValueError: int8 was asked for on another device than a CPU.
+        """
         config, weight = gpt.config, gpt.wte.weight
+        if weights == "int8" and weight.device.type != "cpu":
+            raise ValueError(
+                "int8 weights are for the CPU: leave weights out, or choose trainer.accelerator cpu"
+            )
+        linear = float_linear if weights == "float" else int8_linear
         self.config = config
         self.wte = weight
         self.wpe = gpt.wpe.weight if config.arch == "gpt2" else None
         self.rope = gpt.rope if config.arch == "modern" else None
-        self.blocks = [block_layers(cast(Block, block), config) for block in gpt.h]
+        self.blocks = [block_layers(cast(Block, block), config, linear) for block in gpt.h]
         self.ln_f, self.lm_head = norm(gpt.ln_f), linear(gpt.lm_head.weight)
+
+    def new_cache(self, batch_size: int) -> Tensor:
+        """An empty cache, (n_layer, 2, B, K, block_size, D): its shape stays while rows are written."""
+        config = self.config
         shape = (config.n_layer, 2, batch_size, config.kv_heads, config.block_size, config.head_width)
-        self.cache = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        return torch.zeros(shape, device=self.wte.device, dtype=self.wte.dtype)
 
-    def keep(self, rows: list[int]) -> None:
-        """Go on with these rows alone."""
-        self.cache = self.cache[:, :, rows]
-
-    def prefill(self, rows: list[int], prompts: list[Tensor]) -> Tensor:
+    def prefill(self, cache: Tensor, rows: list[int], prompts: list[Tensor]) -> Tensor:
         """Read prompts into rows of the cache.
 
         Args:
+            cache: What is written to.
             rows: Where each goes.
             prompts: Token ids, each (T,) with T from 1 to block_size; they need not be as long as each other.
 
         Returns:
             Logits of the token after each, (len(rows), V).
         """
-        ids = torch.nn.utils.rnn.pad_sequence(
-            prompts, batch_first=True
-        )  # what follows a prompt is not looked at
+        # What follows a shorter prompt is looked at by nothing before it, and written over later.
+        ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+        x = self._read(cache, rows, ids)
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=x.device)
+        return self.lm_head(self.ln_f(x[torch.arange(len(rows), device=x.device), last]))
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """What `GPT.forward` gives; (B, T) -> (B, T, V)."""
+        return self.lm_head(self.ln_f(self._read(self.new_cache(len(ids)), list(range(len(ids))), ids)))
+
+    def _read(self, cache: Tensor, rows: list[int], ids: Tensor) -> Tensor:
+        """Token ids (len(rows), T) into the cache and through all blocks, to (len(rows), T, C)."""
         T = ids.shape[1]
-        places: list[int] | slice = slice(None) if len(rows) == self.cache.shape[2] else rows
+        places: list[int] | slice = slice(None) if len(rows) == cache.shape[2] else rows
 
         def attention(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D), twice (B, K, T, D)
-            self.cache[i, 0, places, :, :T], self.cache[i, 1, places, :, :T] = k, v
+            cache[i, 0, places, :, :T], cache[i, 1, places, :, :T] = k, v
             return attend(q, k, v).transpose(1, 2).flatten(2)
 
         x = F.embedding(ids, self.wte)
         if self.wpe is not None:
             x = x + self.wpe[:T]
         rope = None if self.rope is None else self.rope[:, :T, None]  # (2, T, 1, D)
-        x = self._blocks(x, rope, attention)
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=x.device)
-        return self.lm_head(self.ln_f(x[torch.arange(len(rows), device=x.device), last]))
+        return self._blocks(x, rope, attention)
 
-    def decode(self, ids: Tensor, positions: list[int]) -> Tensor:
+    def decode(self, cache: Tensor, ids: Tensor, positions: list[int]) -> Tensor:
         """Read one more token in every row.
 
         Args:
+            cache: What is read and written to.
             ids: Token ids, (B,).
-            positions: How many tokens each row's cache holds, below block_size.
+            positions: How many tokens the cache holds of each row, below block_size.
 
         Returns:
             Logits of the token after it, (B, V).
@@ -113,7 +136,7 @@ class Decoder:
         every_row = torch.arange(len(ids), device=ids.device)
 
         def attention(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.cache[i]
+            keys, values = cache[i]
             if isinstance(where, int):
                 keys[:, :, where], values[:, :, where] = k[:, 0], v[:, 0]
             else:
@@ -147,7 +170,7 @@ class Decoder:
         return x
 
 
-def block_layers(block: Block, config: GPTConfig) -> BlockLayers:
+def block_layers(block: Block, config: GPTConfig, linear: MakeLinear) -> BlockLayers:
     """The layers of a block."""
     attn, proj = block.attn, linear(block.attn.c_proj.weight, block.attn.c_proj.bias)
     if isinstance(attn, CausalSelfAttention):
@@ -157,18 +180,15 @@ def block_layers(block: Block, config: GPTConfig) -> BlockLayers:
         qkv = linear(torch.cat([attn.c_q.weight, attn.c_k.weight, attn.c_v.weight]))
         of_queries = attn.q_norm.weight.expand(config.n_head, -1)
         qk_norm = torch.cat([of_queries, attn.k_norm.weight.expand(config.kv_heads, -1)])
-    return BlockLayers(norm(block.ln_1), qkv, qk_norm, proj, norm(block.ln_2), mlp_layer(block.mlp))
+    return BlockLayers(norm(block.ln_1), qkv, qk_norm, proj, norm(block.ln_2), mlp_layer(block.mlp, linear))
 
 
-def mlp_layer(mlp: nn.Module) -> Layer:
+def mlp_layer(mlp: nn.Module, linear: MakeLinear) -> Layer:
     """The MLP of a block, as one function."""
     if isinstance(mlp, MLP):
-        up, act, down = (
-            linear(mlp.c_fc.weight, mlp.c_fc.bias),
-            mlp.act,
-            linear(mlp.c_proj.weight, mlp.c_proj.bias),
-        )
-        return lambda x: down(F.gelu(up(x), approximate=act.approximate))
+        up, down = (linear(layer.weight, layer.bias) for layer in (mlp.c_fc, mlp.c_proj))
+        approximate = mlp.act.approximate
+        return lambda x: down(F.gelu(up(x), approximate=approximate))
     assert isinstance(mlp, SwiGLU)
     gate_and_up = linear(torch.cat([mlp.c_gate.weight, mlp.c_fc.weight]))
     project = linear(mlp.c_proj.weight)
@@ -180,9 +200,22 @@ def mlp_layer(mlp: nn.Module) -> Layer:
     return swiglu
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
-    """X W^T + b."""
+def float_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
+    """A linear layer's function."""
     return partial(F.linear, weight=weight, bias=bias)
+
+
+def int8_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
+    """The same with each row of the weight as 8-bit numbers and a scale."""
+    weight = weight.detach()
+    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+    rounded = (weight / scale[:, None]).round().to(torch.int8)
+
+    def layer(x: Tensor) -> Tensor:
+        y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), rounded, scale).view(*x.shape[:-1], -1)
+        return y if bias is None else y + bias
+
+    return layer
 
 
 def norm(layer: nn.Module) -> Layer:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.generation.decoder import Decoder
-from lit_gpt_scratch.model.gpt import GPT
 
 TINY_TEMPERATURE = 1e-5  # dividing by less overflows
 
@@ -93,7 +92,7 @@ OnToken = Callable[[int, int], bool]
 
 @torch.inference_mode()
 def generate(
-    gpt: GPT,
+    decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     options: SamplingOptions,
     seeds: Sequence[int] | None = None,
@@ -105,7 +104,7 @@ def generate(
     step of the cache.
 
     Args:
-        gpt: The model; neither its mode nor torch's global generator matters or changes.
+        decoder: The model; neither its mode nor torch's global generator matters or changes.
         prompts: Token ids, each at least one; the model looks at the last block_size of them.
         options: How to draw.
         seeds: Of each row; None: options.seed, + 1, + 2 ..., or fresh ones where that is None.
@@ -115,16 +114,17 @@ def generate(
         The continuations, in the prompts' order.
     """
     begun = time.perf_counter()
-    device, block_size = gpt.wte.weight.device, gpt.config.block_size
-    decoder = Decoder(gpt, len(prompts))
+    device, block_size = decoder.wte.device, decoder.config.block_size
+    cache = decoder.new_cache(len(prompts))
     read = [list(prompt) for prompt in prompts]
     written = [Continuation() for _ in prompts]
     seeds = row_seeds(options.seed, len(prompts)) if seeds is None else seeds
     luck = draws_of_luck(seeds, options.max_new_tokens).to(device)
-    seen = tokens_seen(read, gpt.config.vocab_size).to(device) if options.repetition_penalty != 1 else None
-    logits = decoder.prefill(
-        list(range(len(read))), [torch.tensor(ids[-block_size:], device=device) for ids in read]
+    seen = (
+        tokens_seen(read, decoder.config.vocab_size).to(device) if options.repetition_penalty != 1 else None
     )
+    windows = [torch.tensor(ids[-block_size:], device=device) for ids in read]
+    logits = decoder.prefill(cache, list(range(len(read))), windows)
     positions = [min(len(ids), block_size) for ids in read]
     rows = list(range(len(read)))  # which prompt each row of the batch belongs to
     prefilled = time.perf_counter()
@@ -146,17 +146,19 @@ def generate(
         if seen is not None:
             seen[torch.arange(len(ids), device=device), ids] = True
         if len(going) < len(rows):  # what has ended costs nothing further
-            decoder.keep(going)
+            cache = cache[:, :, going]
             ids, luck = ids[going], luck[going]
             seen = None if seen is None else seen[going]
             rows, positions = [rows[place] for place in going], [positions[place] for place in going]
-        slide(decoder, rows, positions, read)
-        logits = decoder.decode(ids, positions)
+        slide(decoder, cache, rows, positions, read)
+        logits = decoder.decode(cache, ids, positions)
         positions = [position + 1 for position in positions]
     return Generation(written, prefilled - begun, time.perf_counter() - prefilled)
 
 
-def slide(decoder: Decoder, rows: list[int], positions: list[int], read: list[list[int]]) -> None:
+def slide(
+    decoder: Decoder, cache: Tensor, rows: list[int], positions: list[int], read: list[list[int]]
+) -> None:
     """Let each row whose cache is full go on from the last half of what it has read.
 
     The newest token is left for `decode`.
@@ -167,7 +169,7 @@ def slide(decoder: Decoder, rows: list[int], positions: list[int], read: list[li
             window = read[row][-half:-1]
             positions[place] = len(window)
             if window:
-                decoder.prefill([place], [torch.tensor(window, device=decoder.cache.device)])
+                decoder.prefill(cache, [place], [torch.tensor(window, device=cache.device)])
 
 
 def choose(logits: Tensor, options: SamplingOptions, luck: Tensor, seen: Tensor | None) -> Tensor:

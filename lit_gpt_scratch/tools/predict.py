@@ -1,142 +1,50 @@
-"""`predict`: texts from prompts."""
+"""`predict`: a model's weights made ready to write, and what they are to write."""
 
-import json
 import logging
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+import math
 
-from rich.console import Console
-from rich.progress import track
+import torch
 
-from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
-from lit_gpt_scratch.generation.engine import Continuation, Generation, SamplingOptions, generate, row_seeds
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.tokenizer import Tokenizer
+from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.tools.prompts import read_prompts
-from lit_gpt_scratch.tools.text_stream import TextStream
+from lit_gpt_scratch.tools.interactive import converse
+from lit_gpt_scratch.tools.texts import PredictOptions, write_texts
 
 log = logging.getLogger(__name__)
 
+__all__ = ["PredictOptions", "predict"]
 
-@dataclass(frozen=True)
-class PredictOptions(SamplingOptions):
-    """What is asked for, beside how tokens are drawn.
 
-    Args:
-        num_samples: Texts to write for each prompt.
-        stop: Strings at which a text ends, themselves left out.
-        prompts_file: File of prompts to continue, one a line; in .jsonl, each a string or an object with a
-            string `prompt`.
-        format: text is prompt and continuation; jsonl is a line a text, with its tokens, their
-            log-probabilities, why it ended, and times.
-        batch_size: Texts that are written at once; on a terminal it is one, to be read as it comes.
-        allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
+def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
+    """Write on standard output what is asked for.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: An option is wrong, or the file of prompts cannot be read.
     """
-
-    num_samples: int = 1
-    stop: list[str] = field(default_factory=list)
-    prompts_file: str | None = None
-    format: Literal["text", "jsonl"] = "text"
-    batch_size: int = 16
-    allow_special: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A text to write: its prompt as it was given and as the model reads it, and its seed."""
-
-    prompt: str
-    ids: list[int]
-    seed: int
-
-
-def write_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
-    """Continue each prompt, on standard output; no prompt at all starts from a newline.
-
-    Raises:
-        ValueError: The file of prompts cannot be read.
-    """
-    if options.prompts_file is not None:
-        prompts = [*prompts, *read_prompts(Path(options.prompts_file).expanduser())]
-    rows = list(rows_to_write(gpt, tokenizer, prompts or [""], options))
-    live = options.format == "text" and options.prompts_file is None and on_terminal()
-    size = 1 if live else options.batch_size
-    batches = [rows[first : first + size] for first in range(0, len(rows), size)]
-    errors = Console(stderr=True)
-    shown = options.prompts_file is not None and errors.is_terminal
-    for batch in track(batches, "prompts", console=errors, disable=not shown, transient=True):
-        write_batch(gpt, tokenizer, batch, options, live)
-
-
-def on_terminal() -> bool:
-    """Whether somebody reads along."""
-    return sys.stdout.isatty()
-
-
-def rows_to_write(
-    gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions
-) -> Iterator[Row]:
-    """Each prompt's samples, with what a person should know of them as notices."""
-    if options.top_k is not None and options.top_k > gpt.config.vocab_size:
-        log.warning("top_k is lowered to the vocabulary's %s tokens", gpt.config.vocab_size)
-    if options.temperature == 0 and options.num_samples > 1:
-        log.warning("temperature 0 is greedy: all %s samples of a prompt are the same", options.num_samples)
-    for prompt in prompts:
-        ids = encode_prompt(tokenizer, prompt, options.allow_special).tolist()
-        if len(ids) > gpt.config.block_size:
+    if options.interactive and (prompts or options.prompts_file or options.format != "text"):
+        raise ValueError("--interactive asks for its prompts: leave prompt, prompts_file and format out")
+    with torch.inference_mode():
+        decoder = Decoder(gpt, options.weights)
+        if options.weights == "int8":
+            exact, rounded = (perplexity(each, tokenizer) for each in (Decoder(gpt), decoder))
+            change = rounded / exact - 1
             log.warning(
-                "the model reads the last %s of the prompt's %s tokens", gpt.config.block_size, len(ids)
+                "int8 weights: perplexity %.2f in place of %.2f (%+.2f %%) on some Hamlet",
+                rounded,
+                exact,
+                100 * change,
             )
-        for seed in row_seeds(options.seed, options.num_samples):
-            yield Row(prompt, ids, seed)
-
-
-def write_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: PredictOptions, live: bool) -> None:
-    """Write some texts; a live one token by token."""
-    streams = [TextStream(tokenizer, options.stop) for _ in rows]
-    if live:
-        print(tokenizer.decode(rows[0].ids), end="", flush=True)
-
-    def on_token(row: int, token: int) -> bool:
-        fresh = streams[row].feed(token)
-        if live and fresh:
-            print(fresh, end="", flush=True)
-        return streams[row].ended
-
-    made = generate(gpt, [row.ids for row in rows], options, [row.seed for row in rows], on_token)
-    for row, stream, continuation in zip(rows, streams, made.continuations, strict=True):
-        rest = stream.finish()
-        if live:
-            print(rest, flush=True)
-        elif options.format == "text":
-            print(tokenizer.decode(row.ids) + stream.text, flush=True)
+        if options.interactive:
+            converse(decoder, tokenizer, options)
         else:
-            print(as_json(row, stream.text, continuation, made), flush=True)
+            write_texts(decoder, tokenizer, prompts, options)
 
 
-def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -> str:
-    """A line of JSON; times are those of the batch, and the rate is of decoding alone."""
-    n_decoded = sum(len(other.tokens) - 1 for other in made.continuations)  # prefill gives the first ones
-    content = {
-        "prompt": row.prompt,
-        "text": text,
-        "tokens": continuation.tokens,
-        "logprobs": [round(logprob, 6) for logprob in continuation.logprobs],
-        "finish_reason": continuation.finish_reason,
-        "seed": row.seed,
-        "prefill_seconds": round(made.prefill_seconds, 6),
-        "decode_seconds": round(made.decode_seconds, 6),
-        "tokens_per_second": round(n_decoded / made.decode_seconds, 1) if n_decoded else None,
-    }
-    return json.dumps(content, ensure_ascii=False)
+def perplexity(decoder: Decoder, tokenizer: Tokenizer) -> float:
+    """Of the embedded text, as far as one block reaches."""
+    known = "".join(char for char in HAMLET if not tokenizer.unknown(char))
+    ids = torch.from_numpy(tokenizer.encode(known)[: decoder.config.block_size + 1].astype("int64"))
+    logits = decoder.logits(ids[None, :-1])[0].float()
+    return math.exp(torch.nn.functional.cross_entropy(logits, ids[1:]).item())

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_gpt_scratch.data.tokenizer import encode_prompt
+from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 
@@ -43,5 +44,5 @@ class Samples(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
         tokenizer = data_of(trainer).tokenizer
         ids = encode_prompt(tokenizer, self.prompt).tolist()
-        (continuation,) = generate(gpt_of(pl_module), [ids], self.options).continuations
+        (continuation,) = generate(Decoder(gpt_of(pl_module)), [ids], self.options).continuations
         return tokenizer.decode(ids + continuation.tokens)

@@ -1,0 +1,157 @@
+"""How many tokens a second a model writes: ours, the tutorial's loop, Hugging Face's, and what memory allows.
+
+    python benchmarks/generation.py [--rounds 5] [--only char gpt2] [--json FILE]
+
+Random weights, greedy choices, in turn in one process; a figure is the median over the rounds, of decoding
+alone. The bound is the rate at which this machine reads the weights in float32, once a token. The peers have
+the gpt2 architecture; Hugging Face's small model has positions for all of the text, ours and the tutorial's
+slide over blocks of 64.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from throughput import machine  # noqa: I001  # sets the environment
+
+import torch
+import transformers
+from plain import PlainGPT
+
+from lit_gpt_scratch.generation.decoder import Decoder, Weights
+from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.hardware import keep_freed_memory
+
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128}
+GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768}
+PROMPT = list(range(8))
+Rate = Callable[[], float]  # of one run, in tokens a second
+
+
+def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, weights: Weights = "float") -> Rate:
+    """Tokens a second of our engine."""
+    decoder = Decoder(GPT(config), weights)
+    options = SamplingOptions(max_new_tokens=n_tokens, temperature=0.0)
+
+    def rate() -> float:
+        made = generate(decoder, [PROMPT] * batch_size, options)
+        return batch_size * (n_tokens - 1) / made.decode_seconds
+
+    return rate
+
+
+def huggingface(shape: dict[str, int], vocab_size: int, n_tokens: int, batch_size: int = 1) -> Rate:
+    """Tokens a second of `transformers`, prefill left out."""
+    settings = {"vocab_size": vocab_size, "n_positions": 1024, "bos_token_id": 0, "eos_token_id": None}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **settings)).eval()
+    ids = torch.tensor([PROMPT] * batch_size)
+
+    def seconds(n: int) -> float:
+        started = time.perf_counter()
+        model.generate(ids, max_new_tokens=n, do_sample=False, pad_token_id=0)
+        return time.perf_counter() - started
+
+    def rate() -> float:
+        with torch.inference_mode():
+            return batch_size * (n_tokens - 1) / (seconds(n_tokens) - seconds(1))
+
+    return rate
+
+
+def tutorial(n_tokens: int) -> Rate:
+    """Tokens a second of the tutorial's loop, which computes the whole block for every token."""
+    model = PlainGPT(fused=False).eval()
+
+    @torch.no_grad()
+    def rate() -> float:
+        ids = torch.tensor([PROMPT])
+        started = time.perf_counter()
+        for _ in range(n_tokens):
+            x = ids[:, -64:]
+            logits = model.logits(x)[:, -1]
+            ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
+        return n_tokens / (time.perf_counter() - started)
+
+    return rate
+
+
+def bound(config: GPTConfig) -> Rate:
+    """Tokens a second, if reading the weights were all: the quickest of some products with large matrices."""
+    with torch.device("meta"):
+        gpt = GPT(config)
+    read = sum(p.numel() for p in gpt.parameters()) - sum(p.numel() for p in (gpt.wpe.weight,))
+    matrices = [torch.randn(16384, 4096) for _ in range(3)]  # 0.8 GB: no cache holds them
+    vector = torch.randn(4096)
+
+    def rate() -> float:
+        seconds = []
+        for _ in range(3):
+            for matrix in matrices:
+                started = time.perf_counter()
+                torch.mv(matrix, vector)
+                seconds.append(time.perf_counter() - started)
+        return matrices[0].numel() / min(seconds) / read
+
+    return rate
+
+
+def contests(which: list[str]) -> dict[str, dict[str, Rate]]:
+    """What is measured, by model."""
+    found: dict[str, dict[str, Rate]] = {}
+    if "char" in which:
+        found["0.8 M characters"] = {
+            "the tutorial's loop": tutorial(300),
+            "Hugging Face": huggingface(SMALL, 65, 300),
+            "ours, gpt2": ours(GPTConfig(65, block_size=64, **SMALL), 1000),
+            "ours, modern": ours(GPTConfig(65, block_size=64, arch="modern", **SMALL), 1000),
+        }
+    if "gpt2" in which:
+        config = GPTConfig(50257, block_size=1024, attn_bias=True, **GPT2)
+        found["GPT-2 124 M"] = {
+            "the memory's bound in float32": bound(config),
+            "Hugging Face": huggingface(GPT2, 50257, 50),
+            "ours": ours(config, 50),
+            "ours, int8 weights": ours(config, 100, weights="int8"),
+        }
+        found["GPT-2 124 M, batch 16"] = {
+            "Hugging Face": huggingface(GPT2, 50257, 20, 16),
+            "ours": ours(config, 20, 16),
+            "ours, int8 weights": ours(config, 20, 16, "int8"),
+        }
+    return found
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=["char", "gpt2"], choices=["char", "gpt2"])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    figures = {}
+    for model, runs in contests(arguments.only).items():
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(arguments.rounds):
+            for name, run in runs.items():
+                rates[name].append(run())
+        figures[model] = {name: statistics.median(found) for name, found in rates.items()}
+    print(f"{machine()}, transformers {transformers.__version__}\n")
+    for model, of_it in figures.items():
+        first = next(iter(of_it.values()))
+        print(f"| {model} | tokens/s | times the first |\n|---|---|---|")
+        for name, found in of_it.items():
+            print(f"| {name} | {found:.0f} | {found / first:.2f} |")
+        print()
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
