@@ -33,7 +33,7 @@ SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768}
 
 
 def count_waits(text: Path, n_steps: int, options: list[str]) -> int:
-    """Reports of PyTorch's sync debug mode over the steps after the first ten, with logs switched off."""
+    """Reports of PyTorch's sync debug mode over the steps after the first fifteen, with logs switched off."""
     reports: list[Any] = []
     hook = LitGPT.on_train_batch_start
 

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [--steps 60] [--rounds 5] [--json FILE]
 
-Both take turns in one process; a figure is the median over all rounds of the steps but the first ten of each.
+Both take turns in one process; a figure is the median over all rounds, of all steps but 15.
 """
 
 import argparse

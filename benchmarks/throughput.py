@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--steps 60] [--rounds 3] [--device cpu|cuda] [--json FILE]
     python benchmarks/throughput.py --sizes    by model, batch and block
 
-All take turns in one process; a figure is the median over all rounds of the steps but the first ten of each.
+All take turns in one process; a figure is the median over all rounds, of all steps but 15.
 Ours run as `fit` does, with logs, callbacks and progress on.
 """
 
@@ -29,9 +29,17 @@ from plain import plain_loop
 from lit_gpt_scratch.cli import main as run
 from lit_gpt_scratch.training.module import LitGPT
 
-WARMUP = 10
+WARMUP = 15  # steps, in which compiling falls
 OURS = {
     "gpt2, eager": ["--compile", "false", "--model.activation", "gelu"],
+    "gpt2 without biases, eager": [
+        "--compile",
+        "false",
+        "--model.activation",
+        "gelu",
+        "--model.bias",
+        "false",
+    ],
     "gpt2, compiled": ["--compile", "true", "--model.activation", "gelu"],
     "modern, eager": ["--compile", "false", "--model.arch", "modern"],
     "modern, compiled": ["--compile", "true", "--model.arch", "modern"],

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training import module
 from lit_gpt_scratch.training.loss import cross_entropy
 
 
@@ -236,12 +237,18 @@ MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", 
 
 
 @pytest.mark.slow
-def test_compiled_and_eager_runs_are_one(run: Run, tmp_path: Path) -> None:
+def test_compiled_and_eager_runs_are_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights within rounding, under the same names; each goes on from the other's checkpoint."""
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    assert run("fit", *TINY, *MODERN, "--compile", "true", "--run_dir", "short").code == 0
+    assert graphs["unique_graphs"] == 0  # the first steps do not wait for the compiler
+    monkeypatch.setattr(module, "EAGER_STEPS", 2)
     for name, compiled in (("eager", "false"), ("compiled", "true")):
         done = run("fit", *TINY, *MODERN, "--compile", compiled, "--run_dir", name)
         assert done.code == 0, done.err
     assert "compiled (as asked)" in done.out
+    assert graphs["unique_graphs"] > 0
     eager, compiled_ = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("eager", "compiled"))
     assert eager["state_dict"].keys() == compiled_["state_dict"].keys()
     for key, tensor in eager["state_dict"].items():

@@ -30,7 +30,7 @@ def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
 
 
 def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
-    return generate(Decoder(gpt), prompts, SamplingOptions(**options)).continuations
+    return generate(Decoder(gpt), prompts, SamplingOptions(**options), with_logprobs=True).continuations
 
 
 @pytest.mark.parametrize("settings", MODELS)
@@ -63,11 +63,24 @@ def test_int8_weights_are_near_the_floats(settings: dict[str, Any]) -> None:
     ids = torch.randint(30, (4, 8))
     exact, rounded = gpt(ids), Decoder(gpt, "int8").logits(ids)
     assert not torch.equal(exact, rounded)
-    assert float((exact - rounded).std() / exact.std()) < 0.03
-    weight, bias, x = torch.randn(20, 64), torch.randn(20), torch.eye(64)
-    steps = weight.abs().amax(dim=1) / 127  # half of which is the most that rounding may move a weight
-    moved = (int8_linear(weight, bias)(x) - bias - weight.T).abs()
-    assert bool((moved <= 0.501 * steps).all())
+    assert float((exact - rounded).std() / exact.std()) < 0.1
+
+
+def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone() -> None:
+    torch.manual_seed(0)
+    weight, bias, x = (
+        torch.randn(20, 64),
+        torch.randn(20),
+        torch.randn(5, 64) * torch.logspace(-3, 3, 5)[:, None],
+    )
+    layer, y = int8_linear(weight, bias), x @ weight.T + bias
+    weight_step = weight.abs().amax(dim=1) / 127  # (20,)
+    token_step = (x.amax(dim=1) - x.amin(dim=1)) / 127  # (5,), if there are seven bits only
+    most = 0.5 * (x.abs().sum(dim=1)[:, None] * weight_step + token_step[:, None] * weight.abs().sum(dim=1))
+    assert bool(((layer(x) - y).abs() <= 1.01 * most).all())
+    for i, row in enumerate(x):
+        torch.testing.assert_close(layer(row), layer(x)[i], atol=0, rtol=1e-6)
+    torch.testing.assert_close(layer(torch.zeros(64)), bias)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Every command of the README runs, cut down to a few steps."""
 
+import io
 import os
 import re
 import shlex
@@ -70,6 +71,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         if config.stem == "gpt2":  # 124 M parameters are too many for a test
             settings["model"] |= {"n_layer": 2, "n_head": 2, "n_embd": 24}
         config.write_text(yaml.safe_dump(settings))
+    Path("prompts.txt").write_text("Half a league,\nonward\n")
     for name in ("my.txt", "story.txt"):
         Path(name).write_text("Half a league, half a league, half a league onward.\n" * 300)
     hub_folder(Path("gpt2-folder"))
@@ -81,6 +83,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
             args += SHORT if "--resume" not in args else [*SHORT, "--trainer.max_steps", "3"]
+        monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"
         assert done.out, command

@@ -5,9 +5,9 @@ them once, queries, keys and values in one matrix, and `prefill` and `decode` do
 Letters in shapes are those of `model/gpt.py`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -26,18 +26,20 @@ from lit_gpt_scratch.model.gpt import (
 )
 from lit_gpt_scratch.model.layers import attend
 
+FEW_ROWS = range(5, 65)  # with which MKL multiplies quicker the other way round, by a fifth
+SMALLEST_SPREAD = 1e-12  # of a token's channels, for 8-bit arithmetic
 Weights = Literal["float", "int8"]
 Layer = Callable[[Tensor], Tensor]
 MakeLinear = Callable[..., Layer]  # from a weight, and a bias if there is one
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # block, q, k, v, each (B, T, heads, D) -> (B, T, C)
+Attend = Callable[[int, Tensor], Tensor]  # block, its heads (..., H + 2 K, D) -> (..., C)
 
 
 @dataclass(frozen=True)
 class BlockLayers:
-    """What a block computes beside its attention, each from (B, T, ...) to (B, T, ...)."""
+    """What a block computes beside its attention, each from (..., C)."""
 
     norm_1: Layer
-    qkv: Layer  # to (H + 2 K) D channels
+    qkv: Layer  # to (..., (H + 2 K) D)
     qk_norm: Tensor | None  # modern's weights of the norms of queries and keys, (H + K, D)
     attn_proj: Layer
     norm_2: Layer
@@ -60,21 +62,20 @@ class Decoder:
         """
         config, weight = gpt.config, gpt.wte.weight
         if weights == "int8" and weight.device.type != "cpu":
-            raise ValueError(
-                "int8 weights are for the CPU: leave weights out, or choose trainer.accelerator cpu"
-            )
+            raise ValueError("int8 weights are for the CPU: give --trainer.accelerator cpu, or no --weights")
         linear = float_linear if weights == "float" else int8_linear
         self.config = config
         self.wte = weight
         self.wpe = gpt.wpe.weight if config.arch == "gpt2" else None
         self.rope = gpt.rope if config.arch == "modern" else None
+        self.room = torch.tensor(RMS_EPS, device=weight.device)
         self.blocks = [block_layers(cast(Block, block), config, linear) for block in gpt.h]
         self.ln_f, self.lm_head = norm(gpt.ln_f), linear(gpt.lm_head.weight)
 
     def new_cache(self, batch_size: int) -> Tensor:
-        """An empty cache, (n_layer, 2, B, K, block_size, D): its shape stays while rows are written."""
+        """Empty keys and values, (2, n_layer, B, K, block_size, D): the shape stays while one writes."""
         config = self.config
-        shape = (config.n_layer, 2, batch_size, config.kv_heads, config.block_size, config.head_width)
+        shape = (2, config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_width)
         return torch.zeros(shape, device=self.wte.device, dtype=self.wte.dtype)
 
     def prefill(self, cache: Tensor, rows: list[int], prompts: list[Tensor]) -> Tensor:
@@ -100,19 +101,18 @@ class Decoder:
 
     def _read(self, cache: Tensor, rows: list[int], ids: Tensor) -> Tensor:
         """Token ids (len(rows), T) into the cache and through all blocks, to (len(rows), T, C)."""
-        T = ids.shape[1]
+        T, H, K = ids.shape[1], self.config.n_head, self.config.kv_heads
         places: list[int] | slice = slice(None) if len(rows) == cache.shape[2] else rows
 
-        def attention(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D), twice (B, K, T, D)
-            cache[i, 0, places, :, :T], cache[i, 1, places, :, :T] = k, v
+        def attention(i: int, heads: Tensor) -> Tensor:
+            q, k, v = heads.transpose(1, 2).split([H, K, K], dim=1)  # (B, H, T, D), twice (B, K, T, D)
+            cache[0, i, places, :, :T], cache[1, i, places, :, :T] = k, v
             return attend(q, k, v).transpose(1, 2).flatten(2)
 
         x = F.embedding(ids, self.wte)
         if self.wpe is not None:
             x = x + self.wpe[:T]
-        rope = None if self.rope is None else self.rope[:, :T, None]  # (2, T, 1, D)
-        return self._blocks(x, rope, attention)
+        return self._blocks(x, None if self.rope is None else self.rope[:, :T, None], attention)
 
     def decode(self, cache: Tensor, ids: Tensor, positions: list[int]) -> Tensor:
         """Read one more token in every row.
@@ -125,47 +125,58 @@ class Decoder:
         Returns:
             Logits of the token after it, (B, V).
         """
-        length = max(positions) + 1
-        where: int | Tensor
-        if min(positions) == length - 1:
-            where, mask = length - 1, None
+        B, H, K, D = len(ids), self.config.n_head, self.config.kv_heads, self.config.head_width
+        last = max(positions)
+        keys, values = (
+            part.unbind() for part in cache[:, :, :, :, : last + 1]
+        )  # of each block, (B, K, n, D)
+        mask = None
+        if min(positions) == last:
+            where: int | Tensor = last
+            newest = cache[:, :, :, :, last].unbind(1)  # of each block, (2, B, K, D)
+
+            def keep(i: int, keys_and_values: Tensor) -> None:
+                newest[i].copy_(keys_and_values.transpose(0, 1))
+
         else:
             where = torch.tensor(positions, device=ids.device)  # (B,)
-            there = torch.arange(length, device=ids.device) <= where[:, None]  # (B, length)
+            every_row = torch.arange(B, device=ids.device)
+            there = torch.arange(last + 1, device=ids.device) <= where[:, None]  # (B, n)
             mask = there[:, None, None]
-        every_row = torch.arange(len(ids), device=ids.device)
 
-        def attention(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = cache[i]
-            if isinstance(where, int):
-                keys[:, :, where], values[:, :, where] = k[:, 0], v[:, 0]
-            else:
-                keys[every_row, :, where], values[every_row, :, where] = k[:, 0], v[:, 0]
+            def keep(i: int, keys_and_values: Tensor) -> None:
+                cache[:, i, every_row, :, where] = keys_and_values
+
+        def attention(i: int, heads: Tensor) -> Tensor:
+            keep(i, heads.narrow(-2, H, 2 * K).view(B, 2, K, D))
             # The queries that share a head's keys stand where several tokens' would.
-            q = q.view(len(ids), keys.shape[1], -1, q.shape[-1])  # (B, K, H / K, D)
-            y = F.scaled_dot_product_attention(q, keys[:, :, :length], values[:, :, :length], attn_mask=mask)
-            return y.reshape(len(ids), 1, -1)
+            q = heads.narrow(-2, 0, H).view(B, K, -1, D)  # (B, K, H / K, D)
+            y = F.scaled_dot_product_attention(q, keys[i], values[i], attn_mask=mask)
+            return y.reshape(*heads.shape[:-2], H * D)
 
-        x = F.embedding(ids[:, None], self.wte)  # (B, 1, C)
-        rope = None
+        x = torch.embedding(self.wte, ids)  # (B, C)
         if self.wpe is not None:
-            x = x + (self.wpe[where] if isinstance(where, int) else self.wpe[where][:, None])
-        elif self.rope is not None:
-            rope = self.rope[:, where] if isinstance(where, int) else self.rope[:, where, None, None]
-        return self.lm_head(self.ln_f(self._blocks(x, rope, attention)[:, 0]))
+            x = x + self.wpe[where]
+        rope = None
+        if self.rope is not None:
+            rope = self.rope[:, where].unsqueeze(-2)  # (2, 1, D), or (2, B, 1, D)
+        if B == 1 and x.device.type == "cpu":
+            x = x[0]  # products of matrix and vector are the quickest
+        return self.lm_head(self.ln_f(self._blocks(x, rope, attention))).view(B, -1)
 
     def _blocks(self, x: Tensor, rope: Tensor | None, attention: Attend) -> Tensor:
-        """All blocks; (B, T, C) -> (B, T, C)."""
-        B, T = x.shape[:2]
-        H, K, D = self.config.n_head, self.config.kv_heads, self.config.head_width
+        """All blocks; (..., C) -> (..., C)."""
+        D = self.config.head_width
+        n_turned = self.config.n_head + self.config.kv_heads
+        shape = (*x.shape[:-1], -1, D)
+        cos, sin = (None, None) if rope is None else rope.unbind()
         for i, block in enumerate(self.blocks):
-            heads = block.qkv(block.norm_1(x)).view(B, T, -1, D)  # (B, T, H + 2 K, D)
-            q_and_k, v = heads[:, :, : H + K], heads[:, :, H + K :]
-            if rope is not None and block.qk_norm is not None:
-                q_and_k = torch.rms_norm(q_and_k.float(), (D,), None, RMS_EPS) * block.qk_norm
-                turned = torch.addcmul(q_and_k * rope[0], q_and_k.roll(D // 2, dims=-1), rope[1])
-                q_and_k = turned.to(v.dtype)
-            x = x + block.attn_proj(attention(i, q_and_k[:, :, :H], q_and_k[:, :, H:], v))
+            heads = block.qkv(block.norm_1(x)).view(shape)  # (..., H + 2 K, D)
+            if cos is not None and sin is not None and block.qk_norm is not None:
+                turned = heads.narrow(-2, 0, n_turned)
+                normed = rms_normed(turned.float(), self.room) * block.qk_norm
+                turned.copy_(torch.addcmul(normed * cos, normed.roll(D // 2, dims=-1), sin))
+            x = x + block.attn_proj(attention(i, heads))
             x = x + block.mlp(block.norm_2(x))
         return x
 
@@ -201,18 +212,41 @@ def mlp_layer(mlp: nn.Module, linear: MakeLinear) -> Layer:
 
 
 def float_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
-    """A linear layer's function."""
-    return partial(F.linear, weight=weight, bias=bias)
+    """A linear layer's function, in the way that is quickest for a token of one row or of several."""
+
+    def layer(x: Tensor) -> Tensor:
+        if x.dim() == 1:
+            return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
+        if x.dim() == 2 and len(x) in FEW_ROWS and x.device.type == "cpu":
+            y = (weight @ x.mT).mT
+            return y if bias is None else y + bias
+        return F.linear(x, weight, bias)
+
+    return layer
 
 
 def int8_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
-    """The same with each row of the weight as 8-bit numbers and a scale."""
-    weight = weight.detach()
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
-    rounded = (weight / scale[:, None]).round().to(torch.int8)
+    """The same in 8-bit numbers: a scale for each row of the weight, a scale and an offset for each token.
+
+    The kernel has one scale for all tokens. So each is brought to a range of 0 to 1 before, and back after:
+    what it becomes does not depend on those beside it.
+    """
+    weight = weight.detach().float()
+    scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch means to remove it, but has nothing as quick for one token
+        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(rounded, None)
+    sums = rounded.dequantize().sum(dim=1)  # (out,)
+    seven_bits = not torch.cpu._is_vnni_supported()  # sums of more overflow on older CPUs
 
     def layer(x: Tensor) -> Tensor:
-        y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), rounded, scale).view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        low, high = rows.aminmax(dim=-1, keepdim=True)  # (N, 1)
+        spread = (high - low).clamp_(min=SMALLEST_SPREAD)
+        y = torch.ops.quantized.linear_dynamic((rows - low) / spread, packed, seven_bits)
+        y = torch.addcmul(low * sums, y, spread).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
 
     return layer
@@ -224,5 +258,14 @@ def norm(layer: nn.Module) -> Layer:
         shape, weight, bias, eps = tuple(layer.normalized_shape), layer.weight, layer.bias, layer.eps
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     assert isinstance(layer, nn.RMSNorm)
-    scale = layer.weight
-    return lambda x: torch.rms_norm(x, scale.shape, scale, RMS_EPS)
+    scale, room = layer.weight, layer.weight.new_tensor(RMS_EPS)
+    return lambda x: rms_normed(x, room) * scale
+
+
+def rms_normed(x: Tensor, room: Tensor) -> Tensor:
+    """Scaled to a root mean square of 1, in fewer steps than PyTorch's own takes; (..., C) -> (..., C).
+
+    `room` is what is added to the mean square, (), of the type of `x`.
+    """
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+    return x * torch.addcmul(room, size, size, value=1 / x.shape[-1]).rsqrt_()

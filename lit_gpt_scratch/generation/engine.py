@@ -69,7 +69,7 @@ class Continuation:
     Args:
         tokens: Token ids, the prompt's not among them.
         logprobs: Of each token, the logarithm of the probability that the model itself gave it, before
-            temperature and the rest.
+            temperature and the rest; empty unless asked for.
         finish_reason: length, or stop for a stop token or what `on_token` said.
     """
 
@@ -97,6 +97,7 @@ def generate(
     options: SamplingOptions,
     seeds: Sequence[int] | None = None,
     on_token: OnToken | None = None,
+    with_logprobs: bool = False,
 ) -> Generation:
     """Continue each prompt; what a row becomes does not depend on those beside it.
 
@@ -109,6 +110,7 @@ def generate(
         options: How to draw.
         seeds: Of each row; None: options.seed, + 1, + 2 ..., or fresh ones where that is None.
         on_token: Told of each row's every token as (row, token); True ends the row.
+        with_logprobs: Keep the tokens' log-probabilities.
 
     Returns:
         The continuations, in the prompts' order.
@@ -130,12 +132,14 @@ def generate(
     prefilled = time.perf_counter()
     for step in range(options.max_new_tokens):
         ids = choose(logits.float(), options, luck[:, step], seen)  # (B,)
-        logprobs = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])[:, 0].tolist()
+        if with_logprobs:
+            chosen = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])
+            for row, logprob in zip(rows, chosen[:, 0].tolist(), strict=True):
+                written[row].logprobs.append(logprob)
         going = []
         for place, (row, token) in enumerate(zip(rows, ids.tolist(), strict=True)):
             read[row].append(token)
             written[row].tokens.append(token)
-            written[row].logprobs.append(logprobs[place])
             ends = token in options.stop_tokens
             if (on_token is not None and on_token(row, token)) or ends:
                 written[row].finish_reason = "stop"

@@ -134,7 +134,8 @@ def write_batch(decoder: Decoder, tokenizer: Tokenizer, rows: list[Row], options
         streams[row].feed(token)
         return streams[row].ended
 
-    made = generate(decoder, [row.ids for row in rows], options, [row.seed for row in rows], on_token)
+    prompts, seeds = [row.ids for row in rows], [row.seed for row in rows]
+    made = generate(decoder, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
     for row, stream, continuation in zip(rows, streams, made.continuations, strict=True):
         stream.finish()
         if options.format == "text":

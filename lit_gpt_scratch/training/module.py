@@ -3,7 +3,7 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -21,6 +21,8 @@ from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
 from lit_gpt_scratch.training.parts import data_of, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
+
+EAGER_STEPS = 10  # of a compiled run on a CPU: by their number, so that a resumed run does the same
 
 
 class LitGPT(LightningModule):
@@ -193,12 +195,17 @@ class LitGPT(LightningModule):
         n_rows = sum(len(inputs) for inputs, _ in batch)
         self.step_loss = torch.zeros((), device=self.device)
         for i, (inputs, targets) in enumerate(batch):
-            with nullcontext() if i == len(batch) - 1 else self._no_gradient_sync():
+            with self._eager_at_first(), nullcontext() if i == len(batch) - 1 else self._no_gradient_sync():
                 loss = next_token_loss(self.gpt, inputs, targets) * (len(inputs) / n_rows)
                 self.manual_backward(loss)
             self.step_loss += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
+
+    def _eager_at_first(self) -> AbstractContextManager[Any]:
+        """On a CPU the first steps come at once, with what is wrong in them; compiling comes after."""
+        eager = self.device.type == "cpu" and self.global_step < EAGER_STEPS
+        return cast(Any, torch.compiler.set_stance("force_eager")) if eager else nullcontext()
 
     def _no_gradient_sync(self) -> AbstractContextManager[Any]:
         """Several devices share their gradients once a step, with the last micro-batch."""
