@@ -179,6 +179,19 @@ def test_banned_tokens_are_not_written() -> None:
     assert not set(held.tokens) & set(banned)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([3, 30], "banned_tokens has 30, but"),
+        ([-1], "banned_tokens has -1"),
+        (list(range(30)), "no token to write"),
+    ],
+)
+def test_impossible_bans_are_refused(tokens: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        continue_each(random_gpt(), [[1]], banned_tokens=tokens)
+
+
 def test_generation_leaves_mode_and_global_randomness_alone() -> None:
     gpt = random_gpt(dropout=0.5).train()
     before = torch.get_rng_state()

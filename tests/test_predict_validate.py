@@ -256,6 +256,15 @@ def test_a_terminal_sees_the_same_text(run: Run, finished: Path, monkeypatch: py
     assert run(*args).out == piped.out
 
 
+def test_a_prompt_of_a_megabyte(run: Run, finished: Path) -> None:
+    prompt = "To be, or not. " * 70_000
+    Path("long.txt").write_text(prompt + "\n")
+    done = run("predict", "--ckpt_path", finished, "--prompts_file", "long.txt", "--max_new_tokens", "40")
+    assert done.code == 0
+    assert done.out.startswith(prompt)
+    assert done.err == "WARNING: the model reads the last 32 of the prompt's 1050000 tokens\n"
+
+
 def test_no_prompt_starts_from_a_newline(run: Run, finished: Path) -> None:
     out = run("predict", "--ckpt_path", finished, "--max_new_tokens", "4").out
     assert out[0] == "\n"

@@ -114,7 +114,11 @@ def generate(
 
     Returns:
         The continuations, in the prompts' order.
+
+    Raises:
+        ValueError: A banned token is none of the model's, or all are banned.
     """
+    check_banned(options.banned_tokens, decoder.config.vocab_size)
     begun = time.perf_counter()
     device, block_size = decoder.wte.device, decoder.config.block_size
     cache = decoder.new_cache(len(prompts))
@@ -192,6 +196,17 @@ def choose(logits: Tensor, options: SamplingOptions, luck: Tensor, seen: Tensor 
     if options.min_p is not None:
         logits = sampling.keep_min_p(logits, options.min_p)
     return sampling.draw(logits, luck)
+
+
+def check_banned(tokens: list[int], vocab_size: int) -> None:
+    """Raise ValueError if a banned token is out of range, or none is left to write."""
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ValueError(
+                f"banned_tokens has {token}, but the vocabulary's tokens are 0 to {vocab_size - 1}"
+            )
+    if len(set(tokens)) == vocab_size:
+        raise ValueError("banned_tokens leaves no token to write")
 
 
 def row_seeds(seed: int | None, n_rows: int) -> list[int]:
