@@ -121,63 +121,90 @@ def generate(
     check_banned(options.banned_tokens, decoder.config.vocab_size)
     begun = time.perf_counter()
     device, block_size = decoder.wte.device, decoder.config.block_size
-    cache = decoder.new_cache(len(prompts))
     read = [list(prompt) for prompt in prompts]
     written = [Continuation() for _ in prompts]
     seeds = row_seeds(options.seed, len(prompts)) if seeds is None else seeds
-    luck = draws_of_luck(seeds, options.max_new_tokens).to(device)
     seen = (
         tokens_seen(read, decoder.config.vocab_size).to(device) if options.repetition_penalty != 1 else None
     )
+    batch = Batch(
+        rows=list(range(len(read))),
+        positions=[min(len(ids), block_size) for ids in read],
+        cache=decoder.new_cache(len(read)),
+        luck=draws_of_luck(seeds, options.max_new_tokens).to(device),
+        seen=seen,
+    )
     windows = [torch.tensor(ids[-block_size:], device=device) for ids in read]
-    logits = decoder.prefill(cache, list(range(len(read))), windows)
-    positions = [min(len(ids), block_size) for ids in read]
-    rows = list(range(len(read)))  # which prompt each row of the batch belongs to
+    logits = decoder.prefill(batch.cache, batch.rows, windows)
     prefilled = time.perf_counter()
     for step in range(options.max_new_tokens):
-        ids = choose(logits.float(), options, luck[:, step], seen)  # (B,)
+        ids = choose(logits.float(), options, batch.luck[:, step], batch.seen)  # (B,)
         if with_logprobs:
             chosen = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])
-            for row, logprob in zip(rows, chosen[:, 0].tolist(), strict=True):
+            for row, logprob in zip(batch.rows, chosen[:, 0].tolist(), strict=True):
                 written[row].logprobs.append(logprob)
         going = []
-        for place, (row, token) in enumerate(zip(rows, ids.tolist(), strict=True)):
+        for place, (row, token) in enumerate(zip(batch.rows, ids.tolist(), strict=True)):
             read[row].append(token)
             written[row].tokens.append(token)
-            ends = token in options.stop_tokens
-            if (on_token is not None and on_token(row, token)) or ends:
+            told_to_stop = on_token is not None and on_token(row, token)
+            if told_to_stop or token in options.stop_tokens:
                 written[row].finish_reason = "stop"
             else:
                 going.append(place)
         if not going or step == options.max_new_tokens - 1:
             break
-        if seen is not None:
-            seen[torch.arange(len(ids), device=device), ids] = True
-        if len(going) < len(rows):  # what has ended costs nothing further
-            cache = cache[:, :, going]
-            ids, luck = ids[going], luck[going]
-            seen = None if seen is None else seen[going]
-            rows, positions = [rows[place] for place in going], [positions[place] for place in going]
-        slide(decoder, cache, rows, positions, read)
-        logits = decoder.decode(cache, ids, positions)
-        positions = [position + 1 for position in positions]
+        if batch.seen is not None:
+            batch.seen[torch.arange(len(ids), device=device), ids] = True
+        if len(going) < len(ids):
+            batch, ids = batch.only(going), ids[going]
+        slide(decoder, batch, read)
+        logits = decoder.decode(batch.cache, ids, batch.positions)
+        batch.positions = [position + 1 for position in batch.positions]
     return Generation(written, prefilled - begun, time.perf_counter() - prefilled)
 
 
-def slide(
-    decoder: Decoder, cache: Tensor, rows: list[int], positions: list[int], read: list[list[int]]
-) -> None:
+@dataclass
+class Batch:
+    """The rows that are being written.
+
+    Args:
+        rows: Which prompt each belongs to.
+        positions: How many tokens its cache holds.
+        cache: What `Decoder.new_cache` gives.
+        luck: What decides its draws, (B, max_new_tokens).
+        seen: The tokens that it has read, (B, V) of bool; None where that does not matter.
+    """
+
+    rows: list[int]
+    positions: list[int]
+    cache: Tensor
+    luck: Tensor
+    seen: Tensor | None
+
+    def only(self, places: list[int]) -> "Batch":
+        """Some of the rows: what has ended costs nothing further."""
+        return Batch(
+            rows=[self.rows[place] for place in places],
+            positions=[self.positions[place] for place in places],
+            cache=self.cache[:, :, places],
+            luck=self.luck[places],
+            seen=None if self.seen is None else self.seen[places],
+        )
+
+
+def slide(decoder: Decoder, batch: Batch, read: list[list[int]]) -> None:
     """Let each row whose cache is full go on from the last half of what it has read.
 
     The newest token is left for `decode`.
     """
     half = max(1, decoder.config.block_size // 2)
-    for place, row in enumerate(rows):
-        if positions[place] == decoder.config.block_size:
+    for place, row in enumerate(batch.rows):
+        if batch.positions[place] == decoder.config.block_size:
             window = read[row][-half:-1]
-            positions[place] = len(window)
+            batch.positions[place] = len(window)
             if window:
-                decoder.prefill(cache, [place], [torch.tensor(window, device=cache.device)])
+                decoder.prefill(batch.cache, [place], [torch.tensor(window, device=batch.cache.device)])
 
 
 def choose(logits: Tensor, options: SamplingOptions, luck: Tensor, seen: Tensor | None) -> Tensor:
