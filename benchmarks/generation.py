@@ -86,7 +86,7 @@ def bound(config: GPTConfig) -> Rate:
     """Tokens a second, if reading the weights were all: the quickest of some products with large matrices."""
     with torch.device("meta"):
         gpt = GPT(config)
-    read = sum(p.numel() for p in gpt.parameters()) - sum(p.numel() for p in (gpt.wpe.weight,))
+    read = sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
     matrices = [torch.randn(16384, 4096) for _ in range(3)]  # 0.8 GB: no cache holds them
     vector = torch.randn(4096)
 

@@ -2,7 +2,8 @@
 
     python benchmarks/overhead.py [--steps 60] [--rounds 5] [--json FILE]
 
-Both take turns in one process; a figure is the median over all rounds, of all steps but 15.
+Both take turns in one process; a figure is the median over all rounds,
+the first 15 steps of each left out.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py [--steps 60] [--rounds 3] [--device cpu|cuda] [--json FILE]
     python benchmarks/throughput.py --sizes    by model, batch and block
 
-All take turns in one process; a figure is the median over all rounds, of all steps but 15.
+All take turns in one process; a figure is the median over all rounds,
+the first 15 steps of each left out.
 Ours run as `fit` does, with logs, callbacks and progress on.
 """
 

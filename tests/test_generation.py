@@ -42,7 +42,7 @@ def test_cached_logits_are_the_models_at_every_position(settings: dict[str, Any]
     expected = gpt(ids)
     decoder = Decoder(gpt)
     torch.testing.assert_close(decoder.logits(ids), expected, atol=1e-5, rtol=0)
-    cache = decoder.new_cache(3)
+    cache = decoder.new_cache(3, gpt.config.block_size)
     logits = decoder.prefill(cache, [0, 1, 2], [row[:n] for row, n in zip(ids, lengths, strict=True)])
     for row, n in enumerate(lengths):
         torch.testing.assert_close(logits[row], expected[row, n - 1], atol=1e-5, rtol=0)
@@ -87,7 +87,7 @@ def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone() -> None:
 def test_rows_of_the_cache_are_written_and_kept_apart() -> None:
     gpt = random_gpt()
     decoder = Decoder(gpt)
-    cache = decoder.new_cache(3)
+    cache = decoder.new_cache(3, gpt.config.block_size)
     decoder.prefill(cache, [0, 1, 2], [torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([4, 5, 6])])
     decoder.prefill(cache, [1], [torch.tensor([7, 8, 9])])
     cache = cache[:, :, [1, 2]]

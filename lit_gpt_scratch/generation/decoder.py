@@ -72,10 +72,10 @@ class Decoder:
         self.blocks = [block_layers(cast(Block, block), config, linear) for block in gpt.h]
         self.ln_f, self.lm_head = norm(gpt.ln_f), linear(gpt.lm_head.weight)
 
-    def new_cache(self, batch_size: int) -> Tensor:
-        """Empty keys and values, (2, n_layer, B, K, block_size, D): the shape stays while one writes."""
+    def new_cache(self, batch_size: int, n_tokens: int) -> Tensor:
+        """Empty keys and values, (2, n_layer, B, K, n_tokens, D): the shape stays while one writes."""
         config = self.config
-        shape = (2, config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_width)
+        shape = (2, config.n_layer, batch_size, config.kv_heads, n_tokens, config.head_width)
         return torch.zeros(shape, device=self.wte.device, dtype=self.wte.dtype)
 
     def prefill(self, cache: Tensor, rows: list[int], prompts: list[Tensor]) -> Tensor:
@@ -97,7 +97,8 @@ class Decoder:
 
     def logits(self, ids: Tensor) -> Tensor:
         """What `GPT.forward` gives; (B, T) -> (B, T, V)."""
-        return self.lm_head(self.ln_f(self._read(self.new_cache(len(ids)), list(range(len(ids))), ids)))
+        cache = self.new_cache(*ids.shape)
+        return self.lm_head(self.ln_f(self._read(cache, list(range(len(ids))), ids)))
 
     def _read(self, cache: Tensor, rows: list[int], ids: Tensor) -> Tensor:
         """Token ids (len(rows), T) into the cache and through all blocks, to (len(rows), T, C)."""
@@ -127,9 +128,8 @@ class Decoder:
         """
         B, H, K, D = len(ids), self.config.n_head, self.config.kv_heads, self.config.head_width
         last = max(positions)
-        keys, values = (
-            part.unbind() for part in cache[:, :, :, :, : last + 1]
-        )  # of each block, (B, K, n, D)
+        read = cache[:, :, :, :, : last + 1]
+        keys, values = (part.unbind() for part in read)  # of each block, (B, K, n, D)
         mask = None
         if min(positions) == last:
             where: int | Tensor = last

@@ -28,8 +28,8 @@ class SamplingOptions:
         repetition_penalty: Above 1, what has been read or written becomes less likely; 1 is none.
         banned_tokens: Ids of tokens that are never written.
         stop_tokens: Ids of tokens after which a text ends.
-        seed: The same seed gives the same text; null gives another each time. The n-th of several samples has
-            the seed + n.
+        seed: The same seed gives the same text; null gives another each time. Each further sample of a prompt
+            has the next seed.
 
     Raises:
         ValueError: A number is out of range.
@@ -127,10 +127,11 @@ def generate(
     seen = (
         tokens_seen(read, decoder.config.vocab_size).to(device) if options.repetition_penalty != 1 else None
     )
+    longest = max(len(ids) for ids in read) + options.max_new_tokens
     batch = Batch(
         rows=list(range(len(read))),
         positions=[min(len(ids), block_size) for ids in read],
-        cache=decoder.new_cache(len(read)),
+        cache=decoder.new_cache(len(read), min(longest, block_size)),
         luck=draws_of_luck(seeds, options.max_new_tokens).to(device),
         seen=seen,
     )
