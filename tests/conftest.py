@@ -1,8 +1,11 @@
 """Fixtures: the command line run in this process, a finished run, and texts that may not be at hand."""
 
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +120,21 @@ def hub_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "theirs"
     write_hub_folder(folder)
     return folder
+
+
+def with_small_files(n_bytes: int, folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a command line where no file may grow longer, as on a disk without room."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+    return subprocess.run(
+        [sys.executable, "-m", "lit_gpt_scratch", *map(str, args)],
+        env=environment(),
+        cwd=folder,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

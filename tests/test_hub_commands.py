@@ -2,11 +2,7 @@
 
 import json
 import re
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY, Run, environment
+from conftest import TINY, Run, with_small_files
 from hub import bpe, gpt_of
 from safetensors.torch import load_file, save_file
 
@@ -245,19 +241,7 @@ def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
 
 @pytest.mark.slow
 def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, tmp_path: Path) -> None:
-    def allow_little() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "lit_gpt_scratch", "export", "--ckpt_path", str(finished), "--to", "out/hf"],
-        env=environment(),
-        cwd=tmp_path,
-        preexec_fn=allow_little,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = with_small_files(20_000, tmp_path, "export", "--ckpt_path", finished, "--to", "out/hf")
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot write the folder out/hf: ")
     assert len(done.stderr.splitlines()) == 1

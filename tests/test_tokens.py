@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY, Run, environment
+from conftest import TINY, Run, environment, with_small_files
 
 from lit_gpt_scratch.data import tokens as tokens_room
 from lit_gpt_scratch.data.cache import cache_dir
@@ -205,21 +204,7 @@ def large_text(path: Path, n_bytes: int) -> Path:
 @pytest.mark.slow
 def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 4 * 10**6)
-    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", "--data.corpus", str(text), "--run_dir", "r"]
-
-    def allow_a_megabyte() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
-
-    done = subprocess.run(
-        command,
-        env=environment(),
-        cwd=tmp_path,
-        preexec_fn=allow_a_megabyte,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = with_small_files(10**6, tmp_path, "fit", "--data.corpus", text, "--run_dir", "r")
     assert done.returncode == 1
     assert done.stderr.startswith(
         f"error: cannot write the tokens of {text} to {cache_dir()} (File too large)"
