@@ -1,11 +1,11 @@
 """How many tokens a second a model writes: ours, the tutorial's loop, Hugging Face's, and what memory allows.
 
-    python benchmarks/generation.py [--rounds 5] [--only char gpt2] [--json FILE]
+    python benchmarks/generation.py [--device cpu] [--rounds 5] [--only char gpt2] [--json FILE]
 
 Random weights, greedy choices, in turn in one process; a figure is the median over the rounds, of decoding
-alone. The bound is the rate at which this machine reads the weights in float32, once a token. The peers have
-the gpt2 architecture; Hugging Face's small model has positions for all of the text, ours and the tutorial's
-slide over blocks of 64.
+alone. The bound is the rate at which the device reads the weights in float32, once a token; GB/s are those of
+weights, once for all rows of a batch. The peers have the gpt2 architecture; Hugging Face's small model has
+positions for all of the text, ours and the tutorial's slide over blocks of 64.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,6 +36,14 @@ PROMPT = list(range(8))
 Rate = Callable[[], float]  # of one run, in tokens a second
 
 
+@dataclass(frozen=True)
+class Contestant:
+    """What is measured, and how many bytes of weights a token costs it (0: not asked)."""
+
+    rate: Rate
+    bytes_a_token: float = 0
+
+
 def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, weights: Weights = "float") -> Rate:
     """Tokens a second of our engine."""
     decoder = Decoder(GPT(config), weights)
@@ -51,11 +60,11 @@ def huggingface(shape: dict[str, int], vocab_size: int, n_tokens: int, batch_siz
     """Tokens a second of `transformers`, prefill left out."""
     settings = {"vocab_size": vocab_size, "n_positions": 1024, "bos_token_id": 0, "eos_token_id": None}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **settings)).eval()
-    ids = torch.tensor([PROMPT] * batch_size)
+    ids = torch.tensor([PROMPT] * batch_size, device=model.device)
 
     def seconds(n: int) -> float:
         started = time.perf_counter()
-        model.generate(ids, max_new_tokens=n, do_sample=False, pad_token_id=0)
+        model.generate(ids, max_new_tokens=n, do_sample=False, pad_token_id=0).tolist()  # waits for a GPU
         return time.perf_counter() - started
 
     def rate() -> float:
@@ -68,25 +77,31 @@ def huggingface(shape: dict[str, int], vocab_size: int, n_tokens: int, batch_siz
 def tutorial(n_tokens: int) -> Rate:
     """Tokens a second of the tutorial's loop, which computes the whole block for every token."""
     model = PlainGPT(fused=False).eval()
+    device = next(model.parameters()).device
 
     @torch.no_grad()
     def rate() -> float:
-        ids = torch.tensor([PROMPT])
+        ids = torch.tensor([PROMPT], device=device)
         started = time.perf_counter()
         for _ in range(n_tokens):
             x = ids[:, -64:]
             logits = model.logits(x)[:, -1]
             ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
+        ids.tolist()
         return n_tokens / (time.perf_counter() - started)
 
     return rate
 
 
-def bound(config: GPTConfig) -> Rate:
-    """Tokens a second, if reading the weights were all: the quickest of some products with large matrices."""
+def weights_read(config: GPTConfig) -> int:
+    """Numbers among the weights that each token needs all of."""
     with torch.device("meta"):
         gpt = GPT(config)
-    read = sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
+    return sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
+
+
+def bound(config: GPTConfig) -> Rate:
+    """Tokens a second, if reading the weights were all: the quickest of some products with large matrices."""
     matrices = [torch.randn(16384, 4096) for _ in range(3)]  # 0.8 GB: no cache holds them
     vector = torch.randn(4096)
 
@@ -95,60 +110,69 @@ def bound(config: GPTConfig) -> Rate:
         for _ in range(3):
             for matrix in matrices:
                 started = time.perf_counter()
-                torch.mv(matrix, vector)
-                seconds.append(time.perf_counter() - started)
-        return matrices[0].numel() / min(seconds) / read
+                for _ in range(10):  # a GPU's answer takes a while to come
+                    y = torch.mv(matrix, vector)
+                y.sum().item()
+                seconds.append((time.perf_counter() - started) / 10)
+        return matrices[0].numel() / min(seconds) / weights_read(config)
 
     return rate
 
 
-def contests(which: list[str]) -> dict[str, dict[str, Rate]]:
+def contests(which: list[str], device: str) -> dict[str, dict[str, Contestant]]:
     """What is measured, by model."""
-    found: dict[str, dict[str, Rate]] = {}
+    found: dict[str, dict[str, Contestant]] = {}
     if "char" in which:
         found["0.8 M characters"] = {
-            "the tutorial's loop": tutorial(300),
-            "Hugging Face": huggingface(SMALL, 65, 300),
-            "ours, gpt2": ours(GPTConfig(65, block_size=64, **SMALL), 1000),
-            "ours, modern": ours(GPTConfig(65, block_size=64, arch="modern", **SMALL), 1000),
+            "the tutorial's loop": Contestant(tutorial(300)),
+            "Hugging Face": Contestant(huggingface(SMALL, 65, 300)),
+            "ours, gpt2": Contestant(ours(GPTConfig(65, block_size=64, **SMALL), 1000)),
+            "ours, modern": Contestant(ours(GPTConfig(65, block_size=64, arch="modern", **SMALL), 1000)),
         }
     if "gpt2" in which:
         config = GPTConfig(50257, block_size=1024, attn_bias=True, **GPT2)
+        read = weights_read(config)
         found["GPT-2 124 M"] = {
-            "the memory's bound in float32": bound(config),
-            "Hugging Face": huggingface(GPT2, 50257, 50),
-            "ours": ours(config, 50),
-            "ours, int8 weights": ours(config, 100, weights="int8"),
+            "the memory's bound in float32": Contestant(bound(config), 4 * read),
+            "Hugging Face": Contestant(huggingface(GPT2, 50257, 50), 4 * read),
+            "ours": Contestant(ours(config, 50), 4 * read),
         }
         found["GPT-2 124 M, batch 16"] = {
-            "Hugging Face": huggingface(GPT2, 50257, 20, 16),
-            "ours": ours(config, 20, 16),
-            "ours, int8 weights": ours(config, 20, 16, "int8"),
+            "Hugging Face": Contestant(huggingface(GPT2, 50257, 20, 16), 4 * read / 16),
+            "ours": Contestant(ours(config, 20, 16), 4 * read / 16),
         }
+        if device == "cpu":
+            int8 = "ours, int8 weights"
+            found["GPT-2 124 M"][int8] = Contestant(ours(config, 100, weights="int8"), read)
+            found["GPT-2 124 M, batch 16"][int8] = Contestant(ours(config, 20, 16, "int8"), read / 16)
     return found
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=["char", "gpt2"], choices=["char", "gpt2"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     keep_freed_memory()
+    with torch.device(arguments.device):
+        measured = contests(arguments.only, arguments.device)
     figures = {}
-    for model, runs in contests(arguments.only).items():
+    for model, runs in measured.items():
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(arguments.rounds):
             for name, run in runs.items():
-                rates[name].append(run())
+                rates[name].append(run.rate())
         figures[model] = {name: statistics.median(found) for name, found in rates.items()}
     print(f"{machine()}, transformers {transformers.__version__}\n")
     for model, of_it in figures.items():
         first = next(iter(of_it.values()))
-        print(f"| {model} | tokens/s | times the first |\n|---|---|---|")
+        print(f"| {model} | tokens/s | times the first | GB/s |\n|---|---|---|---|")
         for name, found in of_it.items():
-            print(f"| {name} | {found:.0f} | {found / first:.2f} |")
+            read = measured[model][name].bytes_a_token * found / 1e9
+            print(f"| {name} | {found:.0f} | {found / first:.2f} | {f'{read:.1f}' if read else ''} |")
         print()
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")

@@ -101,7 +101,7 @@ class LitGPTCLI(LightningCLI):
             subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
             subcommands.add_subcommand(name, subparser, help=summary)
             self._subcommand_parsers[name] = subparser
-        add = self._subcommand_parsers["predict"].add_argument
+        add = self._subcommand_parsers["predict"].add_argument_group("What it continues").add_argument
         for name, text in LISTED.items():
             add(f"--{name}", action="append", default=[], help=f"{text}; may be given several times.")
         add("--interactive", action="store_true", help="Keep a prompt open: type, read, go on.")

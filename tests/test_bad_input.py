@@ -89,6 +89,7 @@ def test_bad_yaml(run: Run, text: str, message: str) -> None:
         (["--top_k", "-1"], "top_k must be at least 1, not -1"),
         (["--max_new_tokens", "0"], "max_new_tokens must be at least 1, not 0"),
         (["--num_samples", "0"], "num_samples must be at least 1, not 0"),
+        (["--stop", ""], "a stop string must not be empty"),
         (["--promt", "x"], "did you mean prompt?"),
     ],
 )

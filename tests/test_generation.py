@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.decoder import Decoder, int8_linear
+from lit_gpt_scratch.generation.decoder import LARGE_MATRIX, Decoder, Weights, float_linear, int8_linear
 from lit_gpt_scratch.generation.engine import Continuation, SamplingOptions, generate
+from lit_gpt_scratch.generation.recorded import length_to_read
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
 MODELS: list[dict[str, Any]] = [
@@ -29,8 +30,8 @@ def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
     return gpt.eval()
 
 
-def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
-    return generate(Decoder(gpt), prompts, SamplingOptions(**options), with_logprobs=True).continuations
+def continue_each(decoder: Decoder, prompts: list[list[int]], **options: Any) -> list[Continuation]:
+    return generate(decoder, prompts, SamplingOptions(**options), with_logprobs=True).continuations
 
 
 @pytest.mark.parametrize("settings", MODELS)
@@ -47,9 +48,10 @@ def test_cached_logits_are_the_models_at_every_position(settings: dict[str, Any]
     for row, n in enumerate(lengths):
         torch.testing.assert_close(logits[row], expected[row, n - 1], atol=1e-5, rtol=0)
     while max(lengths) < 12:
-        logits = decoder.decode(
-            cache, torch.tensor([int(ids[row, n]) for row, n in enumerate(lengths)]), lengths
-        )
+        newest = torch.tensor([int(ids[row, n]) for row, n in enumerate(lengths)])
+        of_one_shape = decoder.decode_at(cache.clone(), newest, torch.tensor(lengths))
+        logits = decoder.decode(cache, newest, lengths)
+        torch.testing.assert_close(of_one_shape, logits, atol=1e-5, rtol=0)
         for row, n in enumerate(lengths):
             torch.testing.assert_close(logits[row], expected[row, n], atol=1e-5, rtol=0)
         lengths = [n + 1 for n in lengths]
@@ -79,8 +81,21 @@ def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone() -> None:
     most = 0.5 * (x.abs().sum(dim=1)[:, None] * weight_step + token_step[:, None] * weight.abs().sum(dim=1))
     assert bool(((layer(x) - y).abs() <= 1.01 * most).all())
     for i, row in enumerate(x):
-        torch.testing.assert_close(layer(row), layer(x)[i], atol=0, rtol=1e-6)
-    torch.testing.assert_close(layer(torch.zeros(64)), bias)
+        torch.testing.assert_close(layer(row[None])[0], layer(x)[i], atol=0, rtol=1e-6)
+    torch.testing.assert_close(layer(torch.zeros(1, 64))[0], bias)
+
+
+@pytest.mark.parametrize("shape", [(700,), (1, 700), (3, 700), (4, 700), (9, 700), (2, 5, 700), (0, 700)])
+@pytest.mark.parametrize("with_bias", [False, True])
+@torch.no_grad()
+def test_a_large_layer_is_the_same_for_any_number_of_rows(shape: tuple[int, ...], with_bias: bool) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(800, 700), torch.randn(shape)
+    assert weight.numel() >= LARGE_MATRIX
+    bias = torch.randn(800) if with_bias else None
+    y = float_linear(weight, bias)(x)
+    torch.testing.assert_close(y, torch.nn.functional.linear(x, weight, bias), atol=1e-4, rtol=0)
+    assert y.is_contiguous()  # attention is slow with what is not
 
 
 @torch.no_grad()
@@ -104,7 +119,7 @@ def test_greedy_takes_the_likeliest_and_slides_half_a_block(
 ) -> None:
     gpt = random_gpt(block_size, **settings)
     for prompt in ([1, 2, 3], list(range(20))):
-        (written,) = continue_each(gpt, [prompt], max_new_tokens=25, **GREEDY)
+        (written,) = continue_each(Decoder(gpt), [prompt], max_new_tokens=25, **GREEDY)
         assert len(written.tokens) == 25
         ids = list(prompt)
         begin = max(0, len(ids) - block_size)
@@ -119,19 +134,22 @@ def test_greedy_takes_the_likeliest_and_slides_half_a_block(
 
 @pytest.mark.parametrize("options", [GREEDY, {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.3}])
 @pytest.mark.parametrize("settings", MODELS)
-def test_a_row_is_what_it_is_alone(settings: dict[str, Any], options: dict[str, Any]) -> None:
-    gpt = random_gpt(**settings)
-    free = continue_each(gpt, PROMPTS, max_new_tokens=20, **options)
+@pytest.mark.parametrize(("weights", "tolerance"), [("float", 1e-4), ("int8", 0.05)])
+def test_a_row_is_what_it_is_alone(
+    settings: dict[str, Any], options: dict[str, Any], weights: Weights, tolerance: float
+) -> None:
+    decoder = Decoder(random_gpt(**settings), weights)
+    free = continue_each(decoder, PROMPTS, max_new_tokens=20, **options)
     stop_tokens = [free[0].tokens[2], free[1].tokens[9]]
-    together = continue_each(gpt, PROMPTS, max_new_tokens=20, stop_tokens=stop_tokens, **options)
+    together = continue_each(decoder, PROMPTS, max_new_tokens=20, stop_tokens=stop_tokens, **options)
     assert {len(row.tokens) for row in together[:2]} <= set(range(1, 11))  # some stop early
     for i, prompt in enumerate(PROMPTS):
         seed = {} if "seed" not in options else {"seed": options["seed"] + i}
         own = {**options, **seed}
-        (alone,) = continue_each(gpt, [prompt], max_new_tokens=20, stop_tokens=stop_tokens, **own)
+        (alone,) = continue_each(decoder, [prompt], max_new_tokens=20, stop_tokens=stop_tokens, **own)
         assert alone.tokens == together[i].tokens
         assert alone.finish_reason == together[i].finish_reason
-        assert alone.logprobs == pytest.approx(together[i].logprobs, abs=1e-4)
+        assert alone.logprobs == pytest.approx(together[i].logprobs, abs=tolerance)
 
 
 def test_stopped_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +176,29 @@ def test_stopped_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.finish_reason for row in written} == {"stop"}
 
 
+@pytest.mark.parametrize(
+    ("n_tokens", "length"), [(1, 128), (128, 128), (129, 256), (600, 1000), (1000, 1000)]
+)
+def test_a_recording_reads_as_far_as_it_must(n_tokens: int, length: int) -> None:
+    assert length_to_read(n_tokens, longest=1000) == length
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("settings", MODELS)
+def test_recorded_steps_write_what_the_cpu_writes(settings: dict[str, Any]) -> None:
+    gpt = random_gpt(block_size=200, **settings)
+    on_cpu = continue_each(Decoder(gpt), PROMPTS, max_new_tokens=220, stop_tokens=[3], **GREEDY)
+    on_gpu = continue_each(Decoder(gpt.cuda()), PROMPTS, max_new_tokens=220, stop_tokens=[3], **GREEDY)
+    assert [row.tokens for row in on_gpu] == [row.tokens for row in on_cpu]
+
+
 def test_a_seed_repeats_a_text() -> None:
     gpt = random_gpt()
     one, again, other, none, nothing = (
-        [row.tokens for row in continue_each(gpt, [[0], [0]], max_new_tokens=20, temperature=1.0, seed=seed)]
+        [
+            row.tokens
+            for row in continue_each(Decoder(gpt), [[0], [0]], max_new_tokens=20, temperature=1.0, seed=seed)
+        ]
         for seed in (1, 1, 2, None, None)
     )
     assert one == again
@@ -173,9 +210,11 @@ def test_a_seed_repeats_a_text() -> None:
 
 def test_banned_tokens_are_not_written() -> None:
     gpt = random_gpt()
-    (free,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1)
+    (free,) = continue_each(Decoder(gpt), [[1]], max_new_tokens=30, temperature=1.5, seed=1)
     banned = sorted(set(free.tokens))[:5]
-    (held,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1, banned_tokens=banned)
+    (held,) = continue_each(
+        Decoder(gpt), [[1]], max_new_tokens=30, temperature=1.5, seed=1, banned_tokens=banned
+    )
     assert not set(held.tokens) & set(banned)
 
 
@@ -195,7 +234,9 @@ def test_impossible_bans_are_refused(tokens: list[int], message: str) -> None:
 def test_generation_leaves_mode_and_global_randomness_alone() -> None:
     gpt = random_gpt(dropout=0.5).train()
     before = torch.get_rng_state()
-    first, second = (continue_each(gpt, [[0]], max_new_tokens=20, **GREEDY)[0].tokens for _ in range(2))
+    first, second = (
+        continue_each(Decoder(gpt), [[0]], max_new_tokens=20, **GREEDY)[0].tokens for _ in range(2)
+    )
     assert first == second  # nothing is dropped
     assert gpt.training
     assert torch.equal(before, torch.get_rng_state())

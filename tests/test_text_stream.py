@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer
 from lit_gpt_scratch.tools.text_stream import TextStream
 
 BYTES = ByteTokenizer()
@@ -54,6 +54,16 @@ def test_what_looked_like_a_stop_is_shown_at_the_end() -> None:
     assert stream.text == "the en"
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_any_bytes_make_the_same_text_as_at_once(seed: int) -> None:
+    rng = random.Random(seed)
+    some = [b"\xff", b"\xe2", b"\x98", b"a", *(char.encode() for char in "é☃😀")]
+    text = b"".join(rng.choice(some) for _ in range(12))
+    parts, _ = shown(text, [])
+    assert "".join(parts) == BYTES.decode(text)
+    assert all(len(part) <= 2 for part in parts)  # no more is ever held than a character
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_any_text_ends_before_its_first_stop(seed: int) -> None:
     rng = random.Random(seed)
@@ -64,10 +74,3 @@ def test_any_text_ends_before_its_first_stop(seed: int) -> None:
     whole = text[: min(ends)] if ends else text
     cut = min((whole.find(string) for string in stop if string in whole), default=len(whole))
     assert shown(text, stop)[1].text == whole[:cut]
-
-
-def test_empty_stops_stop_nothing() -> None:
-    tokenizer = CharTokenizer("ab")
-    stream = TextStream(tokenizer, [""])
-    assert stream.feed(0) == "a"
-    assert not stream.ended

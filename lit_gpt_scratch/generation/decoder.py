@@ -8,6 +8,7 @@ Letters in shapes are those of `model/gpt.py`.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -26,12 +27,14 @@ from lit_gpt_scratch.model.gpt import (
 )
 from lit_gpt_scratch.model.layers import attend
 
-FEW_ROWS = range(5, 65)  # with which MKL multiplies quicker the other way round, by a fifth
+LARGE_MATRIX = 2**19  # elements, and
+SEVERAL_ROWS = 4  # from which oneDNN multiplies quicker than MKL on a CPU, if it may first arrange the weight
 SMALLEST_SPREAD = 1e-12  # of a token's channels, for 8-bit arithmetic
 Weights = Literal["float", "int8"]
 Layer = Callable[[Tensor], Tensor]
 MakeLinear = Callable[..., Layer]  # from a weight, and a bias if there is one
 Attend = Callable[[int, Tensor], Tensor]  # block, its heads (..., H + 2 K, D) -> (..., C)
+Keep = Callable[[int, Tensor], None]  # block, its keys and values (B, 2, K, D), which go into the cache
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Decoder:
         self.wte = weight
         self.wpe = gpt.wpe.weight if config.arch == "gpt2" else None
         self.rope = gpt.rope if config.arch == "modern" else None
+        self.likes_vectors = (
+            weights == "float" and weight.device.type == "cpu"
+        )  # a product with one is quickest
         self.room = torch.tensor(RMS_EPS, device=weight.device)
         self.blocks = [block_layers(cast(Block, block), config, linear) for block in gpt.h]
         self.ln_f, self.lm_head = norm(gpt.ln_f), linear(gpt.lm_head.weight)
@@ -126,26 +132,36 @@ class Decoder:
         Returns:
             Logits of the token after it, (B, V).
         """
-        B, H, K, D = len(ids), self.config.n_head, self.config.kv_heads, self.config.head_width
         last = max(positions)
         read = cache[:, :, :, :, : last + 1]
-        keys, values = (part.unbind() for part in read)  # of each block, (B, K, n, D)
-        mask = None
-        if min(positions) == last:
-            where: int | Tensor = last
-            newest = cache[:, :, :, :, last].unbind(1)  # of each block, (2, B, K, D)
+        if min(positions) < last:
+            return self.decode_at(read, ids, torch.tensor(positions, device=ids.device))
+        newest = read[:, :, :, :, last].permute(1, 2, 0, 3, 4).unbind()  # of each block, (B, 2, K, D)
 
-            def keep(i: int, keys_and_values: Tensor) -> None:
-                newest[i].copy_(keys_and_values.transpose(0, 1))
+        def keep(i: int, keys_and_values: Tensor) -> None:
+            newest[i].copy_(keys_and_values)
 
-        else:
-            where = torch.tensor(positions, device=ids.device)  # (B,)
-            every_row = torch.arange(B, device=ids.device)
-            there = torch.arange(last + 1, device=ids.device) <= where[:, None]  # (B, n)
-            mask = there[:, None, None]
+        return self._decode(read, ids, last, keep, None)
 
-            def keep(i: int, keys_and_values: Tensor) -> None:
-                cache[:, i, every_row, :, where] = keys_and_values
+    def decode_at(self, cache: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """The same with positions (B,) on the device, and shapes that do not depend on them.
+
+        All of the cache is read, and masked beyond each row's position.
+        """
+        every_row = torch.arange(len(ids), device=ids.device)
+        there = torch.arange(cache.shape[4], device=ids.device) <= positions[:, None]  # (B, n)
+
+        def keep(i: int, keys_and_values: Tensor) -> None:
+            cache[:, i, every_row, :, positions] = keys_and_values
+
+        return self._decode(cache, ids, positions, keep, there[:, None, None])
+
+    def _decode(
+        self, cache: Tensor, ids: Tensor, where: int | Tensor, keep: Keep, mask: Tensor | None
+    ) -> Tensor:
+        """Tokens (B,) through all blocks, to (B, V); `mask` is what each row sees of the cache."""
+        B, H, K, D = len(ids), self.config.n_head, self.config.kv_heads, self.config.head_width
+        keys, values = (part.unbind() for part in cache)  # of each block, (B, K, n, D)
 
         def attention(i: int, heads: Tensor) -> Tensor:
             keep(i, heads.narrow(-2, H, 2 * K).view(B, 2, K, D))
@@ -160,8 +176,8 @@ class Decoder:
         rope = None
         if self.rope is not None:
             rope = self.rope[:, where].unsqueeze(-2)  # (2, 1, D), or (2, B, 1, D)
-        if B == 1 and x.device.type == "cpu":
-            x = x[0]  # products of matrix and vector are the quickest
+        if B == 1 and self.likes_vectors:
+            x = x[0]
         return self.lm_head(self.ln_f(self._blocks(x, rope, attention))).view(B, -1)
 
     def _blocks(self, x: Tensor, rope: Tensor | None, attention: Attend) -> Tensor:
@@ -176,8 +192,8 @@ class Decoder:
                 turned = heads.narrow(-2, 0, n_turned)
                 normed = rms_normed(turned.float(), self.room) * block.qk_norm
                 turned.copy_(torch.addcmul(normed * cos, normed.roll(D // 2, dims=-1), sin))
-            x = x + block.attn_proj(attention(i, heads))
-            x = x + block.mlp(block.norm_2(x))
+            x += block.attn_proj(attention(i, heads))
+            x += block.mlp(block.norm_2(x))
         return x
 
 
@@ -213,13 +229,21 @@ def mlp_layer(mlp: nn.Module, linear: MakeLinear) -> Layer:
 
 def float_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
     """A linear layer's function, in the way that is quickest for a token of one row or of several."""
+    large = (
+        weight.device.type == "cpu"
+        and weight.numel() >= LARGE_MATRIX
+        and torch.backends.mkldnn.is_available()
+    )
+
+    @cache  # with the first several rows: a copy that one row has no use for
+    def packed() -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
     def layer(x: Tensor) -> Tensor:
         if x.dim() == 1:
             return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
-        if x.dim() == 2 and len(x) in FEW_ROWS and x.device.type == "cpu":
-            y = (weight @ x.mT).mT
-            return y if bias is None else y + bias
+        if large and x.shape[:-1].numel() >= SEVERAL_ROWS:
+            return torch.ops.mkldnn._linear_pointwise(x, packed(), bias, "none", [], "")
         return F.linear(x, weight, bias)
 
     return layer
@@ -239,15 +263,14 @@ def int8_linear(weight: Tensor, bias: Tensor | None = None) -> Layer:
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(rounded, None)
     sums = rounded.dequantize().sum(dim=1)  # (out,)
+    offset = torch.zeros_like(sums) if bias is None else bias
     seven_bits = not torch.cpu._is_vnni_supported()  # sums of more overflow on older CPUs
 
     def layer(x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low, high = rows.aminmax(dim=-1, keepdim=True)  # (N, 1)
-        spread = (high - low).clamp_(min=SMALLEST_SPREAD)
-        y = torch.ops.quantized.linear_dynamic((rows - low) / spread, packed, seven_bits)
-        y = torch.addcmul(low * sums, y, spread).view(*x.shape[:-1], -1)
-        return y if bias is None else y + bias
+        low, high = x.aminmax(dim=-1, keepdim=True)  # (..., 1)
+        spread = high.sub_(low).clamp_(min=SMALLEST_SPREAD)
+        y = torch.ops.quantized.linear_dynamic(x.sub(low).div_(spread), packed, seven_bits)
+        return torch.addcmul(offset, low, sums).addcmul_(y, spread)
 
     return layer
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.generation.decoder import Decoder
+from lit_gpt_scratch.generation.recorded import RecordedDecode
 
 TINY_TEMPERATURE = 1e-5  # dividing by less overflows
 
@@ -129,6 +131,7 @@ def generate(
     )
     longest = max(len(ids) for ids in read) + options.max_new_tokens
     batch = Batch(
+        decoder,
         rows=list(range(len(read))),
         positions=[min(len(ids), block_size) for ids in read],
         cache=decoder.new_cache(len(read), min(longest, block_size)),
@@ -159,9 +162,8 @@ def generate(
             batch.seen[torch.arange(len(ids), device=device), ids] = True
         if len(going) < len(ids):
             batch, ids = batch.only(going), ids[going]
-        slide(decoder, batch, read)
-        logits = decoder.decode(batch.cache, ids, batch.positions)
-        batch.positions = [position + 1 for position in batch.positions]
+        slide(batch, read)
+        logits = batch.decode(ids)
     return Generation(written, prefilled - begun, time.perf_counter() - prefilled)
 
 
@@ -170,6 +172,7 @@ class Batch:
     """The rows that are being written.
 
     Args:
+        decoder: The model.
         rows: Which prompt each belongs to.
         positions: How many tokens its cache holds.
         cache: What `Decoder.new_cache` gives.
@@ -177,15 +180,29 @@ class Batch:
         seen: The tokens that it has read, (B, V) of bool; None where that does not matter.
     """
 
+    decoder: Decoder
     rows: list[int]
     positions: list[int]
     cache: Tensor
     luck: Tensor
     seen: Tensor | None
 
+    def __post_init__(self) -> None:
+        on_gpu = self.cache.device.type == "cuda"
+        self._step = (
+            RecordedDecode(self.decoder, self.cache) if on_gpu else partial(self.decoder.decode, self.cache)
+        )
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Read the rows' newest tokens, (B,); logits of those after them, (B, V)."""
+        logits = self._step(ids, self.positions)
+        self.positions = [position + 1 for position in self.positions]
+        return logits
+
     def only(self, places: list[int]) -> "Batch":
         """Some of the rows: what has ended costs nothing further."""
         return Batch(
+            self.decoder,
             rows=[self.rows[place] for place in places],
             positions=[self.positions[place] for place in places],
             cache=self.cache[:, :, places],
@@ -194,18 +211,20 @@ class Batch:
         )
 
 
-def slide(decoder: Decoder, batch: Batch, read: list[list[int]]) -> None:
+def slide(batch: Batch, read: list[list[int]]) -> None:
     """Let each row whose cache is full go on from the last half of what it has read.
 
     The newest token is left for `decode`.
     """
-    half = max(1, decoder.config.block_size // 2)
+    block_size = batch.decoder.config.block_size
+    half = max(1, block_size // 2)
     for place, row in enumerate(batch.rows):
-        if batch.positions[place] == decoder.config.block_size:
+        if batch.positions[place] == block_size:
             window = read[row][-half:-1]
             batch.positions[place] = len(window)
             if window:
-                decoder.prefill(batch.cache, [place], [torch.tensor(window, device=batch.cache.device)])
+                tokens = torch.tensor(window, device=batch.cache.device)
+                batch.decoder.prefill(batch.cache, [place], [tokens])
 
 
 def choose(logits: Tensor, options: SamplingOptions, luck: Tensor, seen: Tensor | None) -> Tensor:

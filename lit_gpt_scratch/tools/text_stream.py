@@ -3,7 +3,6 @@
 from lit_gpt_scratch.data.tokenizer import Tokenizer
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoding makes of bytes that are no whole character
-LONGEST_CHARACTER = 4  # bytes of UTF-8; a token is at least one of them
 
 
 class TextStream:
@@ -23,23 +22,28 @@ class TextStream:
         self.text = ""  # all that is sure
         self.ended = False  # by a stop string
         self._tokenizer = tokenizer
-        self._stop = [string for string in stop if string]
-        self._tokens: list[int] = []  # of characters that are not whole yet
+        self._stop = stop
+        self._tokens: list[int] = []  # since the last one that ended with a character
+        self._n_taken = 0  # characters of theirs that were sure
         self._held = ""  # what a stop string may begin with
 
     def feed(self, token: int) -> str:
         """Take one more token, and return the text that is sure by now."""
         self._tokens.append(token)
-        fresh = self._tokenizer.decode(self._tokens)
-        if fresh.endswith(UNFINISHED) and len(self._tokens) < LONGEST_CHARACTER:
-            return ""
-        self._tokens.clear()
+        text = self._tokenizer.decode(self._tokens)
+        whole = text.removesuffix(UNFINISHED)  # but for the last, what is no character will be none
+        fresh = whole[self._n_taken :]
+        self._n_taken = len(whole)
+        if whole == text:
+            self._tokens.clear()
+            self._n_taken = 0
         return self._take(self._held + fresh)
 
     def finish(self) -> str:
         """The tokens have ended: return the rest."""
-        rest = "" if self.ended else self._held + self._tokenizer.decode(self._tokens)
+        rest = "" if self.ended else self._held + self._tokenizer.decode(self._tokens)[self._n_taken :]
         self._tokens.clear()
+        self._n_taken = 0
         self._held = ""
         self.text += rest
         return rest

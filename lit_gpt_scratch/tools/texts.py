@@ -55,6 +55,8 @@ class PredictOptions(SamplingOptions):
         for name in ("num_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if "" in self.stop:
+            raise ValueError("a stop string must not be empty")
 
 
 @dataclass(frozen=True)
