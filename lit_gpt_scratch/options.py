@@ -19,6 +19,7 @@ from lit_gpt_scratch.training.module import LitGPT
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
+    "guard": callbacks.Guard,  # before clipping, after which one bad gradient has spoilt all
     "gradient_clipping": callbacks.GradientClipping,
     "ema": callbacks.EMA,
     "perplexity": callbacks.Perplexity,

@@ -107,6 +107,8 @@ class LitGPT(LightningModule):
             self.take_weights({f"gpt.{name}": tensor for name, tensor in weights.items()}, init_from)
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
+        self.grad_norm: Tensor | None = None  # of this step, once a callback has measured it
+        self.step_is_taken = True  # a callback may leave a step out
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
 
     def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
@@ -192,6 +194,7 @@ class LitGPT(LightningModule):
         for group in optimizer.param_groups:
             is_muon = "momentum" in group
             group["lr"] = rate * self.muon_learning_rate / self.learning_rate if is_muon else rate
+        self.grad_norm, self.step_is_taken = None, True
         n_rows = sum(len(inputs) for inputs, _ in batch)
         self.step_loss = torch.zeros((), device=self.device)
         for i, (inputs, targets) in enumerate(batch):
@@ -216,7 +219,8 @@ class LitGPT(LightningModule):
         """Log the loss of every n-th step."""
         if is_log_step(self.trainer):
             loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
-            self._check_finite("train/loss", loss)
+            if self.step_is_taken:
+                self._check_finite("train/loss", loss)
             self.log("train/loss", loss, logger=False)
             log_scalars(self.trainer, {"train/loss": loss})
 

@@ -6,6 +6,7 @@ from lit_gpt_scratch.training.callbacks.ema import EMA
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSchedule
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
+from lit_gpt_scratch.training.callbacks.guard import Guard
 from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
 from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
 from lit_gpt_scratch.training.callbacks.overfitting import Overfitting
@@ -23,6 +24,7 @@ __all__ = [
     "EvaluationSchedule",
     "GracefulStop",
     "GradientClipping",
+    "Guard",
     "LastCheckpoint",
     "LearningRate",
     "Overfitting",

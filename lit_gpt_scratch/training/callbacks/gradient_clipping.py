@@ -1,13 +1,12 @@
 """Gradient clipping, and the gradient's norm."""
 
-from typing import Any
+from typing import Any, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from lit_gpt_scratch.training.gradients import gradient_norm, trained_parameters
 from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.parts import is_log_step
 
@@ -29,19 +28,16 @@ class GradientClipping(Callback):
                 f"gradient_clipping.max_norm must be above 0, not {max_norm}; null turns clipping off"
             )
         self.max_norm = max_norm
-        self.norm: Tensor | None = None
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Clip between the backward pass and the optimizer's step."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = gradient_norm(pl_module, optimizer)
         if self.max_norm is not None:
-            self.norm = clip_grad_norm_(parameters, self.max_norm)
-        else:
-            self.norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            clip_grads_with_norm_(trained_parameters(optimizer), self.max_norm, norm)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the norm of every n-th step."""
-        if is_log_step(trainer) and isinstance(self.norm, torch.Tensor):
-            log_scalars(trainer, {"train/grad_norm": self.norm.item()})
+        if is_log_step(trainer):
+            log_scalars(trainer, {"train/grad_norm": float(cast(Any, pl_module).grad_norm)})
