@@ -34,7 +34,7 @@ from lit_gpt_scratch.options import (
 )
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
-from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
@@ -45,6 +45,7 @@ from lit_gpt_scratch.training.run_folder import (
     give_up_folder,
     resumed_folder,
 )
+from lit_gpt_scratch.training.saving import RunCheckpointIO
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class LitGPTCLI(LightningCLI):
         config["precision"], why = choose_precision(self._get(self.config, "precision"), kind, before)
         self._get(self.config_init, "summary").reasons["precision"] = why
         plugins = config["plugins"] or []
-        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RunCheckpointIO()]
         if self.subcommand != "fit":
             return self._instantiate_trainer({**config, "logger": False}, own)
         self._check_data(self.datamodule, "tokens")  # before anything is written

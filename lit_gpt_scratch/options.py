@@ -68,6 +68,8 @@ def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
     add("--run_dir", type=str, default="checkpoints/run", help=folder)
     add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
     add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
+    on_error = "A save that fails: retry goes on, to the next save; stop ends the run."
+    add("--on_save_error", type=Literal["retry", "stop"], default="retry", help=on_error)
     add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
     finetune = "Take --ckpt_path's weights alone: optimizer and step begin anew."
     add("--finetune", action="store_true", help=finetune)
@@ -104,6 +106,8 @@ def link_options(parser: LightningArgumentParser) -> None:
     """The options that follow from others."""
     parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
     parser.link_arguments("save_every", "last_checkpoint.every_n_steps")
+    parser.link_arguments("on_save_error", "last_checkpoint.on_save_error")
+    parser.link_arguments("on_save_error", "best_checkpoint.on_save_error")
     parser.link_arguments("seed_everything", "data.seed")
     parser.link_arguments("model.block_size", "data.block_size")
     parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")

@@ -40,6 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(beside, target)
+        except RuntimeError as error:  # of torch.save, whose real reason stands behind it
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         finally:
             beside.unlink(missing_ok=True)
 

@@ -58,9 +58,17 @@ def write_config(folder: Path, yaml: str) -> None:
     Raises:
         ValueError: The folder cannot be written.
     """
-    beside = folder / f".{CONFIG}"
     try:
-        beside.write_text(yaml, encoding="utf-8")
-        os.replace(beside, folder / CONFIG)
+        write_whole(folder / CONFIG, yaml.encode())
     except OSError as error:
         raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; an error (OSError) leaves what was there."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,24 +1,26 @@
 """The best checkpoint of a run."""
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_gpt_scratch.training.parts import begins_anew, is_training
+from lit_gpt_scratch.training.saving import OnSaveError, save
 
 
 class BestCheckpoint(Checkpoint):
     """Writes `best.ckpt` to the run folder after each evaluation that is better than all before it."""
 
-    def __init__(self, monitor: str = "val/loss") -> None:
+    def __init__(self, monitor: str = "val/loss", on_save_error: OnSaveError = "retry") -> None:
         """Remember what counts.
 
         Args:
             monitor: The logged number that is to be small.
+            on_save_error: What to do when a save fails.
         """
         self.monitor = monitor
+        self.on_save_error = on_save_error
         self.best = float("inf")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,8 +37,9 @@ class BestCheckpoint(Checkpoint):
             raise ValueError(f"best_checkpoint.monitor {self.monitor!r} is not logged; there are {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if value < self.best:
-            self.best = value
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+            before, self.best = self.best, value  # the checkpoint keeps it
+            if not save(trainer, "best.ckpt", self.on_save_error):
+                self.best = before
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""

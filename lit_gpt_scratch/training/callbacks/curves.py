@@ -1,9 +1,13 @@
 """The curves of a run as a picture."""
 
+import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_gpt_scratch.training.event_logger import EventLogger
+from lit_gpt_scratch.training.run_folder import write_whole
+from lit_gpt_scratch.training.saving import dispensable
 
 
 class Curves(Callback):
@@ -15,13 +19,15 @@ class Curves(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.flush()
-                draw(Path(logger.log_dir), Path(trainer.default_root_dir) / "curves.png")
+            if isinstance(logger, EventLogger) and trainer.is_global_zero:
+                logger.save()
+                picture = Path(trainer.default_root_dir) / "curves.png"
+                with dispensable(picture.name):
+                    write_whole(picture, drawn(logger.folder))
 
 
-def draw(log_dir: Path, picture: Path) -> None:
-    """Draw the scalars of a folder of event files into a PNG."""
+def drawn(log_dir: Path) -> bytes:
+    """The scalars of a folder of event files as a PNG."""
     # Both take a while to import, and are needed at the end only.
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
@@ -46,4 +52,6 @@ def draw(log_dir: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
     if losses.lines:
         losses.legend()
-    figure.savefig(picture, dpi=110)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110)
+    return png.getvalue()

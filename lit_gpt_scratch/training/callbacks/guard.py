@@ -13,6 +13,8 @@ from lit_gpt_scratch.data.windows import Batch
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.gradients import gradient_norm, trained_parameters
 from lit_gpt_scratch.training.parts import begins_anew, data_of
+from lit_gpt_scratch.training.run_folder import write_whole
+from lit_gpt_scratch.training.saving import dispensable
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +126,10 @@ class Guard(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule, step: int, wrong: str) -> str:
         """Write down what the step was; where that stands, in words."""
         path = Path(trainer.default_root_dir) / "spikes" / f"step-{step}.md"
-        try:
-            if trainer.is_global_zero:
+        if trainer.is_global_zero:
+            with dispensable(str(path)):
                 path.parent.mkdir(exist_ok=True)
-                path.write_text(self._describe(trainer, pl_module, f"Step {step}: {wrong}"), encoding="utf-8")
-        except OSError as error:  # no reason for a run to end
-            return f"its text could not be written to {path}: {error.strerror}"
+                write_whole(path, self._describe(trainer, pl_module, f"Step {step}: {wrong}").encode())
         return f"its text is in {path}"
 
     def _describe(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:

@@ -1,7 +1,6 @@
 """The last checkpoint of a run."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
 from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.saving import OnSaveError, SaveError, save
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,12 @@ class LastCheckpoint(Checkpoint):
     Where an evaluation follows a step, it is waited for: a resumed run would not make up for it.
     """
 
-    def __init__(self, every_n_steps: int) -> None:
+    def __init__(self, every_n_steps: int, on_save_error: OnSaveError = "retry") -> None:
         """Remember the interval.
 
         Args:
             every_n_steps: Optimizer steps between saves.
+            on_save_error: What to do when a save fails.
 
         Raises:
             ValueError: The interval is not positive.
@@ -33,6 +34,7 @@ class LastCheckpoint(Checkpoint):
         if every_n_steps < 1:
             raise ValueError(f"save_every must be at least 1, not {every_n_steps}")
         self.every_n_steps = every_n_steps
+        self.on_save_error = on_save_error
         self.saved_step: int | None = None
         self.between_steps = False  # in the middle of one, weights and optimizer may not belong together
 
@@ -59,7 +61,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end of a run that ended without an evaluation."""
+        """Save the end of a run that ended without an evaluation, or whose last save failed."""
+        self.on_save_error = "stop"  # there is no next save
         if self.saved_step != trainer.global_step:
             self._save(trainer)
 
@@ -67,7 +70,7 @@ class LastCheckpoint(Checkpoint):
         """Save a run that was stopped or that failed between two steps."""
         if not self.between_steps or self.saved_step == trainer.global_step:
             return
-        if isinstance(exception, FloatingPointError):  # its weights are worthless
+        if isinstance(exception, FloatingPointError | SaveError):  # worthless weights, or no room for them
             return
         if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
             return  # the other devices may not have failed, and would not join in the save
@@ -79,5 +82,5 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
             logger.save()
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
-        self.saved_step = trainer.global_step
+        if save(trainer, "last.ckpt", self.on_save_error):
+            self.saved_step = trainer.global_step

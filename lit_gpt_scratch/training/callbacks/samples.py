@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
+from lit_gpt_scratch.training.saving import dispensable
 
 
 class Samples(Callback):
@@ -35,11 +36,12 @@ class Samples(Callback):
         indented = "".join(
             f"    {line}\n" for line in text.splitlines()
         )  # Markdown's way to leave text alone
-        with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as samples:
+        path = Path(trainer.default_root_dir) / "samples.md"
+        with dispensable(path.name), path.open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("samples", f"val loss {loss:.4f}\n\n{indented}", step)
+            if isinstance(logger, EventLogger):
+                logger.log_text("samples", f"val loss {loss:.4f}\n\n{indented}", step)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
         tokenizer = data_of(trainer).tokenizer

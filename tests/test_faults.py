@@ -1,0 +1,108 @@
+"""Harm from outside: nothing is lost, and one line says what happened."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Run, environment
+from test_resume import LOGS, assert_same_run, same, steps_of
+
+pytestmark = pytest.mark.faults
+OFTEN = ["--eval_every", "5", "--save_every", "3", "--trainer.max_steps", "40", *LOGS]
+
+
+def on_a_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script whose folder `disk` is a file system of its own; `fit` in it is ours."""
+    (folder / "disk").mkdir()
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size={n_kib}k tmpfs disk"
+    if shutil.which("unshare") is None or subprocess.run([*alone, mount], cwd=folder, check=False).returncode:
+        pytest.skip("needs the right to mount a file system of its own")
+    fit = f'fit() {{ "{sys.executable}" -m lit_gpt_scratch fit {" ".join(TINY)} "$@"; }}'
+    return subprocess.run(
+        [*alone, f"{mount}; {fit}; {script}", "sh", *OFTEN],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def step_of(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["global_step"])
+
+
+def test_a_disk_without_room_ends_no_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:
+    script = 'fit "$@" --run_dir disk/r; code=$?; cp -a disk/r kept; exit $code'
+    done = on_a_small_disk(tmp_path, 1000, script)
+    assert done.returncode == 1  # there is room for two checkpoints, and not for a third beside them
+    lines = done.stderr.splitlines()
+    assert all(line.startswith(("WARNING: ", "error: ")) for line in lines)
+    assert lines[0] == (
+        "WARNING: last.ckpt of step 5 could not be written: No space left on device; "
+        "the one before stays, and the next save tries again"
+    )
+    assert lines[-1] == "error: last.ckpt of step 40 could not be written: No space left on device"
+    assert "step 40/40" in done.stdout
+    assert not list(Path("kept").glob(".*"))
+    assert step_of(Path("kept/last.ckpt")) == 3
+    assert step_of(Path("kept/best.ckpt")) == 5
+    assert run("fit", "--resume", "kept").code == 0
+    assert run("fit", *TINY, *OFTEN, "--run_dir", "straight").code == 0
+    assert_same_run(Path("straight"), Path("kept"))
+
+
+def test_a_disk_without_any_room_and_then_with_some(run: Run, tmp_path: Path) -> None:
+    script = """
+        fit "$@" --trainer.max_steps 3000 --save_every 100 --eval_every 1000 --run_dir disk/r &
+        while ! grep -qs 'Step 0' disk/r/samples.md; do sleep 0.1; done
+        cat /dev/zero > disk/zeros 2> /dev/null; sleep 2; rm disk/zeros
+        wait $!; code=$?; cp -a disk/r kept; exit $code"""
+    done = on_a_small_disk(tmp_path, 4000, script)
+    assert done.returncode == 0
+    assert "WARNING: TensorBoard's data could not be written: No space left on device" in done.stderr
+    assert all(line.startswith("WARNING: ") for line in done.stderr.splitlines())
+    assert step_of(Path("kept/last.ckpt")) == 3000
+    assert 3000 in steps_of(Path("kept"), "train/loss")
+    assert all(path.stat().st_size for path in Path("kept").iterdir())
+
+
+def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
+    script = """
+        fit "$@" --trainer.max_steps 400 --run_dir disk/r &
+        while ! [ -f disk/r/last.ckpt ]; do sleep 0.1; done
+        mount -o remount,ro disk || exit 77
+        wait $!; code=$?; cp -a disk/r kept; exit $code"""
+    done = on_a_small_disk(tmp_path, 4000, script)
+    if done.returncode == 77:  # a file is being written
+        pytest.skip(done.stderr)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: last.ckpt of step 400 could not be written: Read-only file system\n")
+    assert "Traceback" not in done.stderr
+    assert step_of(tmp_path / "kept" / "last.ckpt") > 0
+
+
+def test_a_save_that_failed_is_made_up_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves, real = 0, torch.save
+
+    def full_for_a_while(*args: Any, **options: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if 2 < saves < 7:
+            raise OSError(28, "No space left on device")
+        real(*args, **options)
+
+    args = [*TINY, "--eval_every", "5", "--save_every", "5"]
+    assert run("fit", *args, "--run_dir", "straight").code == 0
+    monkeypatch.setattr(torch, "save", full_for_a_while)
+    done = run("fit", *args, "--run_dir", "r")
+    assert done.code == 0
+    assert done.err.count("could not be written") == 4  # the best and the last of steps 10 and 15
+    straight, own = (torch.load(Path(name) / "best.ckpt", weights_only=True) for name in ("straight", "r"))
+    assert same(straight["state_dict"], own["state_dict"])
+    assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 20
