@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import random
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +72,70 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_flipped_bit_is_noticed(finished: Path, tmp_path: Path, seed: int) -> None:
+    rng, whole = random.Random(seed), bytearray((finished / "best.ckpt").read_bytes())
+    with zipfile.ZipFile(finished / "best.ckpt") as archive:
+        entry = rng.choice(archive.infolist())
+        begin = entry.header_offset + whole[entry.header_offset :].index(archive.read(entry))
+    whole[begin + rng.randrange(entry.file_size)] ^= 1 << rng.randrange(8)
+    path = tmp_path / "flipped.ckpt"
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"flipped.ckpt is damaged, or not a checkpoint"):
+        read_checkpoint(path)
+
+
+def damage_settings(checkpoint: dict[str, Any]) -> None:
+    checkpoint["hyper_parameters"]["n_embd"] = 2**40
+
+
+def damage_depth(checkpoint: dict[str, Any]) -> None:
+    checkpoint["hyper_parameters"]["n_layer"] = 10**9
+
+
+def damage_length(checkpoint: dict[str, Any]) -> None:
+    del checkpoint["state_dict"]["gpt.wpe.weight"]
+    checkpoint["hyper_parameters"] |= {"arch": "modern", "block_size": 10**12}
+
+
+def damage_weights(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"]["gpt.ln_f.weight"] = torch.ones(1).expand(10**12)
+
+
+def damage_optimizer(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer_states"][0]["state"][0]["exp_avg"] = torch.ones(1).expand(10**6, 10**6)
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_settings, damage_depth, damage_length, damage_weights, damage_optimizer]
+)
+def test_absurd_sizes_are_refused_at_once(
+    finished: Path, tmp_path: Path, run: Run, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
+    damage(checkpoint)
+    torch.save(checkpoint, tmp_path / "absurd.ckpt")
+    for command in ("fit", "predict", "validate"):
+        done = run(command, "--ckpt_path", "absurd.ckpt")
+        assert done.code == 2
+        assert done.err == "error: absurd.ckpt is damaged: its sizes do not fit each other\n"
+
+
+def test_a_compressed_checkpoint_is_none(finished: Path, tmp_path: Path) -> None:
+    """A few kilobytes of zip can hold gigabytes of zeros."""
+    path = tmp_path / "small.ckpt"
+    with zipfile.ZipFile(finished / "best.ckpt") as stored, zipfile.ZipFile(path, "w") as small:
+        for entry in stored.infolist():
+            small.writestr(entry.filename, stored.read(entry), zipfile.ZIP_DEFLATED)
+    for mmap in (False, True):
+        with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
+            read_checkpoint(path, mmap=mmap)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io, path = AtomicCheckpointIO(), tmp_path / "x.ckpt"
     data = {"TextDataModule": {"tokenizer": {}, "corpus": {}}, "datamodule_hyper_parameters": {}}
-    parts = {"hyper_parameters": {}, "global_step": 1, **data}
+    parts = {"hyper_parameters": {"n_layer": 0, "block_size": 8}, "global_step": 1, **data}
     io.save_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
 
     def disk_full(checkpoint: Any, stream: Any) -> None:

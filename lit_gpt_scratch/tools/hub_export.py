@@ -50,7 +50,7 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
         ValueError: The checkpoint cannot be read, or the folder is there already or cannot be made.
         OSError: The folder cannot be written to its end; nothing of it is left.
     """
-    checkpoint = read_checkpoint(ckpt_path, mmap=True)
+    checkpoint = read_checkpoint(ckpt_path)
     names = {field.name for field in fields(GPTConfig)}
     hyper_parameters = checkpoint["hyper_parameters"]
     config = GPTConfig(**{name: value for name, value in hyper_parameters.items() if name in names})

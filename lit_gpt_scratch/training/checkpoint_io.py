@@ -3,7 +3,8 @@
 import os
 import pickle
 import warnings
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ NOT_DATA = (
     KeyError,
     AttributeError,
     TypeError,
+    zipfile.BadZipFile,
 )
+LONGEST_BLOCK = 2**20  # tokens; nothing in the weights of a model with rotary positions tells how long it is
 PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule", "global_step"}
 
 
@@ -74,7 +77,7 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
 
     Args:
         path: The file.
-        mmap: Leave the tensors in the file until they are looked at.
+        mmap: Leave the tensors in the file until they are looked at, and their checksums unread.
 
     Raises:
         ValueError: The file is damaged, holds more than data, or is not a checkpoint of this program.
@@ -82,6 +85,7 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # of an old pickle protocol: such a file is refused right after
             warnings.simplefilter("ignore")
+            _check_sums(path, with_tensors=not mmap)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
@@ -90,4 +94,48 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
     parts = checkpoint.keys() if isinstance(checkpoint, dict) else set()
     if not parts >= PARTS or not checkpoint["TextDataModule"].keys() >= {"tokenizer", "corpus"}:
         raise ValueError(f"{path} is not a checkpoint of this program")
+    if not all(map(_fits_its_storage, _tensors(checkpoint))) or not _settings_fit_weights(checkpoint):
+        raise ValueError(f"{path} is damaged: its sizes do not fit each other")
     return checkpoint
+
+
+def _check_sums(path: PATH, with_tensors: bool) -> None:
+    """Read a checkpoint's CRC-32 sums again, which torch.load does not do.
+
+    Raises:
+        BadZipFile: A part is not what was written, or not in torch's way.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:  # a small file may not become a large one
+                raise zipfile.BadZipFile(f"{entry.filename} is compressed")
+            if with_tensors or "/data/" not in entry.filename:
+                with archive.open(entry) as part:
+                    while part.read(2**20):
+                        pass
+
+
+def _tensors(part: Any) -> Iterator[torch.Tensor]:
+    """All tensors in builtins within builtins."""
+    if isinstance(part, torch.Tensor):
+        yield part
+    elif isinstance(part, dict | list | tuple):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _tensors(inner)
+
+
+def _fits_its_storage(tensor: torch.Tensor) -> bool:
+    """Whether it has as many elements as it says: with a stride of 0, one would do for any number."""
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _settings_fit_weights(checkpoint: dict[str, Any]) -> bool:
+    """Whether a model of these settings has the size of these weights: it is built before they are taken."""
+    settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    blocks = {name.split(".")[2] for name in weights if name.startswith("gpt.h.")}
+    sizes = {"n_layer": len(blocks)}
+    for name, table in (("vocab_size", "gpt.wte.weight"), ("block_size", "gpt.wpe.weight")):
+        if table in weights:
+            sizes |= {name: len(weights[table]), "n_embd": weights[table].shape[-1]}
+    longest = settings.get("block_size", LONGEST_BLOCK + 1) <= LONGEST_BLOCK
+    return longest and all(settings.get(name) == size for name, size in sizes.items())
