@@ -14,5 +14,6 @@ RUN_COMMANDS = {
 TOOL_COMMANDS = {
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
+    "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS

@@ -16,6 +16,8 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.options import explain_usage
 
+TOOL_MODULES = {"import": "hub_import", "export": "hub_export", "verify-resume": "verify_resume"}
+
 
 def main(args: list[str]) -> int:
     """Run a command line; see `__main__.main` for the exit codes."""
@@ -54,7 +56,7 @@ def main(args: list[str]) -> int:
 
 def run_tool(name: str, args: list[str]) -> None:
     """Run a subcommand that works on files and needs no Trainer."""
-    tool = importlib.import_module(f"lit_gpt_scratch.tools.hub_{name}")
+    tool = importlib.import_module(f"lit_gpt_scratch.tools.{TOOL_MODULES[name]}")
     usage = f"{PROGRAM} {name} [options]"
     parser = ArgumentParser(exit_on_error=False, description=TOOL_COMMANDS[name], usage=usage)
     tool.add_arguments(parser)

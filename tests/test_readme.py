@@ -57,7 +57,8 @@ def test_the_first_screen_has_the_two_commands() -> None:
 def test_there_is_no_other_kind_of_command() -> None:
     programs = {command.split(" --")[0] for command in COMMANDS[2:]}
     prefix = "python -m lit_gpt_scratch"
-    runs = {f"{prefix} {name}" for name in ("fit", "predict", "validate", "import", "export")}
+    names = ("fit", "predict", "validate", "import", "export", "verify-resume")
+    runs = {f"{prefix} {name}" for name in names}
     assert programs <= {*runs, "tensorboard"}
 
 
@@ -83,6 +84,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
             args += SHORT if "--resume" not in args else [*SHORT, "--trainer.max_steps", "3"]
+        args += ["--steps", "4"] if "verify-resume" in args else []
         monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.parts import data_of, gpt_of
 
 
@@ -41,10 +41,10 @@ class Summary(Callback):
         for name, value in rows.items():
             self.console.print(f"{name:<7} {value}", markup=False)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if isinstance(logger, EventLogger):
                 whole = rows | {"sha256": str(text["sha256"])}
                 lines = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
-                logger.experiment.add_text("run", lines, trainer.global_step)
+                logger.log_text("run", lines, trainer.global_step)
 
     def choices(self, trainer: Trainer) -> str:
         """Precision and compilation, with the reason for each."""

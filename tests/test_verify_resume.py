@@ -1,0 +1,64 @@
+"""The proof of an exact resume, and that it can fail."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Run
+
+from lit_gpt_scratch.tools.verify_resume import first_difference
+
+CONFIG = ROOT / "tests" / "tiny.yaml"
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_proved_the_same(run: Run) -> None:
+    done = run("verify-resume", "--config", CONFIG, "--steps", "400")
+    assert done.code == 0
+    assert done.out.splitlines()[:3] == [
+        "straight  400 steps",
+        "killed    after step 200",
+        "resumed   to step 400",
+    ]
+    assert done.out.splitlines()[3].startswith("equal     to the last bit: ")
+    assert done.err == ""
+
+
+WITHOUT_SEEDS = """
+import sys
+if "-m" in sys.orig_argv:
+    import lit_gpt_scratch.__main__
+    from lit_gpt_scratch.training.module import LitGPT
+    LitGPT.on_train_batch_start = lambda *_: None
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_depends_on_its_past_is_found_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout from a generator that goes on from step to step, as in most programs."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_SEEDS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = Path("dropout.yaml")
+    config.write_text(CONFIG.read_text().replace("model:\n", "model:\n  dropout: 0.2\n"))
+    done = run("verify-resume", "--config", config, "--steps", "400")
+    assert done.code == 1
+    assert done.err.startswith("error: the resumed run is not the same: state_dict.gpt.")
+
+
+def test_mistakes(run: Run) -> None:
+    assert run("verify-resume", "--config", "nothing.yaml").code == 2
+    few = run("verify-resume", "--config", CONFIG, "--steps", "1")
+    assert few.err == "error: steps must be at least 2, not 1\n"
+
+
+def test_what_differs_is_named() -> None:
+    def part(value: float) -> dict[str, object]:
+        return {"a": [torch.zeros(2), torch.tensor([1.0, value])], "b": float("inf"), "c": None}
+
+    assert first_difference(part(2.0), part(2.0), "x") is None
+    assert first_difference(part(2.0), part(2.5), "x") == "x.a.1 differs by up to 0.5"
+    assert first_difference({"a": 1}, {"a": 2}, "x") == "x.a is 1 and 2"
+    assert first_difference(torch.zeros(2), torch.zeros(3), "x") == "x is (2,) and (3,)"
+    assert first_difference({"a": 1}, {"b": 1}, "x") == "x is {'a': 1} and {'b': 1}"
