@@ -24,6 +24,7 @@ from lit_gpt_scratch.options import (
     CALLBACKS,
     add_part_options,
     add_run_options,
+    changed_options,
     check_architecture,
     check_beginning,
     check_resume,
@@ -31,6 +32,7 @@ from lit_gpt_scratch.options import (
     explain_usage,
     hub_settings,
     link_options,
+    repeatable,
 )
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
@@ -39,12 +41,7 @@ from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.run_folder import (
-    CONFIG,
-    claim_folder,
-    give_up_folder,
-    resumed_folder,
-)
+from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, resumed_folder
 from lit_gpt_scratch.training.saving import RunCheckpointIO
 
 log = logging.getLogger(__name__)
@@ -72,6 +69,7 @@ class LitGPTCLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None  # all of it but the weights
         self.goes_on = False  # from the checkpoint's step and optimizer, not from its weights alone
         self.init_from: str | None = None  # what a resumed run once began with
+        self.changes: dict[str, str] = {}  # of a resumed run's options
         super().__init__(
             LitGPT,
             TextDataModule,
@@ -141,6 +139,9 @@ class LitGPTCLI(LightningCLI):
             check_beginning(given)
         if self.checkpoint_path is not None:
             self._take_settings_of_checkpoint(self.checkpoint_path, cast(list[str], args))
+            if given.resume is not None:
+                before = self._parse(["fit", "--resume", given.resume])["fit"]
+                self.changes = changed_options(before, self.config["fit"])
         elif given.model.init_from is not None:
             settings = hub_settings(Path(given.model.init_from).expanduser(), given.data.tokenizer)
             subparser.set_defaults(settings)
@@ -198,6 +199,7 @@ class LitGPTCLI(LightningCLI):
         before = self.checkpoint.get("device") if self.checkpoint and self.goes_on else None
         config["precision"], why = choose_precision(self._get(self.config, "precision"), kind, before)
         self._get(self.config_init, "summary").reasons["precision"] = why
+        self._get(self.config_init, "summary").changes = self.changes
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), RunCheckpointIO()]
         if self.subcommand != "fit":
@@ -211,8 +213,8 @@ class LitGPTCLI(LightningCLI):
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
-            resumed = self.config["fit"].resume and self.checkpoint
-            config["logger"] = EventLogger(self.run_dir, resumed["global_step"] + 1 if resumed else None)
+            next_step = self._first_step() + 1 if self._stays_in_its_folder else None
+            config["logger"] = EventLogger(self.run_dir, next_step)
         try:
             return self._instantiate_trainer(config, own)
         except Exception:
@@ -244,20 +246,26 @@ class LitGPTCLI(LightningCLI):
         config = self.config["fit"]
         if cast(Any, rank_zero_only).rank != 0:
             return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
-        if config.resume:
+        if self._stays_in_its_folder:
             run_dir = resumed_folder(config.resume)
         else:
-            wanted = Path(config.run_dir).expanduser()
+            wanted = Path(config.fork or config.run_dir).expanduser()
             run_dir = claim_folder(wanted)
             if wanted.name and run_dir != wanted:
-                log.warning("%s is taken: this run goes to %s", config.run_dir, run_dir)
+                log.warning("%s is taken: this run goes to %s", wanted, run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(run_dir)
         return run_dir
 
     def _give_up_run_dir(self) -> None:
         """A run that never took a step leaves nothing; what was there before stays."""
-        if cast(Any, rank_zero_only).rank == 0 and not self.config["fit"].resume:
+        if cast(Any, rank_zero_only).rank == 0 and not self._stays_in_its_folder:
             give_up_folder(self.run_dir)
+
+    @property
+    def _stays_in_its_folder(self) -> bool:
+        """Whether this is the run that it goes on with, and not another one that begins there."""
+        config = self.config["fit"]
+        return config.resume is not None and config.fork is None
 
     # Doing the work
 
@@ -268,6 +276,9 @@ class LitGPTCLI(LightningCLI):
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
         try:
+            if self.checkpoint is not None and not self._stays_in_its_folder:
+                origin = {"checkpoint": str(self.checkpoint_path), "step": self.checkpoint["global_step"]}
+                model.lineage = [*self.checkpoint.get("lineage", []), origin]
             if self.checkpoint_path is not None and not self.goes_on:
                 self._load_weights(model)
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path if self.goes_on else None)
@@ -298,14 +309,8 @@ class LitGPTCLI(LightningCLI):
             )
 
     def _settings(self) -> str:
-        """The run's options as YAML, so that --config can repeat it: with the text that was really read."""
-        settings = self.config["fit"].clone()
-        settings.update(Namespace(resume=None, ckpt_path=None, finetune=False))
-        if init_from := settings.model.init_from or self.init_from:
-            settings.model.init_from = str(Path(init_from).expanduser().resolve())
-        settings.data.update(Namespace(corpus=self.datamodule.corpus.name, offline_corpus=None))
-        if settings.data.val_corpus is not None:
-            settings.data.val_corpus = self.datamodule.val_corpus.name
+        """The run's options as YAML, so that --config can repeat it."""
+        settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
         return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
     def _say_how_to_go_on(self) -> None:
@@ -385,6 +390,7 @@ class LitGPTCLI(LightningCLI):
         if self.checkpoint is not None:
             datamodule.check_tokenizer(self.checkpoint["TextDataModule"])
             if self.goes_on or self.subcommand != "fit":  # fine-tuning is for another text
-                datamodule.check_corpus(self.checkpoint["TextDataModule"])
+                must_match = self.subcommand == "fit" and self._stays_in_its_folder
+                datamodule.check_corpus(self.checkpoint["TextDataModule"], must_match)
         elif self.subcommand != "fit" and self.config[self.subcommand].model.init_from is None:
             log.warning("no --ckpt_path: this model is untrained, its weights are random")

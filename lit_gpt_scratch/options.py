@@ -58,6 +58,8 @@ REPLACED = {
     "use_distributed_sampler": "data",
     "val_check_interval": "eval_every",
 }
+# How a command is called or began, which is no change of the run.
+NOT_OF_THE_RUN = {"resume", "fork", "debug", "config", "run_dir", "model.init_from"}
 LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
 
 
@@ -71,6 +73,8 @@ def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
     on_error = "A save that fails: retry goes on, to the next save; stop ends the run."
     add("--on_save_error", type=Literal["retry", "stop"], default="retry", help=on_error)
     add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
+    fork = "With --resume: go on in this new folder, and leave the run as it is."
+    add("--fork", type=str | None, default=None, help=fork)
     finetune = "Take --ckpt_path's weights alone: optimizer and step begin anew."
     add("--finetune", action="store_true", help=finetune)
     precision = (
@@ -158,7 +162,34 @@ def check_resume(args: list[str], given: Namespace) -> None:
     if given.ckpt_path is not None:
         raise ValueError("--resume goes on with a run, --ckpt_path begins another: give one of them")
     if any(arg.split("=")[0] == "--run_dir" for arg in args):
-        raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --ckpt_path")
+        raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --fork")
+
+
+def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
+    """What is not as it was, each as `old -> new`."""
+    was, is_now = (vars(options.as_flat()) for options in (before, now))
+    differing = [name for name in is_now if name in was and was[name] != is_now[name]]
+    changes = {name: f"{was[name]} -> {is_now[name]}" for name in differing if name not in NOT_OF_THE_RUN}
+    return {name: change.replace("None", "null") for name, change in changes.items()}
+
+
+def repeatable(config: Namespace, datamodule: TextDataModule, init_from: str | None) -> Namespace:
+    """A run's options as another run can have them: with the text that was really read.
+
+    Args:
+        config: The options.
+        datamodule: What they made.
+        init_from: What a resumed run once began with.
+    """
+    settings = config.clone()
+    run_dir = config.fork or config.run_dir
+    settings.update(Namespace(run_dir=run_dir, resume=None, fork=None, ckpt_path=None, finetune=False))
+    if init_from := settings.model.init_from or init_from:
+        settings.model.init_from = str(Path(init_from).expanduser().resolve())
+    settings.data.update(Namespace(corpus=datamodule.corpus.name, offline_corpus=None))
+    if settings.data.val_corpus is not None:
+        settings.data.val_corpus = datamodule.val_corpus.name
+    return settings
 
 
 def check_beginning(given: Namespace) -> None:
@@ -167,6 +198,8 @@ def check_beginning(given: Namespace) -> None:
     Raises:
         ValueError: There are some.
     """
+    if given.fork is not None:
+        raise ValueError("--fork is for --resume: a run that goes on in another folder")
     if given.finetune and given.ckpt_path is None:
         raise ValueError("--finetune takes the weights of --ckpt_path: name one")
     if given.model.init_from is not None and given.ckpt_path is not None:

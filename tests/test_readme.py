@@ -83,7 +83,8 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
             continue
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
-            args += SHORT if "--resume" not in args else [*SHORT, "--trainer.max_steps", "3"]
+            more = str(2 + ("--resume" in args) + ("--fork" in args))
+            args += [*SHORT, "--trainer.max_steps", more]
         args += ["--steps", "4"] if "verify-resume" in args else []
         monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
         done = run(*shlex.split(" ".join(args)))
@@ -91,7 +92,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         assert done.out, command
         if "predict" in args:
             assert "python -m" not in done.out  # what is written is text alone
-    runs = {"char", "char-2", "char_muon", "wide", "bpe", "debug", "day20", "gpt2-small", "mine"}
+    runs = {"char", "char-2", "char_muon", "wide", "slower", "bpe", "debug", "day20", "gpt2-small", "mine"}
     runs |= {"gpt2"} if has_gpt2() else set()
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
 

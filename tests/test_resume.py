@@ -249,6 +249,61 @@ def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
         assert done.err == ""
 
 
+def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
+    args = ["--model.warmup_steps", "2", "--trainer.max_steps", "6", "--run_dir", "r"]
+    assert run("fit", *TINY, *args).code == 0
+    longer = run("fit", "--resume", "r", "--trainer.max_steps", "7", "--model.decay_steps", "6")
+    assert "changed model.decay_steps null -> 6, trainer.max_steps 6 -> 7\n" in longer.out
+    assert "\nrate " not in longer.out
+    other = run("fit", "--resume", "r", "--model.learning_rate", "0.006", "--trainer.max_steps", "8")
+    assert "changed model.learning_rate 0.003 -> 0.006, trainer.max_steps 7 -> 8\n" in other.out
+    assert "changed" not in run("fit", "--resume", "r", "--trainer.max_steps", "8").out
+
+
+def test_another_end_moves_the_learning_rate_and_that_is_said(run: Run) -> None:
+    linear = ["--model.schedule", "linear", "--model.warmup_steps", "0", "--trainer.max_steps", "10"]
+    assert run("fit", *TINY, *linear, "--run_dir", "r").code == 0
+    longer = run("fit", "--resume", "r", "--trainer.max_steps", "20")
+    assert "\nrate    0.00057 in step 10, 0.00165 from here on\n" in longer.out  # 3e-3 falls to 3e-4
+
+
+def test_another_text_is_no_resume(run: Run) -> None:
+    Path("own.txt").write_text(HAMLET)
+    assert (
+        run("fit", *TINY, "--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "r").code == 0
+    )
+    Path("own.txt").write_text(HAMLET + " To be.")
+    more = ["--resume", "r", "--trainer.max_steps", "6"]
+    refused = run("fit", *more)
+    assert refused.code == 2
+    assert refused.err.startswith("error: this is not the text that the checkpoint was trained on (")
+    assert f"own.txt, {len(HAMLET)} characters, sha256 " in refused.err
+    assert f"own.txt, {len(HAMLET) + 7} characters, sha256 " in refused.err
+    assert run("fit", *more, "--fork", "other").code == 0
+
+
+def test_a_fork_leaves_the_run_alone_and_remembers_it(run: Run) -> None:
+    assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    forked = run("fit", "--resume", "r", "--fork", "other", "--trainer.max_steps", "20")
+    assert forked.code == 0
+    assert "from    r/last.ckpt (step 8)\n" in forked.out
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "20", "--run_dir", "straight").code == 0
+    straight, other = (torch.load(Path(n) / "last.ckpt", weights_only=True) for n in ("straight", "other"))
+    assert same(straight["state_dict"], other["state_dict"])
+    assert run("fit", "--resume", "other", "--trainer.max_steps", "22").code == 0
+    third = ["--ckpt_path", "other/last.ckpt", "--finetune", "--trainer.max_steps", "2", "--run_dir", "third"]
+    assert run("fit", *TINY, *third).code == 0
+    lineage = torch.load("third/last.ckpt", weights_only=True)["lineage"]
+    assert lineage == [
+        {"checkpoint": "r/last.ckpt", "step": 8},
+        {"checkpoint": "other/last.ckpt", "step": 22},
+    ]
+    alone = run("fit", *TINY, "--fork", "x")
+    assert alone.err == "error: --fork is for --resume: a run that goes on in another folder\n"
+
+
 def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])  # the same characters, another text
     args = ["--data.corpus", "own.txt", "--trainer.max_steps", "43", "--run_dir", "fine"]

@@ -328,20 +328,27 @@ class TextDataModule(LightningDataModule):
                 "tokens); leave data.tokenizer and data.corpus as they were"
             )
 
-    def check_corpus(self, state_dict: dict[str, Any]) -> None:
-        """Say so where a text at hand, if it was read, is not the one of a checkpoint's training."""
+    def check_corpus(self, state_dict: dict[str, Any], must_match: bool = False) -> None:
+        """Say so where a text at hand, if it was read, is not the one of a checkpoint's training.
+
+        Raises:
+            ValueError: It is another one, and must not be.
+        """
         pairs = [("trained", state_dict["corpus"], self.__dict__.get("corpus"))]  # a test may not read it
         if self.val_source is not None:
             was = state_dict.get("val", {}).get("corpus")
             pairs.append(("validated", was, self.__dict__.get("val_corpus")))
         for verb, was, is_now in pairs:
-            if was is not None and is_now is not None and was["sha256"] != is_now.sha256:
-                log.warning(
-                    "this is not the text that the checkpoint was %s on (%s, sha256 %s)",
-                    verb,
-                    was["name"],
-                    was["sha256"][:12],
-                )
+            if was is None or is_now is None or was["sha256"] == is_now.sha256:
+                continue
+            difference = (
+                f"this is not the text that the checkpoint was {verb} on ({was['name']}, "
+                f"{was['n_chars']:,} characters, sha256 {was['sha256'][:12]}), but {is_now.name}, "
+                f"{is_now.census.n_chars:,} characters, sha256 {is_now.sha256[:12]}"
+            )
+            if must_match:
+                raise ValueError(f"{difference}: --resume needs the same, another run (--fork) does not")
+            log.warning("%s", difference)
 
     def describe_validation(self) -> str:
         """What an evaluation looks at."""

@@ -105,6 +105,7 @@ class LitGPT(LightningModule):
         if init_from is not None:
             weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
             self.take_weights({f"gpt.{name}": tensor for name, tensor in weights.items()}, init_from)
+        self.lineage: list[dict[str, Any]] = []  # checkpoints that the run descends from, the first one first
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.grad_norm: Tensor | None = None  # of this step, once a callback has measured it
@@ -264,9 +265,11 @@ class LitGPT(LightningModule):
         """Store the losses that the last evaluation gave, and what the run began from."""
         checkpoint["evaluation"] = self.evaluation
         checkpoint["begun_from"] = self.begun_from
+        checkpoint["lineage"] = self.lineage
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the losses of the checkpoint's last evaluation."""
         self.evaluation = checkpoint["evaluation"]
         self.begun_from = checkpoint.get("begun_from")
+        self.lineage = self.lineage or checkpoint.get("lineage", [])

@@ -3,6 +3,7 @@
 import shlex
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +15,8 @@ from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.parts import data_of, gpt_of
 
+SAME_RATE = 1e-6  # of a learning rate, is rounding
+
 
 class Summary(Callback):
     """Prints one compact summary at the start of a run, and at its end the result and the next commands."""
@@ -21,6 +24,7 @@ class Summary(Callback):
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.reasons: dict[str, str] = {}  # of choices that were made before there was a run
+        self.changes: dict[str, str] = {}  # of a resumed run's options
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will be trained on what."""
@@ -38,6 +42,10 @@ class Summary(Callback):
             "device": f"{_device(trainer, pl_module.device)}, {self.choices(trainer)}",
             "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
         }
+        if lineage := cast(Any, pl_module).lineage:
+            rows["from"] = ", ".join(f"{one['checkpoint']} (step {one['step']})" for one in lineage)
+        if self.changes:
+            rows["changed"] = ", ".join(f"{name} {change}" for name, change in self.changes.items())
         for name, value in rows.items():
             self.console.print(f"{name:<7} {value}", markup=False)
         for logger in trainer.loggers:
@@ -45,6 +53,14 @@ class Summary(Callback):
                 whole = rows | {"sha256": str(text["sha256"])}
                 lines = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
                 logger.log_text("run", lines, trainer.global_step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what becomes of the learning rate where a run is resumed to another end."""
+        module = cast(Any, pl_module)
+        was = trainer.optimizers[0].param_groups[0]["lr"]
+        now, before = module.learning_rate_at(trainer.global_step), max(1, trainer.global_step) - 1
+        if trainer.is_global_zero and was and abs(module.learning_rate_at(before) / was - 1) > SAME_RATE:
+            self.console.print(f"rate    {was:.3g} in step {trainer.global_step}, {now:.3g} from here on")
 
     def choices(self, trainer: Trainer) -> str:
         """Precision and compilation, with the reason for each."""
