@@ -1,8 +1,11 @@
 """Harm from outside: nothing is lost, and one line says what happened."""
 
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,34 @@ def on_a_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.Complet
 
 def step_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"])
+
+
+def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
+    """At random moments: a good part of this run's time goes into saves and evaluations."""
+    often = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOGS]
+    args = [*TINY, "--model.dropout", "0.2", *often]
+    assert run("fit", *args, "--run_dir", "straight").code == 0
+    rng, last = random.Random(0), Path("killed/last.ckpt")
+    kills = 0
+    while kills < 20:
+        beginning = ["--resume", "killed"] if last.exists() else [*args, "--run_dir", "killed"]
+        command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *beginning]
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
+                assert line, f"over before it was killed {kills} times"
+            time.sleep(rng.uniform(0.1, 0.7))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        if not last.exists():  # killed before the first save: the run begins again
+            shutil.rmtree("killed")
+    assert 0 < step_of(last) < 3000
+    assert run("fit", "--resume", "killed").code == 0
+    assert_same_run(Path("straight"), Path("killed"))
+    for tag in ("train/loss", "val/loss"):
+        assert steps_of(Path("straight"), tag) == steps_of(Path("killed"), tag)
+    assert not list(Path("killed").glob(".*"))
 
 
 def test_a_disk_without_room_ends_no_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:

@@ -65,39 +65,6 @@ def test_stopped_and_resumed_is_the_same_run(run: Run, tmp_path: Path, first_par
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
-    length = ["--trainer.max_steps", "400", "--eval_every", "30", "--save_every", "20", *LOGS]
-    assert run("fit", *TINY, "--model.dropout", "0.2", *length, "--run_dir", "straight").code == 0
-    command = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
-    start = [*TINY, "--model.dropout", "0.2", *length, "--run_dir", "killed"]
-    kills = 0
-    for after_seconds in (0.15, 0.4, 0.9):
-        process = subprocess.Popen([*command, *start], env=environment(), stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:  # wait for training to begin, or to go on
-            if line.startswith(("step   0", "run")) and (
-                Path("killed/last.ckpt").exists() or line.startswith("step")
-            ):
-                break
-        time.sleep(after_seconds)
-        process.kill()
-        process.wait()
-        kills += process.returncode == -signal.SIGKILL
-        if Path("killed/last.ckpt").exists():
-            start = ["--resume", "killed"]
-        else:  # killed before the first save: the run begins again, in the folder that it has
-            start = [*TINY, "--model.dropout", "0.2", *length, "--run_dir", "killed"]
-            for left in Path("killed").iterdir():
-                left.unlink()
-    assert kills == 3
-    assert run("fit", "--resume", "killed").code == 0
-    assert_same_run(Path("straight"), Path("killed"))
-    assert steps_of(Path("straight"), "train/loss") == steps_of(Path("killed"), "train/loss")
-    assert steps_of(Path("straight"), "val/loss") == steps_of(Path("killed"), "val/loss")
-    assert {path.name for path in Path("killed").iterdir()} >= {"best.ckpt", "last.ckpt", "config.yaml"}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]

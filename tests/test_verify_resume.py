@@ -11,7 +11,7 @@ from lit_gpt_scratch.tools.verify_resume import first_difference
 CONFIG = ROOT / "tests" / "tiny.yaml"
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_run_is_proved_the_same(run: Run) -> None:
     done = run("verify-resume", "--config", CONFIG, "--steps", "400")
     assert done.code == 0
@@ -33,7 +33,7 @@ if "-m" in sys.orig_argv:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_run_that_depends_on_its_past_is_found_out(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
