@@ -1,0 +1,146 @@
+"""What holds for any text, any windows, any logits and any numbers on the command line."""
+
+import functools
+from collections import Counter
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_gpt_scratch.data.corpus import load_corpus
+from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer
+from lit_gpt_scratch.data.windows import IGNORE, EvalBatches, TrainBatches, full_pass_starts, spread_starts
+from lit_gpt_scratch.generation import sampling
+from lit_gpt_scratch.tools.text_stream import TextStream
+from lit_gpt_scratch.training.schedule import learning_rate
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@functools.cache
+def bpe() -> SubwordTokenizer:
+    return train_bpe(load_corpus("hamlet"), 600, 300)
+
+
+@given(text=TEXTS)
+def test_text_to_tokens_and_back(text: str) -> None:
+    for tokenizer in (ByteTokenizer(), bpe(), CharTokenizer("".join(sorted({*text, "a"})))):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids.tolist()) == text
+        assert sum(tokenizer.token_n_bytes[ids].tolist()) == len(text.encode())
+        again = tokenizer_from_dict(tokenizer.to_dict())
+        assert again.encode(text).tolist() == ids.tolist()
+
+
+@given(text=TEXTS, stop=st.lists(st.text(min_size=1, max_size=3), max_size=2))
+def test_what_streams_is_the_text_up_to_its_stop(text: str, stop: list[str]) -> None:
+    stream = TextStream(bpe(), stop)
+    shown = ""
+    for token in bpe().encode(text).tolist():
+        shown += stream.feed(token)
+        if stream.ended:
+            break
+    shown += stream.finish()
+    assert text.startswith(shown)
+    assert not any(string in shown for string in stop)
+    assert shown == text or any(text[len(shown) :].startswith(string) for string in stop)
+
+
+@given(
+    n_tokens=st.integers(12, 200),
+    block_size=st.integers(1, 10),
+    per_device=st.integers(1, 5),
+    world_size=st.integers(1, 4),
+    micro_batch_size=st.integers(1, 7),
+    step=st.integers(0, 10**9),
+)
+def test_devices_and_micro_batches_only_cut_a_batch(
+    n_tokens: int, block_size: int, per_device: int, world_size: int, micro_batch_size: int, step: int
+) -> None:
+    tokens = np.arange(n_tokens, dtype=np.uint16)
+
+    def rows(micro_batch_size: int, world_size: int) -> list[list[int]]:
+        found = []
+        for rank in range(world_size):
+            batches = TrainBatches(
+                tokens,
+                block_size,
+                batch_size,
+                micro_batch_size,
+                seed=7,
+                first_step=0,
+                n_steps=1,
+                rank=rank,
+                world_size=world_size,
+            )
+            for inputs, targets in batches.micro_batches(step):
+                assert torch.equal(targets, inputs + 1)
+                assert len(inputs) <= micro_batch_size
+                found += inputs.tolist()
+        return found
+
+    batch_size = per_device * world_size
+    assert rows(micro_batch_size, world_size) == rows(batch_size, 1)
+
+
+@given(
+    n_tokens=st.integers(2, 300),
+    block_size=st.integers(1, 40),
+    batch_size=st.integers(1, 9),
+    world_size=st.integers(1, 3),
+)
+def test_an_evaluation_counts_each_token_once(
+    n_tokens: int, block_size: int, batch_size: int, world_size: int
+) -> None:
+    block_size = min(block_size, n_tokens - 1)
+    tokens = np.arange(n_tokens, dtype=np.uint16)
+    starts = full_pass_starts(n_tokens, block_size)
+    seen: Counter[int] = Counter()
+    for rank in range(world_size):
+        for inputs, targets in EvalBatches(tokens, starts, block_size, batch_size, rank, world_size):
+            counted = targets != IGNORE
+            assert torch.equal(targets[counted], inputs[counted] + 1)
+            seen.update(targets[counted].tolist())
+    assert seen == Counter(range(1, n_tokens))
+    spread = spread_starts(n_tokens, block_size, len(starts))
+    assert spread.min() == 0
+    assert spread.max() <= n_tokens - block_size - 1
+
+
+LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=20)
+
+
+@given(logits=LOGITS, k=st.integers(1, 25), p=st.floats(0.01, 1.0), luck=st.floats(0, 1, exclude_max=True))
+def test_what_is_drawn_is_among_what_is_kept(logits: list[float], k: int, p: float, luck: float) -> None:
+    x = torch.tensor([logits])
+    probabilities = x.softmax(dim=-1)[0]
+    where = torch.tensor([luck], dtype=torch.float64)
+    for kept in (sampling.keep_top_k(x, k), sampling.keep_top_p(x, p), sampling.keep_min_p(x, p)):
+        allowed = kept[0].isfinite()
+        assert torch.equal(kept[0][allowed], x[0][allowed])
+        assert probabilities[allowed].max() == probabilities.max()
+        if not allowed.all():
+            assert probabilities[allowed].min() >= probabilities[~allowed].max()
+        assert allowed[sampling.draw(kept, where)[0]]
+    assert int(sampling.keep_top_k(x, k)[0].isfinite().sum()) >= min(k, len(logits))
+    assert float(probabilities[sampling.keep_top_p(x, p)[0].isfinite()].sum()) >= p - 1e-5
+    drawn, ends = int(sampling.draw(x, where)[0]), probabilities.double().cumsum(0)
+    assert float(ends[drawn] - probabilities[drawn]) - 1e-6 <= luck <= float(ends[drawn]) + 1e-6
+
+
+@given(
+    schedule=st.sampled_from(["cosine", "linear", "wsd", "constant"]),
+    step=st.integers(0, 10**7),
+    warmup_steps=st.integers(0, 1000),
+    more_steps=st.integers(0, 10**6),
+    floor=st.floats(0, 1),
+)
+def test_a_learning_rate_lies_between_floor_and_peak(
+    schedule: str, step: int, warmup_steps: int, more_steps: int, floor: float
+) -> None:
+    rate = learning_rate(schedule, step, 1.0, floor, warmup_steps, warmup_steps + more_steps)
+    assert 0 < rate <= 1.0 or floor == 0
+    if step >= warmup_steps:
+        assert floor - 1e-12 <= rate <= 1.0
