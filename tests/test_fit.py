@@ -1,6 +1,7 @@
 """A training run from the command line: what it says, what it leaves, how it learns."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,20 @@ def test_a_modern_run_learns(run: Run, optimizer: str) -> None:
     assert run("fit", *TINY, *args, "--trainer.max_steps", "120", "--eval_every", "120").code == 0
     loss = torch.load("checkpoints/run/last.ckpt", weights_only=True)["evaluation"]["val/loss"]
     assert loss < 0.25
+
+
+def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
+    args = [*TINY, "--eval_every", "2", "--best_checkpoint.top_k", "3", "--model.decay_steps", "400"]
+    done = run("fit", *args, "--trainer.max_steps", "150", "--run_dir", "r")
+    assert done.code == 0
+    # The text is learnt by heart, so that the best evaluations are not the last ones.
+    losses = {int(step): float(loss) for step, loss in re.findall(r"step +(\d+)/.* val (\S+)", done.out)}
+    best = sorted((loss, step) for step, loss in losses.items() if step > 0)[:3]
+    assert {path.name for path in Path("r").glob("best-*")} == {f"best-{step}.ckpt" for _, step in best}
+    for _, step in best:
+        checkpoint = torch.load(f"r/best-{step}.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == checkpoint["evaluation"]["step"] == step
+    assert torch.load("r/best.ckpt", weights_only=True)["global_step"] == best[0][1]
+    resumed = run("fit", "--resume", "r", "--trainer.max_steps", "160")
+    assert resumed.code == 0
+    assert len(list(Path("r").glob("best-*"))) == 3
