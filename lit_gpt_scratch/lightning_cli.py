@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -52,6 +53,7 @@ TRAINER_SETTINGS = {
 }
 LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
 FIRST_EVALUATION_TOKENS = 2**14
+LOST_PEER = re.compile(r"(?i)connection (reset|closed) by peer|broken pipe|remote process exited")
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
@@ -292,9 +294,9 @@ class LitGPTCLI(LightningCLI):
                 sys.exit(128 + (asked_by or signal.SIGTERM))
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit code 1
                 sys.exit(128 + signal.SIGINT)
-            if (
-                isinstance(error, ValueError) and self.trainer.global_step > 0
-            ):  # the run failed, not its input
+            if self.trainer.world_size > 1 and LOST_PEER.search(str(error)):
+                raise RuntimeError("the process of another device ended before this one") from error
+            if isinstance(error, ValueError) and self.trainer.global_step > 0:  # not a mistake in the input
                 raise RuntimeError(str(error)) from error
             raise
 

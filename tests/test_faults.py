@@ -1,5 +1,6 @@
 """Harm from outside: nothing is lost, and one line says what happened."""
 
+import os
 import random
 import shutil
 import signal
@@ -66,6 +67,51 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Pat
     for tag in ("train/loss", "val/loss"):
         assert steps_of(Path("straight"), tag) == steps_of(Path("killed"), tag)
     assert not list(Path("killed").glob(".*"))
+
+
+def start_two_devices() -> subprocess.Popen[str]:
+    """A run of two processes, once it has begun to train."""
+    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *two, *length],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not Path("two/last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int) -> None:
+    process = start_two_devices()
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    step = step_of(Path("two/last.ckpt"))
+    lines = [line for line in err.splitlines() if not line.startswith("WARNING: stopping after this step")]
+    assert lines == [
+        f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume two"
+    ]
+    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", step + 3]
+    assert run("fit", "--resume", "two", *one).code == 0
+
+
+def test_a_device_that_dies_ends_the_run(run: Run) -> None:
+    process = start_two_devices()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    (second,) = map(int, children.read_text().split())
+    os.kill(second, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.endswith("error: the process of another device ended before this one\n")
+    assert "go on with: python -m lit_gpt_scratch fit --resume two" in err
+    step = step_of(Path("two/last.ckpt"))
+    assert run("fit", "--resume", "two", "--trainer.devices", "1", "--trainer.max_steps", step + 3).code == 0
 
 
 def test_a_disk_without_room_ends_no_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:
