@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Run, environment
+from conftest import ROOT, TINY, Run, environment
 from test_resume import LOGS, assert_same_run, same, steps_of
 
 pytestmark = pytest.mark.faults
@@ -112,6 +112,56 @@ def test_a_device_that_dies_ends_the_run(run: Run) -> None:
     assert "go on with: python -m lit_gpt_scratch fit --resume two" in err
     step = step_of(Path("two/last.ckpt"))
     assert run("fit", "--resume", "two", "--trainer.devices", "1", "--trainer.max_steps", step + 3).code == 0
+
+
+def test_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "taken").touch()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = subprocess.run(
+        [*launch, "-m", "lit_gpt_scratch", "fit", *TINY, *two, "--run_dir", "r"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 20/20") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r", "r-2"]
+    assert step_of(tmp_path / "r-2" / "last.ckpt") == 20
+
+
+STAND_INS = """
+srun() { "$@" --trainer.accelerator cpu --trainer.max_steps 1500 & echo $! > pid; wait $!; }
+scontrol() { echo "$@" > requeued; }
+SLURM_NTASKS_PER_NODE=1 SLURM_NNODES=1 SLURM_JOB_ID=7
+set -- config.yaml run
+"""
+
+
+def test_a_job_that_is_preempted_goes_on(tmp_path: Path) -> None:
+    """The job's script, with functions in place of Slurm's commands."""
+    script = STAND_INS + (ROOT / "docs" / "slurm.sbatch").read_text()
+    shutil.copy(TINY[1], tmp_path / "config.yaml")
+    bin_folder = Path(sys.executable).parent
+    job: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"},
+        "stdout": subprocess.DEVNULL,
+    }
+    first = subprocess.Popen(["bash", "-c", script], **job)
+    while not (tmp_path / "run" / "last.ckpt").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    assert first.wait(60) == 143
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    assert 0 < step_of(tmp_path / "run" / "last.ckpt") < 1500
+    assert subprocess.run(["bash", "-c", script], **job).returncode == 0
+    assert step_of(tmp_path / "run" / "last.ckpt") == 1500
+    assert not (tmp_path / "run-2").exists()
 
 
 def test_a_disk_without_room_ends_no_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Guard(Callback):
             f"{self.n_in_a_row} steps in a row, up to step {trainer.global_step + 1}, had to be left out: "
             "the run has diverged; a smaller model.learning_rate or longer model.warmup_steps may help"
         )
-        last = Path(trainer.default_root_dir) / "last.ckpt"
+        last = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / "last.ckpt"
         if self.on_spike == "skip" or not last.is_file():
             raise FloatingPointError(diverged)
         checkpoint = read_checkpoint(last)
