@@ -49,6 +49,29 @@ from conftest import TINY, Run
         (["--resume", "missing"], "cannot resume missing: there is no missing/last.ckpt"),
         (["--ckpt_path", "missing"], "no such checkpoint: missing"),
         (["--run_dir", "/dev/null/run"], "cannot make the run folder /dev/null/run"),
+        (["--fork", "other"], "--fork is for --resume: a run that goes on in another folder"),
+        (["--finetune"], "--finetune takes the weights of --ckpt_path: name one"),
+        (["--on_save_error", "panic"], "Literal['retry', 'stop']"),
+        (["--guard.on_spike", "jump"], "Literal['skip', 'rollback', 'stop']"),
+        (["--guard.patience", "0"], "guard.patience must be above 0, not 0"),
+        (["--guard.norm_ratio", "-3"], "guard.norm_ratio must be above 0, not -3"),
+        (["--best_checkpoint.top_k", "0"], "best_checkpoint.top_k must be at least 1, not 0"),
+        (["--ema.decay", "1", "--callbacks.ema", "true"], "ema.decay must lie between 0 and 1, not 1"),
+        (["--overfitting.patience", "0"], "overfitting.patience must be at least 1, not 0"),
+        (["--progress.refresh_per_second", "0"], "progress.refresh_per_second must be above 0, not 0"),
+        (
+            ["--model.learning_rate", "nan"],
+            'Parser key "model.learning_rate": Expected float. Got value: nan',
+        ),
+        (["--model.learning_rate", "0"], "model.learning_rate (0.0) must be above 0"),
+        (["--model.min_learning_rate", "1"], "model.min_learning_rate (1.0) between 0 and it"),
+        (["--model.dropout", "1"], "model.dropout"),
+        (["--model.arch", "modern", "--model.n_kv_head", "3"], "n_kv_head"),
+        (["--model.beta2", "1"], "model.beta1 and model.beta2 must be at least 0 and below 1"),
+        (["--model.weight_decay", "-1"], "model.weight_decay must not be negative"),
+        (["--precision", "8"], "precision"),
+        (["--compile", "maybe"], "Literal['auto', 'true', 'false']"),
+        (["--trainer.devices", "0", "--trainer.accelerator", "cpu"], "devices"),
     ],
 )
 def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
@@ -91,6 +114,15 @@ def test_bad_yaml(run: Run, text: str, message: str) -> None:
         (["--num_samples", "0"], "num_samples must be at least 1, not 0"),
         (["--stop", ""], "a stop string must not be empty"),
         (["--promt", "x"], "did you mean prompt?"),
+        (["--top_p", "0"], "top_p must be above 0 and at most 1, not 0"),
+        (["--min_p", "2"], "min_p must be above 0 and at most 1, not 2"),
+        (["--repetition_penalty", "0"], "repetition_penalty must be above 0, not 0"),
+        (["--banned_tokens", "[999]"], "banned_tokens has 999, but the vocabulary's tokens are 0 to"),
+        (["--batch_size", "0"], "batch_size must be at least 1, not 0"),
+        (["--prompts_file", "nothing.txt"], "cannot read nothing.txt: No such file or directory"),
+        (["--format", "xml"], "Literal['text', 'jsonl']"),
+        (["--interactive", "--format", "jsonl"], "--interactive asks for its prompts"),
+        (["--resume", "x"], "--resume is for fit; predict takes --ckpt_path"),
     ],
 )
 def test_predict(run: Run, finished: Path, args: list[str], message: str) -> None:
@@ -118,7 +150,7 @@ def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.Monke
     def read_only(self: Path, *args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", read_only)
+    monkeypatch.setattr(Path, "write_bytes", read_only)
     done = run("fit", *TINY, "--run_dir", "r")
     assert done.code == 2
     assert "cannot write into the run folder r: Permission denied" in done.err
