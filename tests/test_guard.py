@@ -94,12 +94,13 @@ def test_a_spike_is_what_is_far_above_the_usual(run: Run, spoil: Any) -> None:
     assert "its gradient's norm is" in done.err
 
 
-def test_stop_ends_the_run(run: Run, spoil: Any) -> None:
+def test_stop_ends_the_run_before_the_step(run: Run, spoil: Any) -> None:
     spoil([5], float("nan"))
     failed = run("fit", *TINY, *ARGS, "--guard.on_spike", "stop", "--run_dir", "r")
     assert failed.code == 1
-    assert failed.err.startswith("WARNING: stopped; step 3 is saved, go on with")
+    assert failed.err.startswith("WARNING: stopped; step 4 is saved, go on with")
     assert failed.err.endswith("error: step 5: its loss is nan; its text is in r/spikes/step-5.md\n")
+    assert run("fit", "--resume", "r", "--guard.on_spike", "skip").code == 0
 
 
 def test_many_in_a_row_are_a_run_that_has_diverged(run: Run, spoil: Any) -> None:
@@ -135,6 +136,16 @@ def test_roll_back_takes_the_last_checkpoints_weights(run: Run, spoil: Any, ema:
     assert same(four[part], seven[part])
     assert same(four["optimizer_states"][0]["state"], seven["optimizer_states"][0]["state"])
     assert seven["global_step"] == 7
+
+
+def test_roll_back_leaves_out_what_was_saved_amid_bad_steps(run: Run, spoil: Any) -> None:
+    args = [*TINY, *ARGS, "--save_every", "1", "--eval_every", "4", "--model.decay_steps", "12"]
+    assert run("fit", *args, "--trainer.max_steps", "4", "--run_dir", "four").code == 0
+    spoil([6, 7], float("nan"))
+    back = ["--guard.on_spike", "rollback", "--guard.patience", "2", "--trainer.max_steps", "7"]
+    done = run("fit", *args, *back, "--run_dir", "seven")
+    assert done.err.endswith("WARNING: rolled back to the weights of step 4\n")  # the best, not step 6
+    assert same(weights("four"), weights("seven"))
 
 
 def test_roll_back_does_not_go_on_for_ever(run: Run, spoil: Any) -> None:

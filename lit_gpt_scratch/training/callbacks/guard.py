@@ -95,7 +95,7 @@ class Guard(Callback):
             parameter.grad = None  # which optimizers leave alone
         cast(Any, pl_module).step_is_taken = False
         if self.on_spike == "stop":
-            raise FloatingPointError(f"step {step}: {wrong}; {where}")
+            raise RuntimeError(f"step {step}: {wrong}; {where}")
         log.warning("step %s is left out: %s; %s", step, wrong, where)
         if self.n_in_a_row >= self.patience:
             self._give_up(trainer, pl_module, optimizer)
@@ -150,10 +150,8 @@ class Guard(Callback):
             f"{self.n_in_a_row} steps in a row, up to step {trainer.global_step + 1}, had to be left out: "
             "the run has diverged; a smaller model.learning_rate or longer model.warmup_steps may help"
         )
-        last = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / "last.ckpt"
-        if self.on_spike == "skip" or not last.is_file():
+        if self.on_spike == "skip" or (checkpoint := _last_good_checkpoint(trainer)) is None:
             raise FloatingPointError(diverged)
-        checkpoint = read_checkpoint(last)
         if checkpoint["global_step"] == self.went_back_to:
             raise FloatingPointError(f"{diverged}; it was rolled back once already")
         # With an average of the weights, those that are trained stand beside it.
@@ -177,3 +175,14 @@ class Guard(Callback):
         self.losses.extend(state_dict["losses"])
         self.norms.extend(state_dict["norms"])
         self.n_in_a_row, self.went_back_to = state_dict["n_in_a_row"], state_dict["went_back_to"]
+
+
+def _last_good_checkpoint(trainer: Trainer) -> dict[str, Any] | None:
+    """The run's newest one that was not saved amid steps that were left out."""
+    folder = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # that rank 0 took
+    for path in (folder / "last.ckpt", folder / "best.ckpt"):
+        if path.is_file():
+            checkpoint = read_checkpoint(path)
+            if not checkpoint["callbacks"].get(Guard.__qualname__, {}).get("n_in_a_row"):
+                return checkpoint
+    return None
