@@ -216,6 +216,16 @@ def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
         assert done.err == ""
 
 
+def test_a_run_from_before_there_were_several_best_keeps_its_best(run: Run, finished: Path) -> None:
+    shutil.copytree(finished, "old")
+    checkpoint = torch.load("old/last.ckpt", weights_only=True)
+    checkpoint["callbacks"]["BestCheckpoint"] = {"best": 0.0}
+    torch.save(checkpoint, "old/last.ckpt")
+    best = Path("old/best.ckpt").read_bytes()
+    assert run("fit", "--resume", "old", "--trainer.max_steps", "42").code == 0
+    assert Path("old/best.ckpt").read_bytes() == best
+
+
 def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
     args = ["--model.warmup_steps", "2", "--trainer.max_steps", "6", "--run_dir", "r"]
     assert run("fit", *TINY, *args).code == 0
