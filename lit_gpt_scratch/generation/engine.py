@@ -135,7 +135,8 @@ def generate(
         rows=list(range(len(read))),
         positions=[min(len(ids), block_size) for ids in read],
         cache=decoder.new_cache(len(read), min(longest, block_size)),
-        luck=draws_of_luck(seeds, options.max_new_tokens).to(device),
+        # Apple's GPUs have no float64.
+        luck=draws_of_luck(seeds, options.max_new_tokens).to("cpu" if device.type == "mps" else device),
         seen=seen,
     )
     windows = [torch.tensor(ids[-block_size:], device=device) for ids in read]

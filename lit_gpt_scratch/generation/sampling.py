@@ -58,10 +58,11 @@ def draw(logits: Tensor, luck: Tensor) -> Tensor:
     Args:
         logits: (B, V).
         luck: Where each row's draw falls in its cumulative distribution, (B,) of float64, 0 to below 1: a row
-            is drawn by its own luck, whoever stands beside it.
+            is drawn by its own luck, whoever stands beside it. Its device, which must know float64, draws.
 
     Returns:
         Token ids, (B,); none whose logit is minus infinity.
     """
-    cumulative = F.softmax(logits, dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    return torch.searchsorted(cumulative, luck[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    cumulative = F.softmax(logits, dim=-1).to(luck.device).cumsum(dim=-1, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, luck[:, None] * cumulative[:, -1:], right=True)
+    return drawn.squeeze(1).to(logits.device)
