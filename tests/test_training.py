@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import TINY, Run
+from lightning.pytorch import Trainer
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
@@ -13,6 +15,7 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
 from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.callbacks import Guard
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, orthogonal
@@ -184,6 +187,26 @@ def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None
 
     for name, parameter in gpt.state_dict().items():
         torch.testing.assert_close(trained["state_dict"][f"gpt.{name}"], parameter, atol=2e-5, rtol=1e-4)
+
+
+def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+
+    def keep(self: Guard, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
+        found.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
+
+    monkeypatch.setattr(Guard, "on_before_optimizer_step", keep)
+    for size in (8, 4, 3, 1):
+        args = ["--trainer.max_steps", "1", "--data.micro_batch_size", str(size), "--run_dir", f"r{size}"]
+        assert run("fit", *TINY, *args).code == 0
+    whole, *cut = found
+    assert len(cut) == 3
+    for gradients in cut:
+        assert gradients.keys() == whole.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow

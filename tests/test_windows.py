@@ -1,6 +1,7 @@
 """Windows of tokens."""
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,18 @@ def test_starts_are_uniform_over_all_windows() -> None:
     assert values.tolist() == list(range(12))
     assert counts.min() > 850  # expected 1000, standard deviation 30
     assert counts.max() < 1150
+
+
+def test_a_late_step_of_a_large_text_comes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    with path.open("wb") as file:
+        file.truncate(10 * 10**9)  # a hole: ten gigabytes that take no room
+    tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    late = TrainBatches(tokens, 8, 12, 12, seed=1, first_step=10**6, n_steps=10**6 + 1)
+    started = time.perf_counter()
+    (item,) = list(late)
+    assert time.perf_counter() - started < 0.5  # a millisecond; a walk through the steps would take minutes
+    assert rows(item) == [[0] * 8] * 12
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
