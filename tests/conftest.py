@@ -107,9 +107,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(corpus, "_download", down)
 
 
+# What a run leaves for the processes of its further devices.
+OF_A_RUN = {"LIT_GPT_RUN_DIR", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
+
+
 def environment() -> dict[str, str]:
     """The environment of a command run as a process of its own."""
-    return {name: value for name, value in os.environ.items() if name != "LIT_GPT_RUN_DIR"}
+    return {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
 
 
 @pytest.fixture

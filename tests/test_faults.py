@@ -86,10 +86,18 @@ def start_two_devices() -> subprocess.Popen[str]:
     return process
 
 
+def second_device(process: subprocess.Popen[str]) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    (second,) = map(int, children.read_text().split())
+    return second
+
+
+@pytest.mark.parametrize("sent_to", ["first", "second"])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int) -> None:
+def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int, sent_to: str) -> None:
     process = start_two_devices()
-    process.send_signal(sent)
+    os.kill(process.pid if sent_to == "first" else second_device(process), sent)
+    code = code if sent_to == "first" else 143  # the first does not know why it was asked to stop
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     step = step_of(Path("two/last.ckpt"))
@@ -103,15 +111,14 @@ def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int) ->
 
 def test_a_device_that_dies_ends_the_run(run: Run) -> None:
     process = start_two_devices()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    (second,) = map(int, children.read_text().split())
-    os.kill(second, signal.SIGKILL)
+    os.kill(second_device(process), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.endswith("error: the process of another device ended before this one\n")
     assert "go on with: python -m lit_gpt_scratch fit --resume two" in err
     step = step_of(Path("two/last.ckpt"))
-    assert run("fit", "--resume", "two", "--trainer.devices", "1", "--trainer.max_steps", step + 3).code == 0
+    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", step + 3]
+    assert run("fit", "--resume", "two", *one).code == 0
 
 
 def test_torchrun(tmp_path: Path) -> None:
