@@ -64,7 +64,7 @@ def test_stopped_and_resumed_is_the_same_run(run: Run, tmp_path: Path, first_par
     assert straight.items() <= parts.items()  # the parts have one more, at the end of the first
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]
@@ -313,7 +313,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_what_comes_before_a_save_is_in_the_logs(run: Run) -> None:
     args = ["fit", *TINY, *STEPS, *LOGS, "--trainer.max_steps", "20", "--run_dir"]
     killed = subprocess.run(

@@ -201,7 +201,7 @@ def large_text(path: Path, n_bytes: int) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 4 * 10**6)
     done = with_small_files(10**6, tmp_path, "fit", "--data.corpus", text, "--run_dir", "r")
@@ -230,7 +230,7 @@ def test_a_cache_that_can_only_be_read_serves(
     assert "the tokens are not kept" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 30 * 10**6)
     command = [sys.executable, "-c", PREPARE, str(text), "char"]
@@ -255,7 +255,7 @@ def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
     assert {Path(name).suffix for name in made()} == {".bin", ".json"}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 10 * 10**6)
     command = [sys.executable, "-c", PREPARE, str(text), "char"]
