@@ -42,7 +42,13 @@ from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, resumed_folder
+from lit_gpt_scratch.training.run_folder import (
+    CONFIG,
+    RUN_DIR_VARIABLE,
+    claim_folder,
+    give_up_folder,
+    resumed_folder,
+)
 from lit_gpt_scratch.training.saving import RunCheckpointIO
 
 log = logging.getLogger(__name__)
@@ -54,7 +60,6 @@ TRAINER_SETTINGS = {
 LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
 FIRST_EVALUATION_TOKENS = 2**14
 LOST_PEER = re.compile(r"(?i)connection (reset|closed) by peer|broken pipe|remote process exited")
-RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
 class LitGPTCLI(LightningCLI):
@@ -211,7 +216,8 @@ class LitGPTCLI(LightningCLI):
         config["num_sanity_val_steps"] = self._first_evaluation()
         self._compile(kind, config["max_steps"])
         keep_freed_memory()
-        own.append(callbacks.RunConfig(self._settings()))
+        settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
+        own.append(callbacks.RunConfig(self._subcommand_parsers["fit"].dump(settings, skip_none=False)))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
@@ -309,11 +315,6 @@ class LitGPTCLI(LightningCLI):
             raise ValueError(
                 f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one"
             )
-
-    def _settings(self) -> str:
-        """The run's options as YAML, so that --config can repeat it."""
-        settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
-        return str(self._subcommand_parsers["fit"].dump(settings, skip_none=False))
 
     def _say_how_to_go_on(self) -> None:
         last = self.run_dir / "last.ckpt"

@@ -16,6 +16,7 @@ from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.hub_folder import read_settings
 from lit_gpt_scratch.training.module import LitGPT
+from lit_gpt_scratch.training.saving import OnSaveError
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
@@ -71,7 +72,7 @@ def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
     add("--eval_every", type=int, default=250, help="Optimizer steps between evaluations.")
     add("--save_every", type=int, default=250, help="Optimizer steps between saves of last.ckpt.")
     on_error = "A save that fails: retry goes on, to the next save; stop ends the run."
-    add("--on_save_error", type=Literal["retry", "stop"], default="retry", help=on_error)
+    add("--on_save_error", type=OnSaveError, default="retry", help=on_error)
     add("--resume", type=str | None, default=None, help="Run folder to go on with, from its last.ckpt.")
     fork = "With --resume: go on in this new folder, and leave the run as it is."
     add("--fork", type=str | None, default=None, help=fork)
@@ -168,9 +169,10 @@ def check_resume(args: list[str], given: Namespace) -> None:
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
     """What is not as it was, each as `old -> new`."""
     was, is_now = (vars(options.as_flat()) for options in (before, now))
-    differing = [name for name in is_now if name in was and was[name] != is_now[name]]
-    changes = {name: f"{was[name]} -> {is_now[name]}" for name in differing if name not in NOT_OF_THE_RUN}
-    return {name: change.replace("None", "null") for name, change in changes.items()}
+    names = [name for name in is_now if name in was and name not in NOT_OF_THE_RUN]
+    pairs = {name: (was[name], is_now[name]) for name in names if was[name] != is_now[name]}
+    as_yaml = {name: ["null" if value is None else value for value in pair] for name, pair in pairs.items()}
+    return {name: f"{old} -> {new}" for name, (old, new) in as_yaml.items()}
 
 
 def repeatable(config: Namespace, datamodule: TextDataModule, init_from: str | None) -> Namespace:

@@ -16,6 +16,7 @@ import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the ent
 from lit_gpt_scratch.cli import main
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
+from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
@@ -48,7 +49,7 @@ Run = Callable[..., Result]
 def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LIT_GPT_RUN_DIR", raising=False)
+    monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
 
     def call(*args: object) -> Result:
         capfd.readouterr()
@@ -108,7 +109,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 # What a run leaves for the processes of its further devices.
-OF_A_RUN = {"LIT_GPT_RUN_DIR", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
+OF_A_RUN = {RUN_DIR_VARIABLE, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
 
 
 def environment() -> dict[str, str]:

@@ -228,7 +228,7 @@ def test_banned_tokens_are_not_written() -> None:
 )
 def test_impossible_bans_are_refused(tokens: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        continue_each(random_gpt(), [[1]], banned_tokens=tokens)
+        continue_each(Decoder(random_gpt()), [[1]], banned_tokens=tokens)
 
 
 def test_generation_leaves_mode_and_global_randomness_alone() -> None:

@@ -59,6 +59,10 @@ def test_what_differs_is_named() -> None:
 
     assert first_difference(part(2.0), part(2.0), "x") is None
     assert first_difference(part(2.0), part(2.5), "x") == "x.a.1 differs by up to 0.5"
+    nan, zero = torch.tensor([float("nan")]), torch.zeros(1)
+    assert first_difference(nan, nan.clone(), "x") is None
+    assert first_difference(nan, zero, "x") == "x differs by up to nan"
+    assert first_difference(torch.tensor(1), torch.tensor(2), "x") == "x differs by up to 1"
     assert first_difference({"a": 1}, {"a": 2}, "x") == "x.a is 1 and 2"
     assert first_difference(torch.zeros(2), torch.zeros(3), "x") == "x is (2,) and (3,)"
     assert first_difference({"a": 1}, {"b": 1}, "x") == "x is {'a': 1} and {'b': 1}"

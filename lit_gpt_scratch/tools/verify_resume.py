@@ -12,6 +12,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 FIT = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
 COMPARED = ("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks")
@@ -90,9 +91,9 @@ def first_difference(one: Any, other: Any, name: str) -> str | None:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return f"{name} is {tuple(one.shape)} and {tuple(other.shape)}"
-        if torch.equal(one.nan_to_num(), other.nan_to_num()):
+        if torch.equal(*(tensor.flatten().view(torch.uint8) for tensor in (one, other))):
             return None
-        return f"{name} differs by up to {float((one - other).abs().max()):.3g}"
+        return f"{name} differs by up to {float((one.double() - other.double()).abs().max()):.3g}"
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         inner = ((one[key], other[key], f"{name}.{key}") for key in one)
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
@@ -104,7 +105,7 @@ def first_difference(one: Any, other: Any, name: str) -> str | None:
 
 def _environment() -> dict[str, str]:
     """Each run has a folder of its own."""
-    return {name: value for name, value in os.environ.items() if name != "LIT_GPT_RUN_DIR"}
+    return {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
 
 
 def _check(code: int, errors: str) -> None:

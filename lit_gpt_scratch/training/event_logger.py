@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class EventLogger(TensorBoardLogger):
             what()
         except OSError as error:
             log.warning(
-                "TensorBoard's data could not be written: %s; the next save tries again", error.strerror
+                "TensorBoard's data could not be written: %s; the next save tries again",
+                error.strerror or error,
             )
             self.is_broken = True
             self._experiment = None  # the next one begins a new file: this one may end in half a record
@@ -77,6 +79,15 @@ class EventLogger(TensorBoardLogger):
             for path in self.folder.glob(EVENT_FILES):
                 if not path.stat().st_size:
                     path.unlink()
+
+
+def log_text(trainer: Trainer, tag: str, text: str) -> None:
+    """Write Markdown to the text tab of each TensorBoard that the run has."""
+    for logger in trainer.loggers:
+        if isinstance(logger, EventLogger):
+            logger.log_text(tag, text, trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(tag, text, trainer.global_step)
 
 
 def _leave_errors_to_the_run(failed: threading.ExceptHookArgs) -> None:

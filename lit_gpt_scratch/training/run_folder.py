@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 CONFIG = "config.yaml"
+RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
 
 def claim_folder(wanted: Path) -> Path:

@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.run_folder import write_whole
 from lit_gpt_scratch.training.saving import dispensable
 
@@ -19,11 +19,11 @@ class Curves(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
         for logger in trainer.loggers:
-            if isinstance(logger, EventLogger) and trainer.is_global_zero:
-                logger.save()
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 picture = Path(trainer.default_root_dir) / "curves.png"
                 with dispensable(picture.name):
-                    write_whole(picture, drawn(logger.folder))
+                    logger.experiment.flush()
+                    write_whole(picture, drawn(Path(logger.log_dir)))
 
 
 def drawn(log_dir: Path) -> bytes:

@@ -130,7 +130,7 @@ class Guard(Callback):
             with dispensable(str(path)):
                 path.parent.mkdir(exist_ok=True)
                 write_whole(path, self._describe(trainer, pl_module, f"Step {step}: {wrong}").encode())
-        return f"its text is in {path}"
+        return f"its text is in {path}" if path.is_file() else "its text could not be kept"
 
     def _describe(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:
         """The gradient of each parameter, the largest first, and the text of the step."""

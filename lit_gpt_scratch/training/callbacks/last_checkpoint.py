@@ -62,9 +62,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of a run that ended without an evaluation, or whose last save failed."""
-        self.on_save_error = "stop"  # there is no next save
         if self.saved_step != trainer.global_step:
-            self._save(trainer)
+            self._save(trainer, "stop")  # there is no next save
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save a run that was stopped or that failed between two steps."""
@@ -79,8 +78,8 @@ class LastCheckpoint(Checkpoint):
         except Exception as error:  # what stopped the run is what its owner should hear of first
             log.warning("step %s could not be saved: %s", trainer.global_step, error)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, on_error: OnSaveError | None = None) -> None:
         for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
             logger.save()
-        if save(trainer, "last.ckpt", self.on_save_error):
+        if save(trainer, "last.ckpt", on_error or self.on_save_error):
             self.saved_step = trainer.global_step

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
-from lit_gpt_scratch.training.event_logger import EventLogger
+from lit_gpt_scratch.training.event_logger import log_text
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 from lit_gpt_scratch.training.saving import dispensable
 
@@ -39,9 +39,7 @@ class Samples(Callback):
         path = Path(trainer.default_root_dir) / "samples.md"
         with dispensable(path.name), path.open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
-        for logger in trainer.loggers:
-            if isinstance(logger, EventLogger):
-                logger.log_text("samples", f"val loss {loss:.4f}\n\n{indented}", step)
+        log_text(trainer, "samples", f"val loss {loss:.4f}\n\n{indented}")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
         tokenizer = data_of(trainer).tokenizer
