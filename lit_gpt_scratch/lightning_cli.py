@@ -5,10 +5,6 @@ import itertools
 import logging
 import math
 import os
-import re
-import shlex
-import signal
-import sys
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +13,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
@@ -38,6 +33,7 @@ from lit_gpt_scratch.options import (
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.ending import end, say_how_to_go_on
 from lit_gpt_scratch.training.event_logger import EventLogger
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
@@ -50,6 +46,7 @@ from lit_gpt_scratch.training.run_folder import (
     resumed_folder,
 )
 from lit_gpt_scratch.training.saving import RunCheckpointIO
+from lit_gpt_scratch.training.sharding import sharded_settings
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +56,6 @@ TRAINER_SETTINGS = {
 }
 LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
 FIRST_EVALUATION_TOKENS = 2**14
-LOST_PEER = re.compile(r"(?i)connection (reset|closed) by peer|broken pipe|remote process exited")
 
 
 class LitGPTCLI(LightningCLI):
@@ -205,6 +201,8 @@ class LitGPTCLI(LightningCLI):
         kind = device_kind(str(config["accelerator"]))
         before = self.checkpoint.get("device") if self.checkpoint and self.goes_on else None
         config["precision"], why = choose_precision(self._get(self.config, "precision"), kind, before)
+        optimizer = self._get(self.config, "model").optimizer
+        config |= sharded_settings(config["strategy"], optimizer, switches.ema, config["precision"])
         self._get(self.config_init, "summary").reasons["precision"] = why
         self._get(self.config_init, "summary").changes = self.changes
         plugins = config["plugins"] or []
@@ -294,16 +292,9 @@ class LitGPTCLI(LightningCLI):
             if self.trainer.global_step == 0:
                 self._give_up_run_dir()
             if self.trainer.global_step > self._first_step():
-                self._say_how_to_go_on()
-            if isinstance(error, SIGTERMException):
-                asked_by = self._get(self.config_init, "graceful_stop").asked_by
-                sys.exit(128 + (asked_by or signal.SIGTERM))
-            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit code 1
-                sys.exit(128 + signal.SIGINT)
-            if self.trainer.world_size > 1 and LOST_PEER.search(str(error)):
-                raise RuntimeError("the process of another device ended before this one") from error
-            if isinstance(error, ValueError) and self.trainer.global_step > 0:  # not a mistake in the input
-                raise RuntimeError(str(error)) from error
+                say_how_to_go_on(self.run_dir)
+            asked_by = self._get(self.config_init, "graceful_stop").asked_by
+            end(error, asked_by, self.trainer.world_size, has_begun=self.trainer.global_step > 0)
             raise
 
     def _first_step(self) -> int:
@@ -315,13 +306,6 @@ class LitGPTCLI(LightningCLI):
             raise ValueError(
                 f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one"
             )
-
-    def _say_how_to_go_on(self) -> None:
-        last = self.run_dir / "last.ckpt"
-        if last.is_file():
-            step = read_checkpoint(last, mmap=True)["global_step"]
-            run_dir = shlex.quote(str(self.run_dir))
-            log.warning("stopped; step %s is saved, go on with: %s fit --resume %s", step, PROGRAM, run_dir)
 
     def validate(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Evaluate on the validation text.

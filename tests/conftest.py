@@ -127,6 +127,14 @@ def hub_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def two_devices(strategy: str) -> list[str]:
+    """The options of a run of two processes on the CPU."""
+    return ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", strategy]
+
+
+ONE_DEVICE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+
+
 def with_small_files(n_bytes: int, folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
     """Run a command line where no file may grow longer, as on a disk without room."""
 

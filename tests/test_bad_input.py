@@ -72,6 +72,15 @@ from conftest import TINY, Run
         (["--precision", "8"], "precision"),
         (["--compile", "maybe"], "Literal['auto', 'true', 'false']"),
         (["--trainer.devices", "0", "--trainer.accelerator", "cpu"], "devices"),
+        (
+            ["--trainer.strategy", "fsdp", "--model.optimizer", "muon"],
+            "model.optimizer muon needs whole weights, which trainer.strategy fsdp shares out: use ddp",
+        ),
+        (["--trainer.strategy", "fsdp", "--callbacks.ema", "true"], "callbacks.ema needs whole weights"),
+        (
+            ["--trainer.strategy", "fsdp", "--precision", "16-mixed"],
+            "trainer.strategy fsdp has the precisions 32-true, bf16-mixed, bf16-true, 16-true, not 16-mixed",
+        ),
     ],
 )
 def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY, Run, environment
+from conftest import ONE_DEVICE, ROOT, TINY, Run, environment, two_devices
 from test_resume import LOGS, assert_same_run, same, steps_of
 
 pytestmark = pytest.mark.faults
@@ -69,12 +69,11 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Pat
     assert not list(Path("killed").glob(".*"))
 
 
-def start_two_devices() -> subprocess.Popen[str]:
+def start_two_devices(strategy: str) -> subprocess.Popen[str]:
     """A run of two processes, once it has begun to train."""
-    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *two, *length],
+        [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *two_devices(strategy), *length],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,12 +91,22 @@ def second_device(process: subprocess.Popen[str]) -> int:
     return second
 
 
-@pytest.mark.parametrize("sent_to", ["first", "second"])
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int, sent_to: str) -> None:
-    process = start_two_devices()
+@pytest.mark.parametrize(
+    ("strategy", "sent_to", "sent", "code"),
+    [
+        ("ddp", "first", signal.SIGTERM, 143),
+        ("ddp", "second", signal.SIGTERM, 143),
+        ("ddp", "first", signal.SIGINT, 130),
+        ("ddp", "second", signal.SIGINT, 143),  # the first does not know why it was asked to stop
+        ("fsdp", "first", signal.SIGINT, 130),
+        ("fsdp", "second", signal.SIGTERM, 143),
+    ],
+)
+def test_two_devices_stop_together(
+    run: Run, strategy: str, sent_to: str, sent: signal.Signals, code: int
+) -> None:
+    process = start_two_devices(strategy)
     os.kill(process.pid if sent_to == "first" else second_device(process), sent)
-    code = code if sent_to == "first" else 143  # the first does not know why it was asked to stop
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     step = step_of(Path("two/last.ckpt"))
@@ -105,29 +114,27 @@ def test_two_devices_stop_together(run: Run, sent: signal.Signals, code: int, se
     assert lines == [
         f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume two"
     ]
-    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", step + 3]
-    assert run("fit", "--resume", "two", *one).code == 0
+    assert run("fit", "--resume", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
-def test_a_device_that_dies_ends_the_run(run: Run) -> None:
-    process = start_two_devices()
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_device_that_dies_ends_the_run(run: Run, strategy: str) -> None:
+    process = start_two_devices(strategy)
     os.kill(second_device(process), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.endswith("error: the process of another device ended before this one\n")
     assert "go on with: python -m lit_gpt_scratch fit --resume two" in err
     step = step_of(Path("two/last.ckpt"))
-    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", step + 3]
-    assert run("fit", "--resume", "two", *one).code == 0
+    assert run("fit", "--resume", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
 def test_torchrun(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "taken").touch()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     done = subprocess.run(
-        [*launch, "-m", "lit_gpt_scratch", "fit", *TINY, *two, "--run_dir", "r"],
+        [*launch, "-m", "lit_gpt_scratch", "fit", *TINY, *two_devices("ddp"), "--run_dir", "r"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -207,24 +207,3 @@ def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
         assert gradients.keys() == whole.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=0)
-
-
-@pytest.mark.slow
-def test_two_devices_train_as_one(run: Run, tmp_path: Path) -> None:
-    """The same global batches, gradients and losses, on whatever the batch is cut for."""
-    import subprocess
-    import sys
-
-    from conftest import environment
-
-    common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
-    assert run(*common, "--run_dir", tmp_path / "one").code == 0
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.micro_batch_size", "2"]
-    command = [sys.executable, "-m", "lit_gpt_scratch", *common, *two, "--run_dir", str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.glob("two-*"))  # the second process found the first one's folder
-    one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("one", "two"))
-    for name, tensor in one["state_dict"].items():
-        torch.testing.assert_close(tensor, other["state_dict"][name], atol=1e-6, rtol=0)
-    assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)

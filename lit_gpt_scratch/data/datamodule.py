@@ -9,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_json, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.data.tokens import Tokens, load_tokens
-from lit_gpt_scratch.data.windows import EvalBatches, TrainBatches, full_pass_starts, gather, spread_starts
+from lit_gpt_scratch.data.windows import (
+    EvalBatches,
+    TrainBatches,
+    full_pass_starts,
+    gather,
+    random_starts,
+    spread_starts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -288,6 +296,12 @@ class TextDataModule(LightningDataModule):
             world_size=self.trainer.world_size,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def global_batch(self, step: int) -> Tensor:
+        """What all devices together read in an optimizer step, counted from 0; (batch_size, T)."""
+        ids = self.train_tokens.ids
+        starts = random_starts(len(ids), self.block_size, self.batch_size, self.seed, step)
+        return gather(ids, starts, self.block_size)[0]
 
     def val_dataloader(self) -> list[EvalBatches]:
         """The validation text, or windows spread over it, and as many fixed windows of the training text."""

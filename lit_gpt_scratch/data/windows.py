@@ -94,14 +94,15 @@ class EvalBatches:
         self.tokens = tokens
         self.starts = starts[rank::world_size]
         self.block_size = block_size
-        self.batch_size = batch_size
+        # The same on all ranks, which may have to put the model's weights together for each.
+        most, fewest = -(-len(starts) // world_size), len(starts) // world_size
+        self.n_batches = min(-(-most // batch_size), fewest)
 
     def __len__(self) -> int:
-        return -(-len(self.starts) // self.batch_size)
+        return self.n_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, len(self.starts), self.batch_size):
-            starts = self.starts[first : first + self.batch_size]
+        for starts in np.array_split(self.starts, self.n_batches):
             # A full pass's last window is moved back to fit; what the one before it has counted is masked.
             last = len(self.tokens) - self.block_size - 1
             inputs, targets = gather(self.tokens, np.minimum(starts, last), self.block_size)

@@ -21,6 +21,7 @@ from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
 from lit_gpt_scratch.training.parts import data_of, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
+from lit_gpt_scratch.training.sharding import shard
 
 EAGER_STEPS = 10  # of a compiled run on a CPU: by their number, so that a resumed run does the same
 
@@ -131,6 +132,11 @@ class LitGPT(LightningModule):
         for block in self.gpt.h:
             block.compile()
 
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy (fsdp) says over which devices."""
+        if self.device_mesh is not None:
+            shard(self.gpt, self.device_mesh["data_parallel"])
+
     def setup(self, stage: str) -> None:
         """Sums over a long text outgrow float32; Apple's GPUs have nothing wider."""
         if self.device.type != "mps":
@@ -166,7 +172,8 @@ class LitGPT(LightningModule):
         """Remember the run's seed, from which each step takes its own; find the micro-batch where asked."""
         self.seed = torch.initial_seed()
         data = data_of(self.trainer)
-        if data.finds_micro_batch and self.device.type == "cuda":
+        # Devices that share weights cannot try alone what fits.
+        if data.finds_micro_batch and self.device.type == "cuda" and self.device_mesh is None:
             size = largest_micro_batch(data.rows_per_device, self._takes)
             data.micro_batch_size = self.trainer.strategy.broadcast(size)
 

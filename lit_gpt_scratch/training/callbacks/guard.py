@@ -9,9 +9,8 @@ from typing import Any, Literal, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lit_gpt_scratch.data.windows import Batch
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.gradients import gradient_norm, trained_parameters
+from lit_gpt_scratch.training.gradients import gradient_norm, trained_parameters, whole_norm
 from lit_gpt_scratch.training.parts import begins_anew, data_of
 from lit_gpt_scratch.training.run_folder import write_whole
 from lit_gpt_scratch.training.saving import dispensable
@@ -70,12 +69,6 @@ class Guard(Callback):
         if begins_anew(trainer):
             self._begin()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: list[Batch], batch_idx: int
-    ) -> None:
-        """Keep the batch at hand."""
-        self.batch = batch
-
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
@@ -126,21 +119,21 @@ class Guard(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule, step: int, wrong: str) -> str:
         """Write down what the step was; where that stands, in words."""
         path = Path(trainer.default_root_dir) / "spikes" / f"step-{step}.md"
+        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+        norms = {name: float(whole_norm(gradient.norm())) for name, gradient in gradients.items()}
         if trainer.is_global_zero:
             with dispensable(str(path)):
                 path.parent.mkdir(exist_ok=True)
-                write_whole(path, self._describe(trainer, pl_module, f"Step {step}: {wrong}").encode())
+                write_whole(path, self._describe(trainer, f"Step {step}: {wrong}", norms).encode())
         return f"its text is in {path}" if path.is_file() else "its text could not be kept"
 
-    def _describe(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:
+    def _describe(self, trainer: Trainer, title: str, norms: dict[str, float]) -> str:
         """The gradient of each parameter, the largest first, and the text of the step."""
-        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
-        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
         for_order = {name: norm if math.isfinite(norm) else math.inf for name, norm in norms.items()}
         largest_first = sorted(norms, key=lambda name: for_order[name], reverse=True)
         rows = "".join(f"| {name} | {norms[name]:.4g} |\n" for name in largest_first)
-        tokenizer = data_of(trainer).tokenizer
-        texts = [tokenizer.decode(row.tolist()) for inputs, _ in self.batch for row in inputs]
+        data = data_of(trainer)
+        texts = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(trainer.global_step)]
         indented = "\n".join("".join(f"    {line}\n" for line in text.splitlines()) for text in texts)
         return f"# {title}\n\n| gradient of | norm |\n|---|---|\n{rows}\n## The text\n\n{indented}"
 
@@ -155,8 +148,9 @@ class Guard(Callback):
         if checkpoint["global_step"] == self.went_back_to:
             raise FloatingPointError(f"{diverged}; it was rolled back once already")
         # With an average of the weights, those that are trained stand beside it.
-        pl_module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
-        optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
+        trainer.strategy.load_model_state_dict({"state_dict": weights})
+        trainer.strategy.load_optimizer_state_dict(checkpoint)
         self.went_back_to = checkpoint["global_step"]
         self.n_in_a_row = 0
         log.warning("rolled back to the weights of step %s", self.went_back_to)

@@ -8,9 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.event_logger import log_text
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 from lit_gpt_scratch.training.saving import dispensable
+from lit_gpt_scratch.training.sharding import whole_gpt
 
 
 class Samples(Callback):
@@ -29,9 +31,12 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what the model that has just been evaluated writes."""
-        if not is_fit(trainer) or not trainer.is_global_zero:
+        if not is_fit(trainer):
             return
-        text = self._write(trainer, pl_module)
+        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero)
+        if gpt is None:
+            return
+        text = self._write(trainer, gpt)
         step, loss = trainer.global_step, float(trainer.callback_metrics["val/loss"])
         indented = "".join(
             f"    {line}\n" for line in text.splitlines()
@@ -41,8 +46,8 @@ class Samples(Callback):
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
         log_text(trainer, "samples", f"val loss {loss:.4f}\n\n{indented}")
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> str:
+    def _write(self, trainer: Trainer, gpt: GPT) -> str:
         tokenizer = data_of(trainer).tokenizer
         ids = encode_prompt(tokenizer, self.prompt).tolist()
-        (continuation,) = generate(Decoder(gpt_of(pl_module)), [ids], self.options).continuations
+        (continuation,) = generate(Decoder(gpt), [ids], self.options).continuations
         return tokenizer.decode(ids + continuation.tokens)

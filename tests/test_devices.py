@@ -1,0 +1,106 @@
+"""Runs of two processes, with the weights on each of them or shared out: the same as one device's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ONE_DEVICE, TINY, Run, environment, two_devices
+from test_resume import steps_of
+
+from lit_gpt_scratch.data.windows import EvalBatches, full_pass_starts
+
+pytestmark = pytest.mark.faults
+
+
+def as_process(*args: object) -> subprocess.CompletedProcess[str]:
+    """Run a command line that starts processes of its own."""
+    command = [sys.executable, "-m", "lit_gpt_scratch", *map(str, args)]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def checkpoint(folder: str) -> dict[str, object]:
+    return torch.load(Path(folder) / "last.ckpt", weights_only=True)
+
+
+def assert_close(one: object, other: object, atol: float) -> None:
+    """Builtins within builtins, with tensors that may differ so much in an element."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_close(one[name], other[name], atol)
+    elif isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
+    """The same global batches, gradients and losses, on whatever the batch is cut for."""
+    common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
+    common += ["--trainer.log_every_n_steps", "1", "--gradient_clipping.max_norm", "null"]
+    assert run(*common, "--run_dir", "one").code == 0
+    two = [*two_devices(strategy), "--data.micro_batch_size", "2"]
+    done = as_process(*common, *two, "--run_dir", "two")
+    assert done.returncode == 0, done.stderr
+    assert not list(Path().glob("two-*"))  # the second process found the first one's folder
+    one, other = checkpoint("one"), checkpoint("two")
+    assert_close(one["state_dict"], other["state_dict"], atol=1e-6)
+    # AdamW's first moment is a mean of gradients, each with a weight of 0.1 when it is new.
+    assert_close(one["optimizer_states"], other["optimizer_states"], atol=1e-7)
+    assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)
+    for tag in ("train/loss", "train/grad_norm", "val/loss"):  # and each step logged once
+        assert steps_of(Path("one"), tag) == pytest.approx(steps_of(Path("two"), tag), abs=1e-5), tag
+    assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
+
+
+def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
+    common = ["fit", *TINY, "--eval_every", "6", "--model.activation_checkpointing", "true"]
+    common += ["--model.decay_steps", "18"]
+    assert run(*common, "--run_dir", "straight", "--trainer.max_steps", "18").code == 0
+    sharded = two_devices("fsdp")
+    assert as_process(*common, *sharded, "--run_dir", "turns", "--trainer.max_steps", "6").returncode == 0
+    assert run("fit", "--resume", "turns", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
+    done = as_process("fit", "--resume", "turns", *sharded, "--trainer.max_steps", "18")
+    assert done.returncode == 0, done.stderr
+    assert "changed trainer.strategy auto -> fsdp, trainer.devices 1 -> 2" in done.stdout
+    straight, turns = checkpoint("straight"), checkpoint("turns")
+    assert straight.keys() == turns.keys()
+    assert_close(straight["state_dict"], turns["state_dict"], atol=1e-5)
+    assert_close(straight["optimizer_states"], turns["optimizer_states"], atol=1e-6)
+    assert run("predict", "--ckpt_path", "turns", "--max_new_tokens", "5").code == 0
+    whole = run("validate", "--ckpt_path", "turns", *ONE_DEVICE).out
+    parts = as_process("validate", "--ckpt_path", "turns", *sharded)
+    numbers = r"\d+\.\d+"
+    assert [float(n) for n in re.findall(numbers, parts.stdout)] == pytest.approx(
+        [float(n) for n in re.findall(numbers, whole)], abs=1e-4
+    )
+
+
+def test_the_guard_sees_shared_out_gradients_whole(run: Run) -> None:
+    # Weights that hardly change: about every second batch is above the mean of the last hundred.
+    options = ["--model.learning_rate", "1e-9", "--model.min_learning_rate", "0", "--guard.loss_jump", "1e-3"]
+    options += ["--guard.on_spike", "rollback", "--guard.patience", "1", "--save_every", "50"]
+    options += ["--eval_every", "200", "--trainer.max_steps", "110"]
+    one = run("fit", *TINY, *options, "--run_dir", "run")
+    Path("run").rename("one")
+    two = as_process("fit", *TINY, *options, *two_devices("fsdp"), "--run_dir", "run")
+    assert one.code == two.returncode == 1
+    assert "rolled back to the weights of step 100" in one.err
+    assert set(two.stderr.splitlines()) == set(one.err.splitlines())
+    reports = [sorted(Path(folder, "spikes").iterdir()) for folder in ("one", "run")]
+    assert [path.name for path in reports[0]] == [path.name for path in reports[1]]
+    assert reports[0][0].read_text() == reports[1][0].read_text()
+
+
+def test_devices_evaluate_in_the_same_number_of_batches() -> None:
+    """One that had a batch more would wait for the others' weights for ever."""
+    for n_tokens in range(20, 90):
+        starts = full_pass_starts(n_tokens, 8)
+        for batch_size in (1, 2, 3, 5):
+            ranks = [EvalBatches(range(n_tokens), starts, 8, batch_size, rank, 2) for rank in range(2)]
+            assert len({len(batches) for batches in ranks}) == 1
+            assert sorted(start for batches in ranks for start in batches.starts) == list(starts)
