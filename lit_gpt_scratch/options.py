@@ -30,13 +30,14 @@ CALLBACKS = {
     "progress": callbacks.Progress,
     "summary": callbacks.Summary,
     "overfitting": callbacks.Overfitting,
+    "early_stopping": callbacks.EarlyStopping,
     "curves": callbacks.Curves,
     "graceful_stop": callbacks.GracefulStop,
     "best_checkpoint": callbacks.BestCheckpoint,
     "last_checkpoint": callbacks.LastCheckpoint,
 }
 ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
-OFF = {"ema"}  # unless asked for
+OFF = {"ema", "early_stopping"}  # unless asked for
 # Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
 REPLACED = {
     "accumulate_grad_batches": "data.micro_batch_size",

@@ -15,6 +15,8 @@ import torch
 from conftest import ONE_DEVICE, ROOT, TINY, Run, environment, two_devices
 from test_resume import LOGS, assert_same_run, same, steps_of
 
+from lit_gpt_scratch.cli import main
+
 pytestmark = pytest.mark.faults
 OFTEN = ["--eval_every", "5", "--save_every", "3", "--trainer.max_steps", "40", *LOGS]
 
@@ -37,6 +39,15 @@ def on_a_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.Complet
     )
 
 
+@pytest.fixture(scope="module")
+def finished_often(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody killed."""
+    folder = tmp_path_factory.mktemp("often") / "run"
+    args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", str(folder)]
+    assert main(["fit", *args]) == 0
+    return folder
+
+
 def step_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"])
 
@@ -44,7 +55,8 @@ def step_of(path: Path) -> int:
 def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
     """At random moments: a good part of this run's time goes into saves and evaluations."""
     often = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOGS]
-    args = [*TINY, "--model.dropout", "0.2", *often]
+    args = [*TINY, "--model.dropout", "0.2", *often, "--callbacks.ema", "true"]
+    args += ["--callbacks.early_stopping", "true", "--early_stopping.patience", "1000"]
     assert run("fit", *args, "--run_dir", "straight").code == 0
     rng, last = random.Random(0), Path("killed/last.ckpt")
     kills = 0
@@ -66,6 +78,70 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Pat
     assert_same_run(Path("straight"), Path("killed"))
     for tag in ("train/loss", "val/loss"):
         assert steps_of(Path("straight"), tag) == steps_of(Path("killed"), tag)
+    assert not list(Path("killed").glob(".*"))
+
+
+AT_A_CHOSEN_MOMENT = """
+import io, os, signal, sys
+import torch
+from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.training import event_logger, module
+from lit_gpt_scratch.training.callbacks import samples
+
+def killed_at(owner, name, number, first=lambda *args: None):
+    real, n_calls = getattr(owner, name), 0
+    def call(*args, **kwargs):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == number:
+            first(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    setattr(owner, name, call)
+
+def write_half(checkpoint, stream):
+    whole = io.BytesIO()
+    save(checkpoint, whole)
+    stream.write(whole.getvalue()[: whole.tell() // 2])
+    stream.flush()
+
+save = torch.save
+moments = {
+    "half of a checkpoint": (torch, "save", 3, write_half),
+    "a checkpoint before its renaming": (os, "fsync", 4),
+    "a checkpoint after its renaming": (os, "replace", 5, os.replace),
+    "an evaluation": (module.LitGPT, "validation_step", 9),
+    "a sample": (samples, "generate", 3),
+    "a log": (event_logger.EventLogger, "log_metrics", 20),
+    "a gradient": (module.LitGPT, "manual_backward", 14),
+}
+killed_at(*moments[sys.argv[1]])
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "half of a checkpoint",
+        "a checkpoint before its renaming",
+        "a checkpoint after its renaming",
+        "an evaluation",
+        "a sample",
+        "a log",
+        "a gradient",
+    ],
+)
+def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, moment: str) -> None:
+    args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", "killed"]
+    command = [sys.executable, "-c", AT_A_CHOSEN_MOMENT, moment, "fit", *args]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert 0 < step_of(Path("killed/last.ckpt")) < 40
+    assert run("fit", "--resume", "killed").code == 0
+    assert_same_run(finished_often, Path("killed"))
+    for tag in ("train/loss", "val/loss"):
+        assert steps_of(finished_often, tag) == steps_of(Path("killed"), tag)
     assert not list(Path("killed").glob(".*"))
 
 

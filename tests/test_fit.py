@@ -148,6 +148,10 @@ def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
     )
     last = torch.load("r/last.ckpt", weights_only=True)
     assert last["global_step"] == last["evaluation"]["step"] > 0
+    again = run("fit", "--resume", "r")  # for another second
+    assert again.code == 0
+    assert again.out.endswith("fit --resume r\n")
+    assert torch.load("r/last.ckpt", weights_only=True)["global_step"] > last["global_step"]
 
 
 def test_a_run_never_overwrites_another(run: Run) -> None:

@@ -37,3 +37,30 @@ def test_a_resumed_run_remembers_its_best(run: Run) -> None:
         assert step < 400
         parts += run("fit", "--resume", "parts", "--trainer.max_steps", step + 20).err
     assert parts == said_at
+
+
+def test_early_stopping_ends_a_run_that_learns_no_more(run: Run) -> None:
+    early = [*LONG, "--callbacks.early_stopping", "true", "--model.decay_steps", "400"]
+    done = run("fit", *TINY, *early, "--run_dir", "r")
+    assert done.code == 0
+    last, best = (read_checkpoint(f"r/{name}.ckpt") for name in ("last", "best"))
+    assert last["global_step"] == best["global_step"] + 5 * 20 < 400
+    loss = best["evaluation"]["val/loss"]
+    assert f"early stopping: no validation loss of the last 5 was better than {loss:.4f}\n" in done.err
+    assert done.out.endswith("fit --resume r\n")  # which has steps left
+
+    half = best["global_step"] + 40  # it waits since two evaluations
+    assert run("fit", *TINY, *early, "--trainer.max_steps", half, "--run_dir", "parts").code == 0
+    assert run("fit", "--resume", "parts", "--trainer.max_steps", "400").code == 0
+    assert read_checkpoint("parts/last.ckpt")["global_step"] == last["global_step"]
+
+    assert run("fit", "--resume", "r", "--early_stopping.patience", "6").code == 0
+    assert read_checkpoint("r/last.ckpt")["global_step"] == last["global_step"] + 20
+
+
+def test_early_stopping_of_another_run_is_forgotten(run: Run) -> None:
+    early = [*LONG, "--callbacks.early_stopping", "true", "--early_stopping.patience", "2"]
+    assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
+    step = read_checkpoint("r/last.ckpt")["global_step"]
+    assert run("fit", "--resume", "r", "--fork", "other").code == 0
+    assert read_checkpoint("other/last.ckpt")["global_step"] == step + 3 * 20

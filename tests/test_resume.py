@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.tools.verify_resume import COMPARED, first_difference
+from lit_gpt_scratch.training.schedule import learning_rate
 
 STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
 LOGS = ["--trainer.log_every_n_steps", "1"]
@@ -23,20 +25,14 @@ LOGS = ["--trainer.log_every_n_steps", "1"]
 
 def same(one: Any, other: Any) -> bool:
     """Whether two checkpoints' parts are equal, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+    return first_difference(one, other, "") is None
 
 
 def assert_same_run(one: Path, other: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         first, second = (torch.load(folder / name, weights_only=True) for folder in (one, other))
-        for part in ("state_dict", "optimizer_states", "evaluation", "global_step", "callbacks"):
-            assert same(first[part], second[part]), f"{part} of {name} differs"
+        for part in COMPARED:
+            assert first_difference(first.get(part), second.get(part), f"{name} {part}") is None
 
 
 def steps_of(folder: Path, tag: str) -> dict[int, float]:
@@ -242,6 +238,19 @@ def test_another_end_moves_the_learning_rate_and_that_is_said(run: Run) -> None:
     assert run("fit", *TINY, *linear, "--run_dir", "r").code == 0
     longer = run("fit", "--resume", "r", "--trainer.max_steps", "20")
     assert "\nrate    0.00057 in step 10, 0.00165 from here on\n" in longer.out  # 3e-3 falls to 3e-4
+
+
+def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
+    """Its learning rate is high until the last fifth, wherever that comes to lie."""
+    wsd = ["--model.schedule", "wsd", "--model.warmup_steps", "2", *LOGS]
+    assert run("fit", *TINY, *wsd, "--trainer.max_steps", "20", "--run_dir", "r").code == 0
+    longer = run("fit", "--resume", "r", "--trainer.max_steps", "40")
+    assert "rate    0.000975 in step 20, 0.003 from here on\n" in longer.out
+    first = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 20) for step in range(20)]
+    then = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
+    assert then[:12] == [3e-3] * 12
+    assert then[12:] == sorted(then[12:], reverse=True)
+    assert list(steps_of(Path("r"), "train/lr").values()) == pytest.approx([*first, *then])
 
 
 def test_another_text_is_no_resume(run: Run) -> None:

@@ -15,7 +15,8 @@ from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 FIT = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
-COMPARED = ("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks")
+OF_AN_AVERAGE = ("current_model_state", "averaging_state")  # of the weights, where there is one
+COMPARED = ("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks", *OF_AN_AVERAGE)
 SECONDS_BETWEEN_LOOKS = 0.002
 
 
@@ -47,7 +48,7 @@ def run(options: Namespace) -> None:
         finish([*FIT, "--resume", str(killed)])
         one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (straight, killed))
         for part in COMPARED:
-            if found := first_difference(one[part], other[part], part):
+            if found := first_difference(one.get(part), other.get(part), part):
                 raise RuntimeError(f"the resumed run is not the same: {found}")
     n_tensors = len(one["state_dict"])
     print(f"equal     to the last bit: {n_tensors} tensors of weights, the optimizer's state, all losses")

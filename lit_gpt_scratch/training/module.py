@@ -212,6 +212,16 @@ class LitGPT(LightningModule):
             self.step_loss += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
+        if is_log_step(self.trainer):
+            self._log_step_loss()
+
+    def _log_step_loss(self) -> None:
+        """Log the step's loss, over all devices: before a callback saves the step."""
+        loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
+        if self.step_is_taken:
+            self._check_finite("train/loss", loss)
+        self.log("train/loss", loss, logger=False)
+        log_scalars(self.trainer, {"train/loss": loss})
 
     def _eager_at_first(self) -> AbstractContextManager[Any]:
         """On a CPU the first steps come at once, with what is wrong in them; compiling comes after."""
@@ -222,15 +232,6 @@ class LitGPT(LightningModule):
         """Several devices share their gradients once a step, with the last micro-batch."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
-
-    def on_train_batch_end(self, outputs: Any, batch: list[Batch], batch_idx: int) -> None:
-        """Log the loss of every n-th step."""
-        if is_log_step(self.trainer):
-            loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
-            if self.step_is_taken:
-                self._check_finite("train/loss", loss)
-            self.log("train/loss", loss, logger=False)
-            log_scalars(self.trainer, {"train/loss": loss})
 
     def _check_finite(self, name: str, loss: float) -> None:
         """A run that has diverged does not come back: it ends before it saves anything."""
@@ -280,3 +281,4 @@ class LitGPT(LightningModule):
         self.evaluation = checkpoint["evaluation"]
         self.begun_from = checkpoint.get("begun_from")
         self.lineage = self.lineage or checkpoint.get("lineage", [])
+        checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is a command's, not a run's whole life

@@ -2,6 +2,7 @@
 
 from lit_gpt_scratch.training.callbacks.best_checkpoint import BestCheckpoint
 from lit_gpt_scratch.training.callbacks.curves import Curves
+from lit_gpt_scratch.training.callbacks.early_stopping import EarlyStopping
 from lit_gpt_scratch.training.callbacks.ema import EMA
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSchedule
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
@@ -21,6 +22,7 @@ __all__ = [
     "EMA",
     "BestCheckpoint",
     "Curves",
+    "EarlyStopping",
     "EvaluationSchedule",
     "GracefulStop",
     "GradientClipping",

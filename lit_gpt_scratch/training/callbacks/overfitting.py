@@ -53,8 +53,9 @@ class Overfitting(Callback):
             self.is_said = True
             log.warning(
                 "overfitting: since step %s the validation loss has risen from %.3f to %.3f, while the "
-                "training loss fell from %.3f to %.3f; best.ckpt keeps the best model, and more text, more "
-                "dropout or fewer steps would help",
+                "training loss fell from %.3f to %.3f; best.ckpt keeps the best model, "
+                "--callbacks.early_stopping true ends such a run, and more text, more dropout or fewer steps "
+                "would help",
                 self.best["step"],
                 self.best["val/loss"],
                 now["val/loss"],

@@ -81,10 +81,12 @@ class Summary(Callback):
                 markup=False,
             )
         run = shlex.quote(folder)
+        is_over = trainer.global_step == trainer.max_steps
+        longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
         self.console.print(
             f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}"
             f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
-            f"\ntrain it more  {PROGRAM} fit --resume {run} --trainer.max_steps {2 * trainer.global_step}",
+            f"\ntrain it more  {PROGRAM} fit --resume {run}{longer}",
             markup=False,
         )
 
