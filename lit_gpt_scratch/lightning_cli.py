@@ -281,20 +281,21 @@ class LitGPTCLI(LightningCLI):
         Args:
             ckpt_path: Checkpoint to begin from, in a new run folder: a file, or a run folder for its best.
         """
+        stop = self._get(self.config_init, "graceful_stop")
         try:
             if self.checkpoint is not None and not self._stays_in_its_folder:
                 origin = {"checkpoint": str(self.checkpoint_path), "step": self.checkpoint["global_step"]}
                 model.lineage = [*self.checkpoint.get("lineage", []), origin]
             if self.checkpoint_path is not None and not self.goes_on:
                 self._load_weights(model)
+            stop.watch_over_start(self.trainer, self._give_up_run_dir)
             self.trainer.fit(model, datamodule, ckpt_path=self.checkpoint_path if self.goes_on else None)
         except BaseException as error:
             if self.trainer.global_step == 0:
                 self._give_up_run_dir()
             if self.trainer.global_step > self._first_step():
                 say_how_to_go_on(self.run_dir)
-            asked_by = self._get(self.config_init, "graceful_stop").asked_by
-            end(error, asked_by, self.trainer.world_size, has_begun=self.trainer.global_step > 0)
+            end(error, stop.asked_by, self.trainer.world_size, has_begun=self.trainer.global_step > 0)
             raise
 
     def _first_step(self) -> int:

@@ -145,8 +145,8 @@ def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, momen
     assert not list(Path("killed").glob(".*"))
 
 
-def start_two_devices(strategy: str) -> subprocess.Popen[str]:
-    """A run of two processes, once it has begun to train."""
+def start_two_devices(strategy: str, sign_of_life: str = "two/last.ckpt") -> subprocess.Popen[str]:
+    """A run of two processes, once it has written a file."""
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *two_devices(strategy), *length],
@@ -154,8 +154,9 @@ def start_two_devices(strategy: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    while not Path("two/last.ckpt").exists():
+    while not Path(sign_of_life).exists():
         assert process.poll() is None
         time.sleep(0.05)
     return process
@@ -191,6 +192,18 @@ def test_two_devices_stop_together(
         f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume two"
     ]
     assert run("fit", "--resume", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_the_first_step_leaves_nothing(
+    run: Run, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    process = start_two_devices("ddp", "two/config.yaml")
+    time.sleep(1)  # the first process waits for the second, which takes seconds to start
+    os.killpg(process.pid, sent)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (code, "")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -1,9 +1,13 @@
 """Ctrl-C and SIGTERM."""
 
 import logging
+import os
 import signal
+import socket
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -13,24 +17,48 @@ from lit_gpt_scratch.training.parts import is_training
 log = logging.getLogger(__name__)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class GracefulStop(Callback):
     """Ends a run on Ctrl-C or SIGTERM between two steps, and never in the middle of an evaluation.
 
     Lightning hears of it, and raises SIGTERMException, once the step that is under way and the evaluation
     that belongs to it are over; `LastCheckpoint` then saves. A second Ctrl-C stops at once. Of several
-    devices, all stop after the same step, whichever of them was asked.
+    devices, all stop after the same step, whichever of them was asked. Before the first step there is nothing
+    to save: a signal ends the program there and then.
     """
 
     def __init__(self) -> None:
         self.asked_by: signal.Signals | None = None
         self.before: dict[signal.Signals, Any] = {}  # the handlers that were there
+        self.alarm: socket.socket | None = None  # what a signal is written to before the first step
+
+    def watch_over_start(self, trainer: Trainer, clean_up: Callable[[], None]) -> None:
+        """Take over both signals until there is a step to save.
+
+        A thread of its own waits for them: the main one may be waiting for other devices, deaf to signals.
+        Lightning's own handlers, which let devices wait for each other for ever, are left out.
+
+        Args:
+            trainer: What is about to run.
+            clean_up: What to do before the program ends.
+        """
+        if sys.platform == "win32":
+            return
+        cast(Any, trainer._signal_connector).register_signal_handlers = lambda: None
+        listener, self.alarm = socket.socketpair()
+        self.alarm.setblocking(False)
+        signal.set_wakeup_fd(self.alarm.fileno())
+        self.before = {number: signal.signal(number, _leave_to_thread) for number in SIGNALS}
+        threading.Thread(target=_leave, args=(listener, trainer, clean_up), daemon=True).start()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over both signals: Lightning's own handler lets devices wait for each other for ever."""
+        """From here on a signal is a wish to stop."""
         if sys.platform != "win32":
-            self.before = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            for number in SIGNALS:
+                self.before.setdefault(number, signal.signal(number, self._ask))
+            self._end_watch()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop after a step that no evaluation follows."""
@@ -62,7 +90,29 @@ class GracefulStop(Callback):
         if asked and not at_the_end:
             trainer._signal_connector.received_sigterm = True
 
+    def _end_watch(self) -> None:
+        if self.alarm is not None:
+            signal.set_wakeup_fd(-1)
+            self.alarm.close()
+            self.alarm = None
+
     def _give_back(self) -> None:
+        self._end_watch()
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+
+def _leave_to_thread(number: int, _: Any) -> None:
+    """Nothing: the number has been written to the alarm before Python hears of it."""
+
+
+def _leave(listener: socket.socket, trainer: Trainer, clean_up: Callable[[], None]) -> None:
+    """Wait for a signal, and end the program, with the processes of other devices that it has started."""
+    with listener:
+        if not (number := listener.recv(1)):
+            return  # training has begun
+    for process in getattr(trainer.strategy.launcher, "procs", []):
+        process.kill()
+    clean_up()
+    os._exit(128 + number[0])
