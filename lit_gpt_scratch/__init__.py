@@ -1,4 +1,16 @@
-"""Train a GPT from scratch on any text with PyTorch Lightning, watch it learn, let it speak."""
+"""Train a GPT from scratch on any text with PyTorch Lightning, watch it learn, let it speak.
+
+From Python, `load` takes a checkpoint, `generate` lets it write, and `evaluate` measures it on a text.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_gpt_scratch.tools.evaluation import evaluate
+    from lit_gpt_scratch.tools.loaded import generate, load
+
+__all__ = ["evaluate", "generate", "load"]
 
 __version__ = "0.1.0"
 
@@ -12,8 +24,19 @@ RUN_COMMANDS = {
     "predict": "write text with a checkpoint",
 }
 TOOL_COMMANDS = {
+    "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and where it surprises them",
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
     "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS
+
+
+def __getattr__(name: str) -> Any:
+    """Import what works with models only when it is asked for: `--version` does without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module("lit_gpt_scratch.__main__")  # sets the environment, as for the command line
+    from lit_gpt_scratch.tools import evaluation, loaded
+
+    return getattr(evaluation if name == "evaluate" else loaded, name)

@@ -16,7 +16,12 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.options import explain_usage
 
-TOOL_MODULES = {"import": "hub_import", "export": "hub_export", "verify-resume": "verify_resume"}
+TOOL_MODULES = {
+    "evaluate": "evaluate",
+    "import": "hub_import",
+    "export": "hub_export",
+    "verify-resume": "verify_resume",
+}
 
 
 def main(args: list[str]) -> int:

@@ -9,8 +9,8 @@ import torch
 from lit_gpt_scratch.data.corpus import HAMLET, Corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
-from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
+from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.tools.loaded import load
 
 transformers = pytest.importorskip("transformers")
 
@@ -46,9 +46,4 @@ def assert_same_logits(ours: GPT, theirs: Any) -> None:
 
 
 def gpt_of(ckpt: Path) -> GPT:
-    checkpoint = read_checkpoint(find_checkpoint(ckpt))
-    names = GPTConfig.__dataclass_fields__
-    settings = {name: value for name, value in checkpoint["hyper_parameters"].items() if name in names}
-    gpt = GPT(GPTConfig(**settings))
-    gpt.load_state_dict({name.removeprefix("gpt."): t for name, t in checkpoint["state_dict"].items()})
-    return gpt
+    return load(ckpt).gpt

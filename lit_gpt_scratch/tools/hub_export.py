@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lit_gpt_scratch.data.tokenizer import Tokenizer
 from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
 from lit_gpt_scratch.generation.engine import SamplingOptions
 from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.tools.loaded import config_of
 from lit_gpt_scratch.tools.model_card import model_card
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hub_layout import config_to_hub, weights_to_hub
@@ -51,9 +51,7 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
         OSError: The folder cannot be written to its end; nothing of it is left.
     """
     checkpoint = read_checkpoint(ckpt_path)
-    names = {field.name for field in fields(GPTConfig)}
-    hyper_parameters = checkpoint["hyper_parameters"]
-    config = GPTConfig(**{name: value for name, value in hyper_parameters.items() if name in names})
+    config = config_of(checkpoint)
     tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
     state = {name.removeprefix("gpt."): tensor for name, tensor in checkpoint["state_dict"].items()}
     modern = config.arch == "modern"
