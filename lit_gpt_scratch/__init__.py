@@ -4,6 +4,7 @@ From Python, `load` takes a checkpoint, `generate` lets it write, and `evaluate`
 """
 
 import importlib
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "generate", "load"]
 
+STARTED_SECONDS = time.perf_counter()  # when the program began, near enough
 __version__ = "0.1.0"
 
 PROGRAM = "python -m lit_gpt_scratch"
@@ -24,7 +26,9 @@ RUN_COMMANDS = {
     "predict": "write text with a checkpoint",
 }
 TOOL_COMMANDS = {
+    "plan": "what a run of fit's options will cost and reach, before it is begun",
     "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and where it surprises them",
+    "scale": "train a grid of small models, fit a scaling law, and say what a larger one would reach",
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
     "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",

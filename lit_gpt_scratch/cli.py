@@ -15,9 +15,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.options import explain_usage
+from lit_gpt_scratch.plan_cli import plan
 
 TOOL_MODULES = {
     "evaluate": "evaluate",
+    "scale": "scale",
     "import": "hub_import",
     "export": "hub_export",
     "verify-resume": "verify_resume",
@@ -39,7 +41,9 @@ def main(args: list[str]) -> int:
     own.setLevel(logging.ERROR if cast(Any, rank_zero_only).rank else logging.WARNING)  # said once
     LitGPTCLI.debug = "--debug" in args
     try:
-        if args[0] in TOOL_COMMANDS:
+        if args[0] == "plan":
+            plan(args[1:])
+        elif args[0] in TOOL_COMMANDS:
             run_tool(args[0], args[1:])
         else:
             LitGPTCLI(args)

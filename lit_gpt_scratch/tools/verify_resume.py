@@ -1,8 +1,6 @@
 """`verify-resume`: proof, on the user's own machine, that a killed and resumed run is the same run."""
 
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,10 +9,9 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_gpt_scratch.tools.fit_process import FIT, check, finish, fit_environment
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
-FIT = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
 OF_AN_AVERAGE = ("current_model_state", "averaging_state")  # of the weights, where there is one
 COMPARED = ("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks", *OF_AN_AVERAGE)
 SECONDS_BETWEEN_LOOKS = 0.002
@@ -37,7 +34,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"steps must be at least 2, not {options.steps}")
     half = options.steps // 2
     length = ["--trainer.max_steps", options.steps, "--save_every", half, "--eval_every", options.steps]
-    fit = [*FIT, "--config", options.config, *map(str, length)]
+    fit = ["--config", options.config, *map(str, length)]
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder) / "straight", Path(folder) / "killed"
         print(f"straight  {options.steps} steps", flush=True)
@@ -45,7 +42,7 @@ def run(options: Namespace) -> None:
         print(f"killed    after step {half}", flush=True)
         kill_after_save([*fit, "--run_dir", str(killed)], killed / "last.ckpt")
         print(f"resumed   to step {options.steps}", flush=True)
-        finish([*FIT, "--resume", str(killed)])
+        finish(["--resume", str(killed)])
         one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (straight, killed))
         for part in COMPARED:
             if found := first_difference(one.get(part), other.get(part), part):
@@ -54,26 +51,19 @@ def run(options: Namespace) -> None:
     print(f"equal     to the last bit: {n_tensors} tensors of weights, the optimizer's state, all losses")
 
 
-def finish(command: list[str]) -> None:
-    """Run a command to its end.
-
-    Raises:
-        ValueError: It does not like its input.
-        RuntimeError: It fails.
-    """
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    _check(done.returncode, done.stderr)
-
-
-def kill_after_save(command: list[str], checkpoint: Path) -> None:
-    """Run a command until it has written a checkpoint, and kill it.
+def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
+    """Run `fit` until it has written a checkpoint, and kill it.
 
     Raises:
         ValueError: It does not like its input, or is over too soon.
         RuntimeError: It fails.
     """
     with subprocess.Popen(
-        command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*FIT, *arguments],
+        env=fit_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             while process.poll() is None and not checkpoint.exists():
@@ -84,7 +74,7 @@ def kill_after_save(command: list[str], checkpoint: Path) -> None:
     if process.returncode == 0:
         raise ValueError("the run was over before it could be killed: give more --steps")
     if process.returncode > 0:
-        _check(process.returncode, errors)
+        check(process.returncode, errors)
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:
@@ -102,15 +92,3 @@ def first_difference(one: Any, other: Any, name: str) -> str | None:
     else:
         return None if one == other else f"{name} is {one} and {other}"
     return next((found for parts in inner if (found := first_difference(*parts))), None)
-
-
-def _environment() -> dict[str, str]:
-    """Each run has a folder of its own."""
-    return {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
-
-
-def _check(code: int, errors: str) -> None:
-    if code:
-        last = errors.strip().splitlines()[-1:] or ["no reason given"]
-        message = last[0].removeprefix("error: ")
-        raise ValueError(message) if code == 2 else RuntimeError(message)

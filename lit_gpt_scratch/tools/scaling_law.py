@@ -1,0 +1,171 @@
+"""How loss falls with parameters and tokens: published laws, and one fitted on one's own runs.
+
+Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", approach 3; Besiroglu et al. 2024,
+"Chinchilla Scaling: A replication attempt", whose fit of the same runs has other constants.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
+
+HUBER_DELTA = 1e-3  # of the logarithm of a loss: a run that is off by more counts in proportion, not squared
+FLOPS_PER_PARAMETER_AND_TOKEN = 6  # Kaplan et al. 2020: 2 forward, 4 backward
+# Where fits begin: the logarithms of A and B, the exponents, and the share of the lowest loss that is E.
+STARTS = ((1.0, 6.0), (1.0, 6.0), (0.2, 0.6), (0.3, 0.9))
+N_BOOTSTRAP = 100
+MOST_ITERATIONS = 200
+TOLERANCES = (1e-10, 1e-12)  # of the gradient and of a step
+
+
+@dataclass(frozen=True)
+class Law:
+    """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token, of N parameters and D tokens.
+
+    Args:
+        E: The loss that no model and no text could get below.
+        A: What too few parameters cost.
+        B: What too few tokens cost.
+        alpha: How fast the one falls.
+        beta: How fast the other falls.
+    """
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+
+    def loss(self, n_parameters: float, n_tokens: float) -> float:
+        """L(N, D)."""
+        return self.E + self.A / n_parameters**self.alpha + self.B / n_tokens**self.beta
+
+    def optimal(self, flops: float) -> tuple[float, float]:
+        """Parameters and tokens for which the loss is least, of all that cost so many FLOPs, 6 N D."""
+        product = flops / FLOPS_PER_PARAMETER_AND_TOKEN
+        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+        n_parameters = balance * product ** (self.beta / (self.alpha + self.beta))
+        return n_parameters, product / n_parameters
+
+    def best_loss(self, flops: float) -> float:
+        """The loss of the best parameters and tokens for so many FLOPs."""
+        return self.loss(*self.optimal(flops))
+
+
+HOFFMANN = Law(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+BESIROGLU = Law(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run: its parameters, the tokens that it read, and the loss it came to."""
+
+    n_parameters: int
+    n_tokens: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted on runs, and those fitted on drawings of as many runs from among them.
+
+    Args:
+        law: The one of all runs.
+        drawn: The others: how much they differ is how sure the law is.
+    """
+
+    law: Law
+    drawn: list[Law]
+
+    def interval(self, function: Callable[[Law], float]) -> tuple[float, float]:
+        """Between what a number that follows from the law lies, with a confidence of 95 %."""
+        low, high = np.percentile([function(law) for law in self.drawn], [2.5, 97.5])
+        return float(low), float(high)
+
+    def to_dict(self) -> dict[str, object]:
+        """The law, and the intervals of its constants, as builtins."""
+        names = [field.name for field in fields(Law)]
+        intervals = {name: list(self.interval(attrgetter(name))) for name in names}
+        return {"law": asdict(self.law), "intervals": intervals, "drawn": [asdict(law) for law in self.drawn]}
+
+
+def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], None] = lambda n: None) -> Fit:
+    """Fit a law on runs, and on drawings from them (the bootstrap, Efron 1979).
+
+    Args:
+        points: The runs: of at least three numbers of parameters, and three of tokens.
+        seed: Of the drawings.
+        advance: Called with 1 for each of the N_BOOTSTRAP + 1 fits.
+
+    Raises:
+        ValueError: There are too few runs.
+    """
+    sizes, budgets = ({getattr(point, name) for point in points} for name in ("n_parameters", "n_tokens"))
+    if len(sizes) < 3 or len(budgets) < 3 or len(points) < 6:
+        raise ValueError(
+            f"a law has five constants, too many for {len(points)} runs of {len(sizes)} sizes and "
+            f"{len(budgets)} numbers of tokens: give three of each at least, and six runs"
+        )
+    lowest = math.log(min(point.loss for point in points))
+    starts = [
+        torch.tensor([a, b, lowest + math.log(e), math.log(alpha), math.log(alpha)])
+        for a, b, alpha, e in itertools.product(*STARTS)
+    ]
+    best = min((_descend(start.double(), points) for start in starts), key=lambda found: found[1])[0]
+    advance(1)
+    rng = np.random.default_rng(seed)
+    drawn: list[Law] = []
+    while len(drawn) < N_BOOTSTRAP:
+        picked = [points[i] for i in rng.integers(len(points), size=len(points))]
+        if len({p.n_parameters for p in picked}) >= 3 and len({p.n_tokens for p in picked}) >= 3:
+            drawn.append(_law(_descend(best, picked)[0]))
+            advance(1)
+    return Fit(_law(best), drawn)
+
+
+def _descend(start: Tensor, points: Sequence[Point]) -> tuple[Tensor, float]:
+    """The nearest least sum of Huber losses, and how small it is; the constants are those of `_law`."""
+    n, d, wanted = (
+        torch.tensor([getattr(point, name) for point in points], dtype=torch.float64).log()
+        for name in ("n_parameters", "n_tokens", "loss")
+    )
+    constants = start.clone().requires_grad_()
+    of_gradient, of_step = TOLERANCES
+    optimizer = torch.optim.LBFGS(
+        [constants],
+        max_iter=MOST_ITERATIONS,
+        tolerance_grad=of_gradient,
+        tolerance_change=of_step,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        a, b, e = constants[:3]
+        alpha, beta = constants[3:].exp()  # loss never rises with size or text
+        expected = torch.logsumexp(torch.stack([a - alpha * n, b - beta * d, e.expand_as(n)]), dim=0)
+        loss = torch.nn.functional.huber_loss(expected, wanted, reduction="sum", delta=HUBER_DELTA)
+        return loss / HUBER_DELTA  # near 1, which the optimizer's tolerances are meant for
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        value = float(objective())
+    return constants.detach(), value if math.isfinite(value) else math.inf
+
+
+def _law(constants: Tensor) -> Law:
+    a, b, e, alpha, beta = constants.exp().tolist()
+    return Law(E=e, A=a, B=b, alpha=alpha, beta=beta)
