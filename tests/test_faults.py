@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +53,53 @@ def step_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"])
 
 
+def fit_alone(*args: object) -> subprocess.Popen[str]:
+    """A run on one core, so that there can be two of them."""
+    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *map(str, args)]
+    one_core = environment() | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=one_core, stdout=subprocess.PIPE, text=True)
+
+
+def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random) -> None:
+    """Begin a run, kill it, resume it, kill it ..., and let it come to its end."""
+    last = run_dir / "last.ckpt"
+    for _ in range(n_kills):
+        beginning = ["--resume", run_dir] if last.exists() else [*args, "--run_dir", run_dir]
+        with fit_alone(*beginning) as process:
+            assert process.stdout is not None
+            while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
+                assert line, "over before it was killed often enough"
+            time.sleep(rng.uniform(0.1, 0.7))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        if not last.exists():  # killed before the first save: the run begins again
+            shutil.rmtree(run_dir)
+    assert 0 < step_of(last) < 3000
+    with fit_alone("--resume", run_dir) as process:
+        process.communicate()
+    assert process.returncode == 0
+
+
 def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
     """At random moments: a good part of this run's time goes into saves and evaluations."""
     often = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOGS]
     args = [*TINY, "--model.dropout", "0.2", *often, "--callbacks.ema", "true"]
     args += ["--callbacks.early_stopping", "true", "--early_stopping.patience", "1000"]
-    assert run("fit", *args, "--run_dir", "straight").code == 0
-    rng, last = random.Random(0), Path("killed/last.ckpt")
-    kills = 0
-    while kills < 20:
-        beginning = ["--resume", "killed"] if last.exists() else [*args, "--run_dir", "killed"]
-        command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *beginning]
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
-                assert line, f"over before it was killed {kills} times"
-            time.sleep(rng.uniform(0.1, 0.7))
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-        kills += 1
-        if not last.exists():  # killed before the first save: the run begins again
-            shutil.rmtree("killed")
-    assert 0 < step_of(last) < 3000
-    assert run("fit", "--resume", "killed").code == 0
-    assert_same_run(Path("straight"), Path("killed"))
-    for tag in ("train/loss", "val/loss"):
-        assert steps_of(Path("straight"), tag) == steps_of(Path("killed"), tag)
-    assert not list(Path("killed").glob(".*"))
+    folders = [tmp_path / "one", tmp_path / "other"]
+    with ThreadPoolExecutor() as at_once:
+        killed = [
+            at_once.submit(kill_often, args, folder, 10, random.Random(seed))
+            for seed, folder in enumerate(folders)
+        ]
+        for each in killed:
+            each.result()
+    with fit_alone(*args, "--run_dir", "straight") as process:
+        process.communicate()
+    for folder in folders:
+        assert_same_run(Path("straight"), folder)
+        for tag in ("train/loss", "val/loss"):
+            assert steps_of(Path("straight"), tag) == steps_of(folder, tag)
+        assert not list(folder.glob(".*"))
 
 
 AT_A_CHOSEN_MOMENT = """

@@ -89,6 +89,8 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         if "fit" in args and "--help" not in args:
             more = str(2 + ("--resume" in args) + ("--fork" in args))
             args += [*SHORT, "--trainer.max_steps", more]
+        if "plan" in args:
+            args += ["--no_measure"]  # tests/test_plan.py does
         monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"

@@ -180,7 +180,6 @@ def test_a_grid_that_was_stopped_goes_on(run: Run, fits: list[list[str]]) -> Non
         ([*GRID, "--tokens", "[10]", "--fit", json.dumps(SHARED)], "10 tokens are less than a step"),
         ([*GRID, "--tokens", "[2048, 2048]", "--fit", json.dumps(SHARED)], "two runs have the same n_layer"),
         ([*GRID, "--sizes", "[{n_layer: 1}]"], "a size needs n_layer and n_embd: {'n_layer': 1}"),
-        ([*GRID, "--fit", json.dumps({**SHARED, "dato": 1})], "dato"),
     ],
 )
 def test_mistakes(run: Run, args: list[str], message: str) -> None:

@@ -335,9 +335,7 @@ def test_more_tokens_than_a_text_can_give(tmp_path: Path) -> None:
     assert 257 < train_bpe(Corpus("short", ("to be or not to be",)), 18, 4 * 10**9).vocab_size < 280
 
 
-@pytest.mark.parametrize(
-    "text", ["0123456789\n", "0123456789.", "\n#abc", "on", "null", "1e5", "\x85ab", "~"]
-)
+@pytest.mark.parametrize("text", ["0123456789.", "\n#abc", "null", "\x85ab"])
 def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None:
     """To YAML, an unquoted vocabulary of digits is a number."""
     Path("odd.txt").write_text(text * 100)

@@ -48,7 +48,8 @@ def test_a_run_that_depends_on_its_past_is_found_out(
 
 
 def test_mistakes(run: Run) -> None:
-    assert run("verify-resume", "--config", "nothing.yaml").code == 2
+    missing = run("verify-resume", "--config", "nothing.yaml")
+    assert (missing.code, missing.err) == (2, "error: no such config: nothing.yaml\n")
     few = run("verify-resume", "--config", CONFIG, "--steps", "1")
     assert few.err == "error: steps must be at least 2, not 1\n"
 

@@ -32,6 +32,8 @@ def run(options: Namespace) -> None:
     """
     if options.steps < 2:
         raise ValueError(f"steps must be at least 2, not {options.steps}")
+    if not Path(options.config).expanduser().is_file():
+        raise ValueError(f"no such config: {options.config}")
     half = options.steps // 2
     length = ["--trainer.max_steps", options.steps, "--save_every", half, "--eval_every", options.steps]
     fit = ["--config", options.config, *map(str, length)]

@@ -1,0 +1,62 @@
+"""How right a plan is: `plan` for a config, then its run, as commands, and what both say of time and memory.
+
+python benchmarks/plan.py [--configs configs/char.yaml ...] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from throughput import machine
+
+PROGRAM = [sys.executable, "-m", "lit_gpt_scratch"]
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configs", nargs="+", default=["configs/char.yaml", "configs/char_muon.yaml"])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    figures = {config: measured(config) for config in arguments.configs}
+    print(f"\n{machine()}\n\n| config | planned | took | | planned | took | |\n|---|---|---|---|---|---|---|")
+    for config, found in figures.items():
+        cells = []
+        for name, unit in (("seconds", "s"), ("gigabytes", "GB")):
+            planned, took = found[f"planned_{name}"], found[name]
+            cells.append(f"{planned:.3g} {unit} | {took:.3g} {unit} | {planned / took - 1:+.1%}")
+        print(f"| {config} | {' | '.join(cells)} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+
+
+def measured(config: str) -> dict[str, float]:
+    """A plan and its run."""
+    done = subprocess.run(
+        [*PROGRAM, "plan", "--config", config, "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    plan = json.loads(done.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        run = subprocess.Popen([*PROGRAM, "fit", "--config", config, "--run_dir", f"{folder}/run"])
+        _, status, usage = os.wait4(run.pid, 0)
+        seconds = time.perf_counter() - begun
+    if status:
+        raise SystemExit(1)
+    return {
+        "planned_seconds": plan["total_seconds"],
+        "seconds": seconds,
+        "planned_gigabytes": plan["measured"]["peak_bytes"] / 1e9,
+        "gigabytes": 1024 * usage.ru_maxrss / 1e9,
+    }
+
+
+if __name__ == "__main__":
+    main()
