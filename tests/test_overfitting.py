@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import TINY, Run
 
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
@@ -27,6 +28,7 @@ def test_overfitting_is_said_once(run: Run) -> None:
     assert silent.err == ""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_its_best(run: Run) -> None:
     straight = run("fit", *TINY, *LONG, "--run_dir", "straight")
     said_at = straight.err
