@@ -1,6 +1,8 @@
 """How right a plan is: `plan` for a config, then its run, as commands, and what both say of time and memory.
 
-python benchmarks/plan.py [--configs configs/char.yaml ...] [--json FILE]
+    python benchmarks/plan.py [--configs configs/char.yaml ...] [--json FILE]
+
+One plan and one run of each.
 """
 
 import argparse

@@ -15,7 +15,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.options import explain_usage
-from lit_gpt_scratch.plan_cli import plan
 
 TOOL_MODULES = {
     "evaluate": "evaluate",
@@ -42,7 +41,7 @@ def main(args: list[str]) -> int:
     LitGPTCLI.debug = "--debug" in args
     try:
         if args[0] == "plan":
-            plan(args[1:])
+            importlib.import_module("lit_gpt_scratch.plan_cli").plan(args[1:])
         elif args[0] in TOOL_COMMANDS:
             run_tool(args[0], args[1:])
         else:

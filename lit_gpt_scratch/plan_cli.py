@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +16,10 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.tools.patience import patience
-from lit_gpt_scratch.tools.plan import LAW, make_plan, report
+from lit_gpt_scratch.tools.plan import LAW, free_bytes, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, Stopwatch, peak_bytes
 from lit_gpt_scratch.training import callbacks
+from lit_gpt_scratch.training.ending import end
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
@@ -34,14 +35,20 @@ def plan(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     usage = f"{PROGRAM} plan [options of plan] [options of fit]"
-    parser = ArgumentParser("plan", usage=usage, description=f"{TOOL_COMMANDS['plan']}.", allow_abbrev=False)
+    description = f"{TOOL_COMMANDS['plan']}."
+    parser = ArgumentParser(
+        "plan", usage=usage, description=description, allow_abbrev=False, exit_on_error=False
+    )
     parser.add_argument("--law", default=LAW, help="What `scale` has fitted, to foretell the loss.")
     parser.add_argument(
         "--no_measure", action="store_true", help="Time no steps: only what follows from numbers."
     )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.epilog = f"The options of fit are listed by {PROGRAM} fit --help."
-    own, others = parser.parse_known_args(args)
+    try:
+        own, others = parser.parse_known_args(args)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
     if any(arg.split("=")[0] in ("--resume", "--ckpt_path") for arg in others):
         raise ValueError("plan is for a new run: leave --resume and --ckpt_path out")
     PlanCLI.law, PlanCLI.measures, PlanCLI.as_json = Path(own.law), not own.no_measure, own.json
@@ -72,22 +79,26 @@ class PlanCLI(LitGPTCLI):
     def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Train for some steps, and print the plan."""
         steps, measured = self.trainer.max_steps, None
-        if steps < 1:
-            raise ValueError("a plan needs an end: set trainer.max_steps")
-        device = self.trainer.strategy.root_device
-        bytes_before = peak_bytes(device)
+        device, stop = self.trainer.strategy.root_device, self._get(self.config_init, "graceful_stop")
+        bytes_before, free = peak_bytes(device), free_bytes(device)
         try:
+            if steps < 1:
+                raise ValueError("a plan needs an end: set trainer.max_steps")
             if self.measures:
                 with patience("timing some steps", self.stopwatch.n_first + MOST_STEPS) as advance:
                     self.stopwatch.advance = advance
+                    stop.watch_over_start(self.trainer, self._give_up_run_dir)
                     self.trainer.fit(model, datamodule)
                 measured = self.stopwatch.result(peak_bytes(device))
+        except BaseException as error:
+            end(error, stop.asked_by, self.trainer.world_size, has_begun=False)
+            raise
         finally:
             self._give_up_run_dir()
         if not self.trainer.is_global_zero:
             return
         eval_every = self._get(self.config, "eval_every")
-        made = make_plan(model, datamodule, device, steps, eval_every, bytes_before, measured, self.law)
+        made = make_plan(model, datamodule, device, steps, eval_every, bytes_before, free, measured, self.law)
         print(json.dumps(asdict(made), indent=1) if self.as_json else report(made, self.law))
         for warning in made.warnings:
             log.warning("%s", warning)

@@ -108,10 +108,11 @@ def test_memory_grows_with_what_is_kept() -> None:
             "a plan needs an end: set trainer.max_steps",
         ),
         (["--model.n_embd", "33"], "model.n_embd (33) must be a multiple of model.n_head (2)"),
-        (["--law"], "--law"),
+        (["--law"], "error: argument --law: expected one argument"),
     ],
 )
-def test_mistakes(run: Run, options: list[str], message: str) -> None:
+def test_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(Path().resolve()))
     done = run("plan", *TINY, *options)
     assert done.code == 2
     assert message in done.err

@@ -1,7 +1,7 @@
 """`plan`: what a run will cost and reach, before it is begun."""
 
 import json
-import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ def make_plan(
     steps: int,
     eval_every: int,
     bytes_before: int,
+    free: int | None,
     measured: Measured | None,
     law: Path,
 ) -> Plan:
@@ -85,6 +86,7 @@ def make_plan(
         steps: Of the optimizer.
         eval_every: Steps between two evaluations.
         bytes_before: What the program takes before it trains.
+        free: Bytes of memory that the device had left then; None where nothing told.
         measured: What some steps took.
         law: A `scaling.json`; one of another text, or none at all, foretells nothing.
     """
@@ -92,7 +94,6 @@ def make_plan(
     parameters = parameters_by_part(gpt)
     n_parameters, n_tokens = sum(parameters.values()), steps * data.tokens_per_step
     rows = data.micro_batch_size or data.rows_per_device
-    free = free_bytes(device)
     fixed, per_row = estimated_bytes(gpt, 0, device), estimated_bytes(gpt, 1, device)
     per_row -= fixed
     largest = None if free is None else max(0, (free - fixed) // per_row)
@@ -124,7 +125,7 @@ def make_plan(
         flops=float(n_tokens * train_flops_per_token(gpt)),
         estimated_peak_bytes=bytes_before + estimated_bytes(gpt, rows, device),
         largest_micro_batch=largest,
-        expected_loss=expected_loss(law, model, data, n_tokens),
+        expected_loss=expected_loss(law, model, data, n_parameters, n_tokens),
         measured=measured,
         total_seconds=measured.total_seconds(steps, n_evaluations) if measured else None,
         tokens_per_second=data.tokens_per_step / measured.step_seconds if measured else None,
@@ -160,14 +161,17 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on Linux
+        known = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:  # not on Linux
         return None
+    available = re.search(r"MemAvailable:\s+(\d+) kB", known)  # with what only caches files
+    return 1024 * int(available[1]) if available else None
 
 
-def expected_loss(path: Path, model: LitGPT, data: TextDataModule, n_tokens: int) -> float | None:
+def expected_loss(
+    path: Path, model: LitGPT, data: TextDataModule, n_parameters: int, n_tokens: int
+) -> float | None:
     """What a law foretells that was fitted on runs of the same text, tokenizer and optimizer."""
-    n_parameters = sum(parameter.numel() for parameter in model.gpt.parameters())
     this = {
         "corpus_sha256": data.corpus.sha256,
         "vocab_size": data.vocab_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lit_gpt_scratch.tools.published import published_models
 from lit_gpt_scratch.tools.runs import finished_runs
-from lit_gpt_scratch.tools.scaling_law import BESIROGLU, FLOPS_PER_PARAMETER_AND_TOKEN, HOFFMANN, Law
+from lit_gpt_scratch.tools.scaling_law import BESIROGLU, HOFFMANN, Law, training_flops
 from lit_gpt_scratch.tools.scaling_plot import draw_reference
 from lit_gpt_scratch.training.run_folder import write_whole
 
@@ -51,5 +51,5 @@ _HEADS = f"{'parameters':>16}{'tokens':>9}{'FLOPs':>9}{'D/N':>7}"
 
 
 def _costs(n_parameters: int, n_tokens: float) -> str:
-    flops = FLOPS_PER_PARAMETER_AND_TOKEN * n_parameters * n_tokens
+    flops = training_flops(n_parameters, n_tokens)
     return f"{n_parameters:>16,}{n_tokens:>9.1e}{flops:>9.1e}{n_tokens / n_parameters:>7.1f}"

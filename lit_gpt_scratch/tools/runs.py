@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_gpt_scratch.tools.scaling_law import FLOPS_PER_PARAMETER_AND_TOKEN, Point
+from lit_gpt_scratch.tools.scaling_law import Point, training_flops
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.metrics import bits_per_byte
 
@@ -43,8 +43,8 @@ class Run:
 
     @property
     def flops(self) -> float:
-        """What it cost, by the rule of 6 N D."""
-        return FLOPS_PER_PARAMETER_AND_TOKEN * self.n_parameters * self.n_tokens
+        """What it cost."""
+        return training_flops(self.n_parameters, self.n_tokens)
 
 
 def run_of(folder: Path) -> Run:

@@ -26,6 +26,11 @@ MOST_ITERATIONS = 200
 TOLERANCES = (1e-10, 1e-12)  # of the gradient and of a step
 
 
+def training_flops(n_parameters: float, n_tokens: float) -> float:
+    """What training costs, by the rule of 6 N D."""
+    return FLOPS_PER_PARAMETER_AND_TOKEN * n_parameters * n_tokens
+
+
 @dataclass(frozen=True)
 class Law:
     """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token, of N parameters and D tokens.
@@ -94,7 +99,7 @@ class Fit:
         """The law, and the intervals of its constants, as builtins."""
         names = [field.name for field in fields(Law)]
         intervals = {name: list(self.interval(attrgetter(name))) for name in names}
-        return {"law": asdict(self.law), "intervals": intervals, "drawn": [asdict(law) for law in self.drawn]}
+        return {"law": asdict(self.law), "intervals": intervals}
 
 
 def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], None] = lambda n: None) -> Fit:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_gpt_scratch.tools.published import Published
 from lit_gpt_scratch.tools.runs import Run
-from lit_gpt_scratch.tools.scaling_law import FLOPS_PER_PARAMETER_AND_TOKEN, Law
+from lit_gpt_scratch.tools.scaling_law import Law, training_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def draw_reference(models: Sequence[Published], laws: Mapping[str, Law], runs: S
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for (name, law), color, marker in zip(laws.items(), COLORS, "os", strict=False):
-        costs = [FLOPS_PER_PARAMETER_AND_TOKEN * model.n_parameters * model.n_tokens for model in models]
+        costs = [training_flops(model.n_parameters, model.n_tokens) for model in models]
         losses = [law.loss(model.n_parameters, model.n_tokens) for model in models]
         axes.plot(costs, losses, marker, color=color, label=f"published models, the law of {name} et al.")
         flops = np.geomspace(min(costs) / 10, max(costs) * 10)

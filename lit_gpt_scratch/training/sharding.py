@@ -63,11 +63,12 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole weights, on rank 0."""
         assert self.lightning_module is not None
-        return cast(dict[str, Any], self._whole(self.lightning_module.state_dict()))
+        return cast(dict[str, Any], whole(self.lightning_module.state_dict(), self.is_global_zero))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Tensor]:
         """The optimizer's whole state, on rank 0."""
-        return cast(dict[str, Tensor], self._whole(Strategy.optimizer_state(self, optimizer)))
+        state = Strategy.optimizer_state(self, optimizer)
+        return cast(dict[str, Tensor], whole(state, self.is_global_zero))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take a share of whole weights."""
@@ -86,22 +87,26 @@ class ShardedStrategy(ModelParallelStrategy):
             }
             optimizer.load_state_dict({**whole_state, "state": state})
 
-    def _whole(self, state: Any) -> Any:
-        """Builtins within builtins with each tensor put together; all ranks ask, rank 0 alone keeps it."""
-        if isinstance(state, dict):
-            return {name: self._whole(part) for name, part in state.items()}
-        if not isinstance(state, DTensor):
-            return state
-        tensor = state.full_tensor()
-        return tensor.cpu() if self.is_global_zero else None
+
+def whole(state: Any, is_global_zero: bool) -> Any:
+    """Builtins within builtins, with each tensor put together in CPU memory of rank 0; None on other ranks.
+
+    All ranks have to ask. No device has more than one whole tensor at a time.
+    """
+    if isinstance(state, dict):
+        return {name: whole(part, is_global_zero) for name, part in state.items()}
+    if not isinstance(state, DTensor):
+        return state
+    tensor = state.full_tensor()
+    return tensor.cpu() if is_global_zero else None
 
 
-def share(whole: Any, like: Tensor) -> Any:
+def share(value: Any, like: Tensor) -> Any:
     """This rank's share of a whole tensor, if `like` is shared out and of its shape; else what it is."""
-    if not isinstance(like, DTensor) or not isinstance(whole, Tensor) or whole.shape != like.shape:
-        return whole
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
     mesh = like.device_mesh
-    return distribute_tensor(whole.to(mesh.device_type), mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value.to(mesh.device_type), mesh, like.placements, src_data_rank=None)
 
 
 def shard(gpt: GPT, mesh: DeviceMesh) -> None:
@@ -124,7 +129,7 @@ def whole_gpt(gpt: GPT, is_global_zero: bool) -> GPT | None:
     """
     if not isinstance(gpt, FSDPModule):
         return gpt if is_global_zero else None
-    weights = {name: cast(DTensor, tensor).full_tensor() for name, tensor in gpt.state_dict().items()}
+    weights = whole(gpt.state_dict(), is_global_zero)
     if not is_global_zero:
         return None
     copy = GPT(gpt.config).eval()
