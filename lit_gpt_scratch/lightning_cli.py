@@ -25,6 +25,7 @@ from lit_gpt_scratch.options import (
     check_beginning,
     check_resume,
     checkpoint_settings,
+    comparable,
     explain_usage,
     hub_settings,
     link_options,
@@ -34,7 +35,7 @@ from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.ending import end, say_how_to_go_on
-from lit_gpt_scratch.training.event_logger import EventLogger
+from lit_gpt_scratch.training.event_logger import run_loggers
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
@@ -219,8 +220,8 @@ class LitGPTCLI(LightningCLI):
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
-            next_step = self._first_step() + 1 if self._stays_in_its_folder else None
-            config["logger"] = EventLogger(self.run_dir, next_step)
+            resumed = self.checkpoint if self._stays_in_its_folder else None
+            config["logger"] = run_loggers(self.run_dir, resumed, comparable(settings))
         try:
             return self._instantiate_trainer(config, own)
         except Exception:

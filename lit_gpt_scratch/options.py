@@ -27,6 +27,7 @@ CALLBACKS = {
     "learning_rate": callbacks.LearningRate,
     "throughput": callbacks.Throughput,
     "samples": callbacks.Samples,
+    "inspection": callbacks.Inspection,
     "progress": callbacks.Progress,
     "summary": callbacks.Summary,
     "overfitting": callbacks.Overfitting,
@@ -37,7 +38,7 @@ CALLBACKS = {
     "last_checkpoint": callbacks.LastCheckpoint,
 }
 ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
-OFF = {"ema", "early_stopping"}  # unless asked for
+OFF = {"ema", "inspection", "early_stopping"}  # unless asked for
 # Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
 REPLACED = {
     "accumulate_grad_batches": "data.micro_batch_size",
@@ -193,6 +194,16 @@ def repeatable(config: Namespace, datamodule: TextDataModule, init_from: str | N
     if settings.data.val_corpus is not None:
         settings.data.val_corpus = datamodule.val_corpus.name
     return settings
+
+
+def comparable(settings: Namespace) -> dict[str, Any]:
+    """Of a run's options, those that its losses may depend on, by name."""
+    every = vars(settings.as_flat())
+    parts = ("model.", "data.", "trainer.max_steps", "precision", "seed_everything")
+    shown = {name: value for name, value in every.items() if name.startswith(parts)}
+    if shown["data.tokenizer"].startswith("{"):  # a whole vocabulary, from a checkpoint
+        shown["data.tokenizer"] = json.loads(shown["data.tokenizer"])["kind"]
+    return shown
 
 
 def check_beginning(given: Namespace) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ONE_DEVICE, TINY, Run, environment, two_devices
@@ -42,6 +43,7 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     """The same global batches, gradients and losses, on whatever the batch is cut for."""
     common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
     common += ["--trainer.log_every_n_steps", "1", "--gradient_clipping.max_norm", "null"]
+    common += ["--callbacks.inspection", "true"]
     assert run(*common, "--run_dir", "one").code == 0
     two = [*two_devices(strategy), "--data.micro_batch_size", "2"]
     done = as_process(*common, *two, "--run_dir", "two")
@@ -54,7 +56,12 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)
     for tag in ("train/loss", "train/grad_norm", "val/loss"):  # and each step logged once
         assert steps_of(Path("one"), tag) == pytest.approx(steps_of(Path("two"), tag), abs=1e-5), tag
+    for tag in ("vs_tokens/train_loss", "vs_tokens/val_loss"):
+        tokens = [list(steps_of(Path(name) / "vs_tokens", tag)) for name in ("one", "two")]
+        assert tokens[0] == tokens[1]
     assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
+    embeddings = [np.loadtxt(f"{name}/00006/sentence/tensors.tsv", delimiter="\t") for name in ("one", "two")]
+    np.testing.assert_allclose(*embeddings, atol=1e-4)
 
 
 def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:

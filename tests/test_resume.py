@@ -250,7 +250,7 @@ def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
     then = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
     assert then[:12] == [3e-3] * 12
     assert then[12:] == sorted(then[12:], reverse=True)
-    assert list(steps_of(Path("r"), "train/lr").values()) == pytest.approx([*first, *then])
+    assert list(steps_of(Path("r"), "train/learning_rate").values()) == pytest.approx([*first, *then])
 
 
 def test_another_text_is_no_resume(run: Run) -> None:
@@ -270,11 +270,11 @@ def test_another_text_is_no_resume(run: Run) -> None:
 
 def test_a_fork_leaves_the_run_alone_and_remembers_it(run: Run) -> None:
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
-    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    before = {path.name: path.read_bytes() for path in Path("r").rglob("*.*")}
     forked = run("fit", "--resume", "r", "--fork", "other", "--trainer.max_steps", "20")
     assert forked.code == 0
     assert "from    r/last.ckpt (step 8)\n" in forked.out
-    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Path("r").rglob("*.*")} == before
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "20", "--run_dir", "straight").code == 0
     straight, other = (torch.load(Path(n) / "last.ckpt", weights_only=True) for n in ("straight", "other"))
     assert same(straight["state_dict"], other["state_dict"])

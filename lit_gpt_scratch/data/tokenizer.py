@@ -147,6 +147,11 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
 
+def visible(text: str) -> str:
+    """A token's text in one line, its blanks to be seen."""
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+
+
 def encode_prompt(tokenizer: Tokenizer, prompt: str, allow_special: bool = False) -> TokenArray:
     """Token ids of a prompt, at least one.
 

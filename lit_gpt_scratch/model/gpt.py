@@ -216,13 +216,17 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
+        y = attend(*self.heads(x, rope), self.attn_drop)  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(x.shape)  # heads side by side again
+        return self.resid_drop(self.c_proj(y))
+
+    def heads(self, x: Tensor, rope: None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of each head; (B, T, C) -> three of (B, H, T, D)."""
         B, T, C = x.shape
         q, k, v = (
             part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2)
         )
-        y = attend(q, k, v, self.attn_drop)  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
-        return self.resid_drop(self.c_proj(y))
+        return q, k, v
 
 
 class RotaryAttention(nn.Module):
@@ -242,18 +246,19 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: Tensor) -> Tensor:
         """(B, T, C) and (2, T, D) -> (B, T, C)."""
-        B, T, C = x.shape
+        y = attend(*self.heads(x, rope))  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(x.shape)
+        return self.resid_drop(self.c_proj(y))
+
+    def heads(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C) and (2, T, D)."""
+        B, T, _ = x.shape
         q, k, v = (
             project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
-        )  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
-        q, k = (
-            rotate(self.q_norm(q.float()), rope),
-            rotate(self.k_norm(k.float()), rope),
-        )  # exact in any precision
-        y = attend(q, k, v)  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return self.resid_drop(self.c_proj(y))
+        )
+        # exact in any precision
+        return rotate(self.q_norm(q.float()), rope), rotate(self.k_norm(k.float()), rope), v
 
 
 class MLP(nn.Module):

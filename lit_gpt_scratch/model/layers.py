@@ -93,15 +93,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> T
         )
     with torch.autocast("cpu", enabled=False):
         queries, keys, values = q.float(), k.float(), v.float()
-        if k.shape[1] != q.shape[1]:
-            n_sharing = q.shape[1] // k.shape[1]
-            keys, values = (x.repeat_interleave(n_sharing, dim=1) for x in (keys, values))
+        keys, values = (for_each_head(x, q.shape[1]) for x in (keys, values))
         if dropout is not None and p:
-            T = q.shape[2]
-            future = torch.ones(T, T, dtype=torch.bool).triu(1)
-            scores = (queries @ keys.mT) * q.shape[3] ** -0.5  # (B, H, T, T)
-            return (dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1)) @ values).to(v.dtype)
+            return (dropout(attention_weights(queries, keys)) @ values).to(v.dtype)
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True).to(v.dtype)
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """How much each token gathers from itself and each one before it; rows add up to 1.
+
+    Args:
+        q: Queries, (B, H, T, D).
+        k: Keys, (B, K, T, D); K divides H.
+
+    Returns:
+        (B, H, T, T).
+    """
+    T = q.shape[2]
+    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    scores = (q @ for_each_head(k, q.shape[1]).mT) * q.shape[3] ** -0.5
+    return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
+
+
+def for_each_head(x: Tensor, n_head: int) -> Tensor:
+    """Keys or values, again for each of the heads that share them; (B, K, T, D) -> (B, H, T, D)."""
+    return x if x.shape[1] == n_head else x.repeat_interleave(n_head // x.shape[1], dim=1)
 
 
 def rotations(length: int, width: int, theta: float) -> Tensor:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from lit_gpt_scratch.data.tokenizer import visible
 from lit_gpt_scratch.tools.evaluation import Reading
 
 N_GUESSES = 5
@@ -100,10 +101,10 @@ def _token(reading: Reading, place: int) -> str:
     bits = float(surprise.losses[place]) / math.log(2)
     text = name([int(reading.ids[place + 1])])
     guesses = "\n".join(
-        f"{probability:6.1%}  {_visible(name([int(guess)]))}"
+        f"{probability:6.1%}  {visible(name([int(guess)]))}"
         for guess, probability in zip(surprise.guesses[place], surprise.probabilities[place], strict=True)
     )
-    title = f"{_visible(text)}: {bits:.1f} bits, {2**-bits:.2%}\n{guesses}"
+    title = f"{visible(text)}: {bits:.1f} bits, {2**-bits:.2%}\n{guesses}"
     return (
         f'<span class="t" style="--s:{_shade(bits):.2f}" title="{html.escape(title)}">'
         f"{html.escape(text)}</span>"
@@ -112,8 +113,3 @@ def _token(reading: Reading, place: int) -> str:
 
 def _shade(bits: float) -> float:
     return min(1.0, bits / DARKEST_BITS)
-
-
-def _visible(text: str) -> str:
-    """A token's text in one line, blanks to be seen."""
-    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

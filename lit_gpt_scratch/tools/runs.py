@@ -6,6 +6,7 @@ from pathlib import Path
 from lit_gpt_scratch.tools.scaling_law import Point, training_flops
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.metrics import bits_per_byte
+from lit_gpt_scratch.training.parts import tokens_read
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,10 @@ def run_of(folder: Path) -> Run:
         ValueError: Its last checkpoint cannot be read, or is not one of training.
     """
     checkpoint = read_checkpoint(folder / "last.ckpt", mmap=True)
-    data, evaluation = checkpoint["datamodule_hyper_parameters"], checkpoint["evaluation"]
+    evaluation = checkpoint["evaluation"]
     corpus = checkpoint["TextDataModule"]["corpus"]
     if corpus is None or "val/loss" not in evaluation:
         raise ValueError(f"{folder} is not a run that was evaluated")
-    tokens_per_step = data["batch_size"] * checkpoint["hyper_parameters"]["block_size"]
     weights = checkpoint["state_dict"]
     tied = checkpoint["hyper_parameters"]["tie_weights"]  # the head is stored twice, and counts once
     counted = [t.numel() for name, t in weights.items() if not (tied and name == "gpt.lm_head.weight")]
@@ -68,7 +68,7 @@ def run_of(folder: Path) -> Run:
         name=folder.name,
         n_parameters=sum(counted),
         step=checkpoint["global_step"],
-        n_tokens=checkpoint["global_step"] * tokens_per_step,
+        n_tokens=tokens_read(checkpoint),
         loss=loss,
         bits_per_byte=bits_per_byte(loss, bytes_per_token) if bytes_per_token else None,
         corpus=corpus["name"],

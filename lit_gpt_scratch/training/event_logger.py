@@ -1,19 +1,39 @@
 """TensorBoard's event files."""
 
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import FileWriter, SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars, hparams
+
+from lit_gpt_scratch.training.parts import tokens_read
+from lit_gpt_scratch.training.run_folder import write_whole
 
 log = logging.getLogger(__name__)
 
 EVENT_FILES = "events.out.tfevents.*"
+SETTINGS = "events.out.tfevents.0.settings"
+VS_TOKENS = "vs_tokens"
+# What learning curves are compared by, where a step is not the same in each of the runs.
+OVER_TOKENS = {
+    name: f"{VS_TOKENS}/{name.replace('/', '_')}"
+    for name in ("train/loss", "train/eval_loss", "val/loss", "val/perplexity", "val/bits_per_byte")
+}
+FINAL = ("val/loss", "val/perplexity", "val/bits_per_byte", "val/gap", "throughput/tokens_per_second")
+TOGETHER = {  # charts of TensorBoard's custom scalars: what says something only beside the others
+    "learning": {
+        "loss: the gap is overfitting": ["Multiline", ["train/loss", "train/eval_loss", "val/loss"]],
+    }
+}
 
 
 class EventLogger(TensorBoardLogger):
@@ -22,55 +42,68 @@ class EventLogger(TensorBoardLogger):
     A disk without room costs the points of that time, and not the run: each save tries a new file.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
+    def __init__(
+        self, folder: Path, purge_step: int | None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """Write to a run folder.
 
         Args:
             folder: The run folder.
             purge_step: Of an interrupted run, TensorBoard forgets this step and all later ones.
+            settings: What TensorBoard's table of runs shows of this one, beside the last losses.
         """
         if purge_step is not None:
             _let_a_second_pass(folder)
         options: dict[str, Any] = {"default_hp_metric": False, "purge_step": purge_step}
         super().__init__(folder, name="", version="", **options)
         self.folder = folder
+        self.settings = settings
         self.is_broken = False
         threading.excepthook = _leave_errors_to_the_run
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """The open event file."""
+        if self._experiment is None and self.settings is not None:
+            _write_settings(self.folder, self.settings)
+        return super().experiment
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: the settings are written already."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars."""
 
-        def add_all() -> None:
+        def add_all(file: SummaryWriter) -> None:
             for name, value in metrics.items():
-                self.experiment.add_scalar(name, value, step)
+                file.add_scalar(name, value, step)
 
-        self._write(add_all)
-
-    @rank_zero_only
-    def log_text(self, tag: str, text: str, step: int) -> None:
-        """Write Markdown to the text tab."""
-        self._write(lambda: self.experiment.add_text(tag, text, step))
+        self.write(add_all)
 
     @rank_zero_only
     def save(self) -> None:
         """Write out what is buffered."""
         self.is_broken = False
-        self._write(lambda: self.experiment.flush())
+        self.write(SummaryWriter.flush)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
-        self._write(lambda: self.experiment.close())
+        self.write(SummaryWriter.close)
 
-    def _write(self, what: Callable[[], Any]) -> None:
+    @rank_zero_only
+    def write(self, what: Callable[[SummaryWriter], Any]) -> None:
+        """Write to the open file, unless the disk has refused since the last save."""
         if self.is_broken:
             return
         try:
-            what()
+            what(self.experiment)
         except OSError as error:
             log.warning(
-                "TensorBoard's data could not be written: %s; the next save tries again",
+                "TensorBoard's data could not be written to %s: %s; the next save tries again",
+                self.folder,
                 error.strerror or error,
             )
             self.is_broken = True
@@ -81,13 +114,79 @@ class EventLogger(TensorBoardLogger):
                     path.unlink()
 
 
-def log_text(trainer: Trainer, tag: str, text: str) -> None:
-    """Write Markdown to the text tab of each TensorBoard that the run has."""
-    for logger in trainer.loggers:
+class TokenLogger(EventLogger):
+    """The losses once more, against the tokens that the run has read.
+
+    In a folder of its own: what a resumed run has TensorBoard forget, it forgets of a whole folder, by one
+    count.
+    """
+
+    def __init__(self, run_dir: Path, purge_tokens: int | None) -> None:
+        """Write to a run folder's own folder.
+
+        Args:
+            run_dir: The run folder.
+            purge_tokens: Of an interrupted run, TensorBoard forgets what came with so many tokens or more.
+        """
+        super().__init__(run_dir / VS_TOKENS, purge_tokens)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write those that are worth a second axis; the step is a number of tokens."""
+        super().log_metrics(
+            {OVER_TOKENS[name]: metrics[name] for name in OVER_TOKENS if name in metrics}, step
+        )
+
+
+def run_loggers(
+    run_dir: Path, resumed: dict[str, Any] | None, settings: Mapping[str, Any]
+) -> list[TensorBoardLogger]:
+    """The loggers of a run.
+
+    Args:
+        run_dir: The run folder.
+        resumed: The checkpoint of the same run that it goes on from.
+        settings: What TensorBoard's table of runs shows.
+    """
+    next_step = None if resumed is None else resumed["global_step"] + 1
+    next_tokens = None if resumed is None else tokens_read(resumed) + 1
+    return [EventLogger(run_dir, next_step, settings), TokenLogger(run_dir, next_tokens)]
+
+
+def step_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Each TensorBoard that the run has, against optimizer steps."""
+    return [
+        logger
+        for logger in trainer.loggers
+        if isinstance(logger, TensorBoardLogger) and not isinstance(logger, TokenLogger)
+    ]
+
+
+def write_events(trainer: Trainer, what: Callable[[SummaryWriter], Any]) -> None:
+    """Write more than numbers, such as text and pictures, to each TensorBoard that the run has."""
+    for logger in step_loggers(trainer):
         if isinstance(logger, EventLogger):
-            logger.log_text(tag, text, trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(tag, text, trainer.global_step)
+            logger.write(what)
+        elif trainer.is_global_zero:
+            what(logger.experiment)
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a run's line of TensorBoard's table of runs: settings, and of which scalars the last values.
+
+    In a file of its own, which a resumed run replaces: of two such records, TensorBoard shows the first. By
+    its name it is read first: at the end of the last file, TensorBoard waits for more.
+    """
+    # TensorBoard has no column for nothing, and shows truth as a number.
+    known = {name: value for name, value in settings.items() if value is not None}
+    shown = {name: value if type(value) in (int, float) else str(value) for name, value in known.items()}
+    experiment, session, _ = hparams(shown, dict.fromkeys(FINAL, 0.0))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        file = FileWriter(elsewhere)
+        for summary in (experiment, session, custom_scalars(TOGETHER)):
+            file.add_summary(summary)
+        file.close()
+        (written,) = Path(elsewhere).iterdir()
+        write_whole(folder / SETTINGS, written.read_bytes())
 
 
 def _leave_errors_to_the_run(failed: threading.ExceptHookArgs) -> None:

@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Trainer
 
 from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.event_logger import TokenLogger
 
 
 def perplexity(loss_nats: float) -> float:
@@ -45,6 +47,7 @@ def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | Non
 
 
 def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
-    """Write scalars to every logger of the run, against optimizer steps."""
+    """Write scalars to every logger of the run, against optimizer steps or, for one of them, tokens."""
+    n_tokens = cast(Any, trainer.lightning_module).n_tokens
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, step=trainer.global_step)
+        logger.log_metrics(scalars, n_tokens if isinstance(logger, TokenLogger) else trainer.global_step)

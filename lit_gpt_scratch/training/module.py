@@ -19,7 +19,7 @@ from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
-from lit_gpt_scratch.training.parts import data_of, is_log_step
+from lit_gpt_scratch.training.parts import data_of, is_log_step, tokens_read
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
@@ -111,6 +111,7 @@ class LitGPT(LightningModule):
         self.train_eval_loss = MeanMetric()
         self.grad_norm: Tensor | None = None  # of this step, once a callback has measured it
         self.step_is_taken = True  # a callback may leave a step out
+        self.n_tokens = 0  # that the run has read, over all devices
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
 
     def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
@@ -212,6 +213,7 @@ class LitGPT(LightningModule):
             self.step_loss += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
+        self.n_tokens += data_of(self.trainer).tokens_per_step
         if is_log_step(self.trainer):
             self._log_step_loss()
 
@@ -270,15 +272,17 @@ class LitGPT(LightningModule):
         self.val_loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the losses that the last evaluation gave, and what the run began from."""
+        """Store the losses that the last evaluation gave, and what the run has read and began from."""
         checkpoint["evaluation"] = self.evaluation
+        checkpoint["n_tokens"] = self.n_tokens
         checkpoint["begun_from"] = self.begun_from
         checkpoint["lineage"] = self.lineage
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the losses of the checkpoint's last evaluation."""
+        """Take up the checkpoint's last evaluation and its count of tokens."""
         self.evaluation = checkpoint["evaluation"]
+        self.n_tokens = tokens_read(checkpoint)
         self.begun_from = checkpoint.get("begun_from")
         self.lineage = self.lineage or checkpoint.get("lineage", [])
         checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is a command's, not a run's whole life

@@ -8,6 +8,7 @@ from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSch
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
 from lit_gpt_scratch.training.callbacks.guard import Guard
+from lit_gpt_scratch.training.callbacks.inspection import Inspection
 from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
 from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
 from lit_gpt_scratch.training.callbacks.overfitting import Overfitting
@@ -27,6 +28,7 @@ __all__ = [
     "GracefulStop",
     "GradientClipping",
     "Guard",
+    "Inspection",
     "LastCheckpoint",
     "LearningRate",
     "Overfitting",

@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_gpt_scratch.training.event_logger import step_loggers
 from lit_gpt_scratch.training.run_folder import write_whole
 from lit_gpt_scratch.training.saving import dispensable
 
@@ -18,8 +18,8 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+        for logger in step_loggers(trainer):
+            if trainer.is_global_zero:
                 picture = Path(trainer.default_root_dir) / "curves.png"
                 with dispensable(picture.name):
                     logger.experiment.flush()
@@ -39,7 +39,7 @@ def drawn(log_dir: Path) -> bytes:
         (losses, "train/loss", "train, each batch", "#c6dbef", "-"),
         (losses, "train/eval_loss", "train", "#2171b5", "o-"),
         (losses, "val/loss", "validation", "#d94801", "o-"),
-        (rate, "train/lr", "learning rate", "#238b45", "-"),
+        (rate, "train/learning_rate", "learning rate", "#238b45", "-"),
     )
     for axes, tag, label, color, style in lines:
         if tag in events.Tags()["scalars"]:

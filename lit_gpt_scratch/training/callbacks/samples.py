@@ -9,7 +9,7 @@ from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.training.event_logger import log_text
+from lit_gpt_scratch.training.event_logger import write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 from lit_gpt_scratch.training.saving import dispensable
 from lit_gpt_scratch.training.sharding import whole_gpt
@@ -44,7 +44,8 @@ class Samples(Callback):
         path = Path(trainer.default_root_dir) / "samples.md"
         with dispensable(path.name), path.open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
-        log_text(trainer, "samples", f"val loss {loss:.4f}\n\n{indented}")
+        markdown = f"val loss {loss:.4f}\n\n{indented}"
+        write_events(trainer, lambda to: to.add_text("samples", markdown, step))
 
     def _write(self, trainer: Trainer, gpt: GPT) -> str:
         tokenizer = data_of(trainer).tokenizer

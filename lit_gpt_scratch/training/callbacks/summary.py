@@ -12,7 +12,7 @@ from rich.console import Console
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.event_logger import log_text
+from lit_gpt_scratch.training.event_logger import write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of
 
 SAME_RATE = 1e-6  # of a learning rate, is rounding
@@ -49,7 +49,8 @@ class Summary(Callback):
         for name, value in rows.items():
             self.console.print(f"{name:<7} {value}", markup=False)
         whole = rows | {"sha256": str(text["sha256"])}
-        log_text(trainer, "run", "".join(f"    {name:<7} {value}\n" for name, value in whole.items()))
+        markdown = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
+        write_events(trainer, lambda to: to.add_text("run", markdown, trainer.global_step))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what becomes of the learning rate where a run is resumed to another end."""

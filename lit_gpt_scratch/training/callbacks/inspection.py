@@ -1,0 +1,155 @@
+"""A look inside the model while it learns."""
+
+import warnings
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt, visible
+from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.model.layers import attention_weights
+from lit_gpt_scratch.training.event_logger import write_events
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
+from lit_gpt_scratch.training.sharding import whole_gpt
+
+N_TOKENS = 32  # of the validation text, where no sentence is given: what still can be read beside a map
+MOST_EMBEDDINGS = 2000  # in the projector, which a browser has to hold
+PANELS_IN_A_ROW = 4
+
+
+class Inspection(Callback):
+    """Shows in TensorBoard what happens to a sentence inside the model.
+
+    After each evaluation, attention maps, a picture of each layer; at the end, for the projector, the
+    embeddings of the first tokens of the vocabulary, and what the last layer makes of the sentence.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        """Remember the sentence.
+
+        Args:
+            sentence: What is looked at; nothing at all stands for the first tokens of the validation text.
+        """
+        self.sentence = sentence
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make tokens of the sentence.
+
+        Raises:
+            ValueError: They are more than a block.
+        """
+        data, block_size = data_of(trainer), gpt_of(pl_module).config.block_size
+        if self.sentence:
+            ids = encode_prompt(data.tokenizer, self.sentence)
+        else:
+            ids = data.val_tokens.ids[: min(N_TOKENS, block_size)]
+        if len(ids) > block_size:
+            raise ValueError(
+                f"inspection.sentence has {len(ids)} tokens, and a block {block_size}: give a shorter one"
+            )
+        self.ids = torch.tensor([int(i) for i in ids])
+        self.labels = token_labels(data.tokenizer, self.ids)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what each head of the model that has just been evaluated looks at."""
+        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero) if is_fit(trainer) else None
+        if gpt is None:
+            return
+        pictures = [drawn(weights, self.labels) for weights in attention_maps(gpt, self.ids)]
+
+        def add_all(to: SummaryWriter) -> None:
+            for layer, picture in enumerate(pictures, start=1):
+                to.add_image(f"attention/layer_{layer:02}", picture, trainer.global_step, dataformats="HWC")
+
+        write_events(trainer, add_all)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand embeddings to the projector."""
+        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero)
+        if gpt is None:
+            return
+        step, tokens = trainer.global_step, torch.arange(min(MOST_EMBEDDINGS, gpt.config.vocab_size))
+        table, names = gpt.wte.weight.detach()[tokens], token_labels(data_of(trainer).tokenizer, tokens)
+        read, places = last_features(gpt, self.ids), [f"{i} {label}" for i, label in enumerate(self.labels)]
+        write_events(trainer, lambda to: to.add_embedding(table, names, global_step=step, tag="tokens"))
+        write_events(trainer, lambda to: to.add_embedding(read, places, global_step=step, tag="sentence"))
+
+
+def token_labels(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
+    """Each token's text, in one line."""
+    return [visible(tokenizer.decode([i])) for i in ids.tolist()]
+
+
+@torch.no_grad()
+def attention_maps(gpt: GPT, ids: Tensor) -> list[Tensor]:
+    """What each token of a sentence gathers from the ones before it, for each layer.
+
+    Args:
+        gpt: The model.
+        ids: The sentence, (T,).
+
+    Returns:
+        A layer's weights, (H, T, T).
+    """
+    maps: list[Tensor] = []
+
+    def note(attention: Any, inputs: tuple[Any, ...]) -> None:
+        q, k, _ = attention.heads(*inputs)
+        maps.append(attention_weights(q.float(), k.float())[0].cpu())
+
+    hooks = [block.attn.register_forward_pre_hook(note) for block in cast(Any, gpt.h)]
+    try:
+        last_features(gpt, ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
+
+
+@torch.no_grad()
+def last_features(gpt: GPT, ids: Tensor) -> Tensor:
+    """What the output head reads of a sentence; (T,) -> (T, C)."""
+    was_training = gpt.training
+    with torch.compiler.set_stance("force_eager"):
+        features = gpt.eval().features(ids[None].to(gpt.wte.weight.device))[0]
+    gpt.train(was_training)
+    return features.float()
+
+
+def drawn(weights: Tensor, labels: list[str]) -> npt.NDArray[np.uint8]:
+    """A layer's attention maps as a picture.
+
+    Args:
+        weights: Of each head, (H, T, T).
+        labels: The tokens' texts.
+
+    Returns:
+        Height, width and three colours.
+    """
+    # They take a while to import, and few runs need them.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_rows, n_columns = -(-len(weights) // PANELS_IN_A_ROW), min(len(weights), PANELS_IN_A_ROW)
+    figure = Figure(figsize=(3.6 * n_columns, 3.8 * n_rows), layout="constrained")
+    figure.suptitle("a row's token gathers from the columns' (shade: root of its share)", fontsize=8)
+    plain = [label.replace("$", r"\$") for label in labels]  # two of them would make a formula
+    for head, axes in enumerate(figure.subplots(n_rows, n_columns, squeeze=False).flat):
+        if head >= len(weights):
+            axes.set_visible(False)
+            continue
+        axes.imshow(weights[head].sqrt().numpy(), vmin=0, vmax=1, cmap="Blues")
+        axes.set_title(f"head {head + 1}", fontsize=9)
+        axes.set_xticks(range(len(plain)), plain, fontsize=5, rotation=90)
+        axes.set_yticks(range(len(plain)), plain, fontsize=5)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():  # a script that the font lacks is shown as boxes
+        warnings.simplefilter("ignore")
+        canvas.draw()  # which learns how much room the labels take
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,0 +1,171 @@
+"""What TensorBoard is given beside the tags of the README's table: an axis of tokens, settings, pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.tokenizer import CharTokenizer, visible
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.model.layers import attend
+from lit_gpt_scratch.training.callbacks.inspection import attention_maps, drawn
+
+FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
+
+
+def events(folder: Path | str) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
+
+
+def points(folder: Path | str, tag: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in events(folder).Scalars(tag)]
+
+
+def settings(folder: str) -> dict[str, Any]:
+    content = events(folder).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    shown = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in shown.items()}
+
+
+def test_losses_stand_against_tokens_too(finished: Path) -> None:
+    for tag in ("train/loss", "train/eval_loss", "val/loss", "val/bits_per_byte", "val/perplexity"):
+        by_steps = points(finished, tag)
+        vs_tokens = points(finished / "vs_tokens", f"vs_tokens/{tag.replace('/', '_')}")
+        assert vs_tokens == [(step * 256, value) for step, value in by_steps]
+
+
+def test_runs_of_different_batches_meet_at_the_same_number_of_tokens(run: Run) -> None:
+    for batch, steps in ((4, 20), (8, 10)):
+        size = ["--data.batch_size", batch, "--trainer.max_steps", steps]
+        assert run(*FIT, *size, "--run_dir", f"r{batch}").code == 0
+    ends = [points(f"r{batch}/vs_tokens", "vs_tokens/val_loss")[-1] for batch in (4, 8)]
+    assert [n_tokens for n_tokens, _ in ends] == [20 * 4 * 32, 10 * 8 * 32]
+
+
+def test_a_resumed_run_counts_on_from_what_it_has_read(run: Run) -> None:
+    """Half of the steps with another batch; what an interrupted run had logged beyond is forgotten."""
+    assert run(*FIT, "--trainer.max_steps", 10, "--run_dir", "r").code == 0
+    smaller = ["--data.batch_size", 4, "--trainer.max_steps", 20]
+    assert run("fit", "--resume", "r", *smaller).code == 0
+    tokens = [n_tokens for n_tokens, _ in points("r/vs_tokens", "vs_tokens/val_loss")]
+    assert tokens == [0, 5 * 256, 10 * 256, 10 * 256 + 5 * 128, 10 * 256 + 10 * 128]
+    assert torch.load("r/last.ckpt", weights_only=True)["n_tokens"] == tokens[-1]
+    again = ["--fork", "f", "--trainer.max_steps", 25]
+    assert run("fit", "--resume", "r", *again).code == 0
+    assert points("f/vs_tokens", "vs_tokens/val_loss")[-1][0] == tokens[-1] + 5 * 128
+
+
+def test_points_beyond_a_kill_are_forgotten(run: Run) -> None:
+    """The last save was before the last log: those steps come again, and each point once."""
+    late = ["--save_every", 5, "--eval_every", 100, "--trainer.log_every_n_steps", 1]
+    assert run("fit", *TINY, *late, "--trainer.max_steps", 9, "--run_dir", "r").code == 0
+    before = torch.load("r/last.ckpt", weights_only=True)
+    assert before["global_step"] == 9
+    assert run("fit", *TINY, *late, "--trainer.max_steps", 5, "--run_dir", "short").code == 0
+    Path("short/last.ckpt").replace("r/last.ckpt")  # as if it had been killed after step 9, saved after 5
+    assert run("fit", "--resume", "r", "--trainer.max_steps", 9).code == 0
+    tokens = [n_tokens for n_tokens, _ in points("r/vs_tokens", "vs_tokens/train_loss")]
+    assert tokens == [256 * step for step in range(1, 10)]
+
+
+def test_the_table_of_runs_has_settings_and_last_losses(run: Run) -> None:
+    assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
+    shown = settings("r")
+    assert shown["model.n_embd"] == 32
+    assert shown["data.batch_size"] == 8
+    assert shown["data.corpus"] == "hamlet"
+    assert shown["data.tokenizer"] == "char"
+    assert shown["trainer.max_steps"] == 5
+    assert shown["model.tie_weights"] == "True"
+    content = events("r").SummaryMetadata("_hparams_/experiment").plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    metrics = {info.name.tag for info in experiment.metric_infos}
+    assert {"val/loss", "val/bits_per_byte"} < metrics <= set(events("r").Tags()["scalars"])
+
+
+def test_a_resumed_run_shows_what_it_is_now(run: Run) -> None:
+    assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
+    assert run("fit", "--resume", "r", "--trainer.max_steps", 10).code == 0
+    assert settings("r")["trainer.max_steps"] == 10
+    assert len(list(Path("r").glob("*.settings"))) == 1
+    tune = ["--finetune", "--data.corpus", "hamlet", "--trainer.max_steps", 5, "--run_dir", "t"]
+    assert run("fit", "--ckpt_path", "r", *tune).code == 0
+    assert settings("t")["data.tokenizer"] == "char"  # and not its whole vocabulary
+
+
+def test_settings_come_before_the_file_that_grows(finished: Path) -> None:
+    """TensorBoard reads files in order of their names, and waits at the end of the last one."""
+    first, *others = sorted(path.name for path in finished.glob("events*"))
+    assert first.endswith(".settings")
+    assert len(others) == 1
+
+
+def test_both_losses_are_in_one_chart(finished: Path) -> None:
+    shown = events(finished)
+    (tensor,) = shown.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
+    tags = {tag for part in layout.category for chart in part.chart for tag in chart.multiline.tag}
+    assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("sizes", [{"n_kv_head": 2, "arch": "modern"}, {"arch": "gpt2", "attn_bias": True}])
+def test_attention_maps_are_what_the_model_gathers_by(sizes: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=4, n_embd=32, **sizes))
+    heads: list[tuple[torch.Tensor, ...]] = []
+    for block in gpt.h:
+        block.attn.register_forward_pre_hook(lambda attn, inputs: heads.append(attn.heads(*inputs)))
+    maps = attention_maps(gpt, torch.randint(50, (12,)))
+    assert gpt.training
+    assert len(maps) == 2
+    for weights, (q, k, v) in zip(maps, heads, strict=True):
+        values = v.repeat_interleave(4 // v.shape[1], dim=1)[0]
+        torch.testing.assert_close(weights @ values, attend(q, k, v)[0], atol=1e-5, rtol=1e-5)
+        assert torch.all(weights.triu(1) == 0)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, 12))
+    assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # this test's own
+
+
+def test_a_map_is_drawn_with_every_label() -> None:
+    picture = drawn(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    assert len(np.unique(picture[..., 0])) > 10
+
+
+def test_inspection_shows_maps_and_embeddings(run: Run) -> None:
+    sentence = ["--callbacks.inspection", "true", "--inspection.sentence", "To be, or"]
+    done = run(*FIT, "--trainer.max_steps", 5, *sentence, "--run_dir", "r")
+    assert (done.code, done.err) == (0, "")
+    shown = events("r")
+    assert shown.Tags()["images"] == ["attention/layer_01", "attention/layer_02"]
+    assert [picture.step for picture in shown.Images("attention/layer_01")] == [0, 5]
+    labels = Path("r/00005/tokens/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    assert labels == [visible(char) for char in CharTokenizer(HAMLET).chars]
+    table = np.loadtxt("r/00005/tokens/tensors.tsv", delimiter="\t")
+    weights = torch.load("r/last.ckpt", weights_only=True)["state_dict"]["gpt.wte.weight"]
+    np.testing.assert_allclose(table, weights.numpy(), rtol=1e-5)
+    places = Path("r/00005/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    assert places == [f"{i} {visible(char)}" for i, char in enumerate("To be, or")]
+
+
+def test_without_a_sentence_the_validation_text_is_looked_at(run: Run) -> None:
+    assert run(*FIT, "--trainer.max_steps", 5, "--callbacks.inspection", "true", "--run_dir", "r").code == 0
+    places = Path("r/00005/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    begin = HAMLET[int(0.9 * len(HAMLET)) :][:32]
+    assert places == [f"{i} {visible(char)}" for i, char in enumerate(begin)]
+
+
+def test_a_sentence_longer_than_a_block_is_a_mistake(run: Run, tmp_path: Path) -> None:
+    long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
+    done = run(*FIT, "--trainer.max_steps", 5, *long, "--run_dir", "r")
+    assert done.code == 2
+    assert "inspection.sentence has 120 tokens, and a block 32" in done.err
+    assert not Path("r").exists()
