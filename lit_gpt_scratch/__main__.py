@@ -14,6 +14,8 @@ os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 # Lightning 2.6 builds a torch pytree in a way that torch 2.13 deprecates.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+# In a notebook, of a library's progress bar that is never shown.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def usage() -> str:

@@ -14,8 +14,8 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
-from lit_gpt_scratch.tools.patience import patience
 from lit_gpt_scratch.tools.plan import LAW, free_bytes, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, Stopwatch, peak_bytes
 from lit_gpt_scratch.training import callbacks

@@ -38,7 +38,15 @@ def model_of(checkpoint: dict) -> GPT:
 
 def test_a_run_is_one_folder(finished: Path) -> None:
     names = {path.name.split(".out.")[0] for path in finished.iterdir()}
-    assert names == {"best.ckpt", "last.ckpt", "config.yaml", "samples.md", "curves.png", "events"}
+    assert names == {
+        "best.ckpt",
+        "last.ckpt",
+        "config.yaml",
+        "samples.md",
+        "curves.png",
+        "events",
+        "vs_tokens",
+    }
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -54,7 +62,7 @@ def test_what_tensorboard_shows(finished: Path) -> None:
         "train/eval_loss": evaluations,
         "train/loss": logs,
         "train/grad_norm": logs,
-        "train/lr": logs,
+        "train/learning_rate": logs,
         "throughput/tokens_per_second": logs,
     }
     assert [point.step for point in shown.Tensors("samples/text_summary")] == evaluations
@@ -301,3 +309,12 @@ def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
     resumed = run("fit", "--resume", "r", "--trainer.max_steps", "160")
     assert resumed.code == 0
     assert len(list(Path("r").glob("best-*"))) == 3
+
+
+def test_a_file_is_no_terminal_whatever_colours_are_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r")
+    assert done.code == 0
+    assert "\x1b[?25l" not in done.out  # no bar that is drawn over

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from lit_gpt_scratch.data.byte_progress import byte_progress
 from lit_gpt_scratch.data.cache import FORMAT, cache_dir, file_sha256, keep, kept_or_made
+from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Corpus:
     def _count(self) -> dict[str, int | str]:
         n_chars = n_bytes = 0
         seen = np.zeros(N_CODE_POINTS, dtype=bool)
-        with byte_progress(f"reading {Path(self.name).name}", *self._size()) as advance:
+        with patience(f"reading {Path(self.name).name}", self._size(), "B") as advance:
             for piece in self.pieces():
                 if piece is None:
                     seen[ord("\n")] = True  # what stands between documents, for those who read characters
@@ -145,12 +145,11 @@ class Corpus:
         self.check_unchanged()
         return {"n_chars": n_chars, "n_bytes": n_bytes, "chars": "".join(map(chr, np.flatnonzero(seen)))}
 
-    def _size(self) -> tuple[int, bool]:
-        """Bytes of the sources as they lie there, and whether the text's are others."""
-        n_bytes = sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
-        return n_bytes, any(
-            isinstance(s, Path) and s.suffix in (".gz", ".jsonl", ".parquet") for s in self.sources
-        )
+    def _size(self) -> int | None:
+        """Bytes of the text, if they are those of the sources as they lie there."""
+        if any(isinstance(s, Path) and s.suffix in (".gz", ".jsonl", ".parquet") for s in self.sources):
+            return None
+        return sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
 
     def fingerprint(self) -> dict[str, str | int]:
         """What a checkpoint remembers of the text: name, characters, bytes, sha256."""

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from lit_gpt_scratch.data.byte_progress import byte_progress
 from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep_json, kept_json
 from lit_gpt_scratch.data.corpus import Corpus
+from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.data.readers import Piece, take
 from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer, id_type
 
@@ -94,7 +94,7 @@ def _make(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenize
     label = f"tokenizing {Path(corpus.name).name}"
     share = (stop - start) / corpus.census.n_chars
     try:
-        with part.open("wb") as stream, byte_progress(label, int(share * corpus.census.n_bytes)) as advance:
+        with part.open("wb") as stream, patience(label, int(share * corpus.census.n_bytes), "B") as advance:
             for ids in tokenize(take(corpus.pieces(), start, stop), tokenizer):
                 stream.write(ids.data)
                 digest.update(ids.data)

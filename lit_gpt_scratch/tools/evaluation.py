@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer
 from lit_gpt_scratch.data.tokens import load_tokens
 from lit_gpt_scratch.tools.loaded import Model
-from lit_gpt_scratch.tools.patience import patience
 from lit_gpt_scratch.tools.surprise import Estimate, Surprise, mean_per_unit, measure
 from lit_gpt_scratch.training.metrics import perplexity
 
@@ -96,7 +96,7 @@ def read(model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int
     ids, n_unknown = _tokens(model, corpus)
     block_size = model.gpt.config.block_size
     stride = block_size // 2 if stride is None else stride
-    with patience(f"reading {Path(corpus.name).name}", len(ids) - 1) as advance:
+    with patience(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
         surprise = measure(model.gpt, ids, stride, n_guesses, advance)
     n_bytes = model.tokenizer.token_n_bytes[ids[1:]]
     n_characters = len(model.tokenizer.decode(ids[1:].tolist()))

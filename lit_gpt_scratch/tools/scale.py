@@ -11,8 +11,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.tools.fit_process import finish
-from lit_gpt_scratch.tools.patience import patience
 from lit_gpt_scratch.tools.reference import show_reference
 from lit_gpt_scratch.tools.runs import Run, run_of
 from lit_gpt_scratch.tools.scaling_law import N_BOOTSTRAP, Fit, fit_law

@@ -102,7 +102,7 @@ class Fit:
         return {"law": asdict(self.law), "intervals": intervals}
 
 
-def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], None] = lambda n: None) -> Fit:
+def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], object] = lambda n: None) -> Fit:
     """Fit a law on runs, and on drawings from them (the bootstrap, Efron 1979).
 
     Args:

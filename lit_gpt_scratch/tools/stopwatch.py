@@ -57,7 +57,7 @@ class Stopwatch(Callback):
         """
         self.n_first = WARM_UP_STEPS + (EAGER_STEPS if is_compiled else 0)
         self.step_seconds: list[float] = []
-        self.advance: Callable[[int], None] = lambda n_steps: None  # called with each step that is done
+        self.advance: Callable[[int], object] = lambda n_steps: None  # called with each step that is done
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All that comes before the first step is over."""

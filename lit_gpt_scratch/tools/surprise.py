@@ -73,7 +73,7 @@ def measure(
     ids: TokenArray,
     stride: int,
     n_guesses: int = 0,
-    advance: Callable[[int], None] = lambda n_tokens: None,
+    advance: Callable[[int], object] = lambda n_tokens: None,
 ) -> Surprise:
     """Score a text.
 

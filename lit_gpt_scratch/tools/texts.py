@@ -81,7 +81,7 @@ def write_texts(decoder: Decoder, tokenizer: Tokenizer, prompts: list[str], opti
     size = 1 if live else options.batch_size
     batches = [rows[first : first + size] for first in range(0, len(rows), size)]
     errors = Console(stderr=True)
-    shown = options.prompts_file is not None and errors.is_terminal
+    shown = options.prompts_file is not None and sys.stderr.isatty()
     for batch in track(batches, "prompts", console=errors, disable=not shown, transient=True):
         if live:
             print(tokenizer.decode(batch[0].ids), end="", flush=True)

@@ -1,6 +1,7 @@
 """How far a run is."""
 
 import math
+import sys
 import time
 from typing import Any, cast
 
@@ -43,7 +44,11 @@ class Progress(ProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the terminal."""
         super().setup(trainer, pl_module, stage)
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not self.enabled)
+        # FORCE_COLOR, which notebooks and CI set, would make rich take any file for a terminal.
+        on_terminal = None if sys.stdout.isatty() else False
+        self.console = Console(
+            highlight=False, soft_wrap=True, quiet=not self.enabled, force_terminal=on_terminal
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and the bar on a terminal."""

@@ -1,0 +1,33 @@
+"""A bar for those who look, once it takes long."""
+
+import sys
+import time
+
+import pytest
+
+from lit_gpt_scratch.data import patience
+
+
+@pytest.mark.parametrize(
+    ("is_watched", "seconds_of_silence", "is_shown"),
+    [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)],
+)
+def test_a_bar_is_shown_when_it_is_worth_it(
+    is_watched: bool,
+    seconds_of_silence: float,
+    is_shown: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which another test may import
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_watched)
+    monkeypatch.setattr(patience, "SECONDS_OF_SILENCE", seconds_of_silence)
+    with patience.patience("reading", 4_000_000, "B") as advance:
+        for _ in range(4):
+            time.sleep(0.12)  # a bar is drawn anew ten times a second
+            advance(10**6)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("reading" in err and "M/4.00M" in err) == is_shown
+    assert bool(err) == is_shown
+    assert "\n" not in err  # it goes when it is done
