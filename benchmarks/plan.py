@@ -1,8 +1,8 @@
 """How right a plan is: `plan` for a config, then its run, as commands, and what both say of time and memory.
 
-    python benchmarks/plan.py [--configs configs/char.yaml ...] [--json FILE]
+    python benchmarks/plan.py [--configs configs/char.yaml ...] [--max_steps N] [--json FILE]
 
-One plan and one run of each.
+One plan and one run of each, of its own length or cut short.
 """
 
 import argparse
@@ -25,9 +25,11 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configs", nargs="+", default=["configs/char.yaml", "configs/char_muon.yaml"])
+    parser.add_argument("--max_steps", type=int)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    figures = {config: measured(config) for config in arguments.configs}
+    length = ["--trainer.max_steps", str(arguments.max_steps)] if arguments.max_steps else []
+    figures = {config: measured(["--config", config, *length]) for config in arguments.configs}
     print(f"\n{machine()}\n\n| config | planned | took | | planned | took | |\n|---|---|---|---|---|---|---|")
     for config, found in figures.items():
         cells = []
@@ -39,15 +41,15 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
 
 
-def measured(config: str) -> dict[str, float]:
+def measured(options: list[str]) -> dict[str, float]:
     """A plan and its run."""
     done = subprocess.run(
-        [*PROGRAM, "plan", "--config", config, "--json"], stdout=subprocess.PIPE, text=True, check=True
+        [*PROGRAM, "plan", *options, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
     plan = json.loads(done.stdout)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        run = subprocess.Popen([*PROGRAM, "fit", "--config", config, "--run_dir", f"{folder}/run"])
+        run = subprocess.Popen([*PROGRAM, "fit", *options, "--run_dir", f"{folder}/run"])
         _, status, usage = os.wait4(run.pid, 0)
         seconds = time.perf_counter() - begun
     if status:
