@@ -1,0 +1,63 @@
+"""The tour of docs/tour.ipynb runs, in small, and is stored as it ran at full length."""
+
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+TOUR = ROOT / "docs" / "tour.ipynb"
+SMALL = """
+corpus = "python_docs"
+max_steps = 4
+run_dir = "../checkpoints/tour"
+subwords = "{subwords}"
+gpt2_size = {{"n_layer": 2, "n_head": 2, "n_embd": 24}}
+"""
+
+
+def printed(cells: list[dict[str, Any]]) -> str:
+    """What a notebook's cells wrote."""
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+
+
+def test_the_tour_is_stored_as_it_ran() -> None:
+    cells = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+    written = printed(cells)
+    assert "807,808 parameters" in written
+    assert "[15496, 11, 314, 716]" in written
+    assert "WARNING" not in written
+    assert not re.search(r"/(home|root|tmp|usr|work)/", TOUR.read_text())
+
+
+@pytest.mark.slow
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for name in ("docs", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    tour = nbformat.read(TOUR, as_version=4)
+    (parameters,) = (cell for cell in tour.cells if "parameters" in cell.metadata.get("tags", []))
+    has_gpt2 = bool(os.environ.get("TIKTOKEN_CACHE_DIR"))  # no test downloads
+    parameters.source = SMALL.format(subwords="gpt2" if has_gpt2 else "bpe")
+    resources = {"metadata": {"path": str(tmp_path / "docs")}}
+    nbclient.NotebookClient(tour, timeout=300, kernel_name="python3", resources=resources).execute()
+    written = printed(tour.cells)
+    assert "error:" not in written
+    assert (tmp_path / "checkpoints" / "tour" / "best.ckpt").is_file()
+    for loss, guess in re.findall(r"loss ([\d.]+) (?:before training; |\()ln [\d,]+ = ([\d.]+)", written):
+        assert float(loss) == pytest.approx(float(guess), abs=0.2)
+    assert "GPT-3" in written
+    vocab_size = 50257 if has_gpt2 else 512
+    assert f"ln {vocab_size:,} = {math.log(vocab_size):.2f}" in written
