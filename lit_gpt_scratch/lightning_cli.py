@@ -30,6 +30,7 @@ from lit_gpt_scratch.options import (
     hub_settings,
     link_options,
     repeatable,
+    say_what_is_off,
 )
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
@@ -141,6 +142,7 @@ class LitGPTCLI(LightningCLI):
             self.checkpoint_path = find_checkpoint(given.ckpt_path)
         if given.resume is None and self.config.subcommand == "fit":
             check_beginning(given)
+            say_what_is_off(cast(list[str], args), given)
         if self.checkpoint_path is not None:
             self._take_settings_of_checkpoint(self.checkpoint_path, cast(list[str], args))
             if given.resume is not None:
@@ -216,12 +218,14 @@ class LitGPTCLI(LightningCLI):
         self._compile(kind, config["max_steps"])
         keep_freed_memory()
         settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
-        own.append(callbacks.RunConfig(self._subcommand_parsers["fit"].dump(settings, skip_none=False)))
+        yaml = self._subcommand_parsers["fit"].dump(settings, skip_none=False)
+        shown = comparable(settings, self.model, config["precision"])
+        own.append(callbacks.RunConfig(yaml, shown))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
             resumed = self.checkpoint if self._stays_in_its_folder else None
-            config["logger"] = run_loggers(self.run_dir, resumed, comparable(settings))
+            config["logger"] = run_loggers(self.run_dir, resumed)
         try:
             return self._instantiate_trainer(config, own)
         except Exception:

@@ -1,11 +1,12 @@
 """The options of a run: which there are, what a checkpoint brings, and what a wrong one was meant to be."""
 
 import json
+import logging
 import re
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -17,6 +18,8 @@ from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.hub_folder import read_settings
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.saving import OnSaveError
+
+log = logging.getLogger(__name__)
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
@@ -63,6 +66,12 @@ REPLACED = {
 }
 # How a command is called or began, which is no change of the run.
 NOT_OF_THE_RUN = {"resume", "fork", "debug", "config", "run_dir", "model.init_from"}
+# What the losses of a run may depend on: options, or beginnings of their names.
+COMPARED = (
+    *("model.", "data.", "trainer.max_steps", "precision", "seed_everything"),
+    *("callbacks.ema", "callbacks.gradient_clipping", "callbacks.guard", "callbacks.early_stopping"),
+    *("ema.", "gradient_clipping.", "guard.", "early_stopping."),
+)
 LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
 
 
@@ -168,6 +177,13 @@ def check_resume(args: list[str], given: Namespace) -> None:
         raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --fork")
 
 
+def say_what_is_off(args: list[str], given: Namespace) -> None:
+    """Warn of options of a callback that is off: whoever gives them means it to be on."""
+    for key in sorted(OFF):
+        if not given.callbacks[key] and any(arg.startswith(f"--{key}.") for arg in args):
+            log.warning("%s has options, but is off: --callbacks.%s true turns it on", key, key)
+
+
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
     """What is not as it was, each as `old -> new`."""
     was, is_now = (vars(options.as_flat()) for options in (before, now))
@@ -196,14 +212,34 @@ def repeatable(config: Namespace, datamodule: TextDataModule, init_from: str | N
     return settings
 
 
-def comparable(settings: Namespace) -> dict[str, Any]:
-    """Of a run's options, those that its losses may depend on, by name."""
+def comparable(settings: Namespace, model: LitGPT, precision: str) -> dict[str, str | float]:
+    """Of a run's options, those that its losses may depend on, as TensorBoard's table of runs can show them.
+
+    Args:
+        settings: The options.
+        model: What they made.
+        precision: The one that was chosen.
+    """
     every = vars(settings.as_flat())
-    parts = ("model.", "data.", "trainer.max_steps", "precision", "seed_everything")
-    shown = {name: value for name, value in every.items() if name.startswith(parts)}
+    shown = {name: value for name, value in every.items() if name.startswith(COMPARED) and name not in LINKED}
+    shown |= {"precision": precision, "data.vocab_size": model.gpt.config.vocab_size}
+    shown["parameters"] = sum(parameter.numel() for parameter in model.gpt.parameters())
     if shown["data.tokenizer"].startswith("{"):  # a whole vocabulary, from a checkpoint
         shown["data.tokenizer"] = json.loads(shown["data.tokenizer"])["kind"]
-    return shown
+    # A column has one type for all runs, and none for a truth or for what is not there.
+    names = _may_be_null()
+    return {
+        name: value if type(value) in (int, float) and name not in names else str(value)
+        for name, value in shown.items()
+    }
+
+
+def _may_be_null() -> set[str]:
+    """Options of model, data and callbacks that need have no value."""
+    parts: dict[str, Any] = {"model": LitGPT, "data": TextDataModule, **CALLBACKS}
+    hints = [(part, get_type_hints(of_part.__init__)) for part, of_part in parts.items()]
+    hints.append(("model", get_type_hints(GPTConfig)))
+    return {f"{part}.{n}" for part, hint in hints for n, kind in hint.items() if type(None) in get_args(kind)}
 
 
 def check_beginning(given: Namespace) -> None:
@@ -246,6 +282,11 @@ def explain_usage(message: str, config_files: list[str], known: list[str]) -> st
     message = re.sub(
         r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
     )
+    union = r'Parser key "([\w.]+)":.*Subtypes: \[(.*?)\] Errors:.*Given value: (.*)'
+    if found := re.search(union, " ".join(message.split())):
+        kinds = re.sub(r"<class '(\w+)'>|typing.Literal\[(.*?)\]", r"\1\2", found[2])
+        kinds = kinds.replace("NoneType", "null").replace(", ", " or ")
+        message = f"{found[1]} takes {kinds}, not {found[3]!r}"
     for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
         if instead := REPLACED.get(option.removeprefix("trainer.")):
             message += f"; here {instead} does that"

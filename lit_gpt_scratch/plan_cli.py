@@ -20,6 +20,7 @@ from lit_gpt_scratch.tools.plan import LAW, free_bytes, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, Stopwatch, peak_bytes
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.ending import end
+from lit_gpt_scratch.training.event_logger import run_loggers
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
@@ -51,6 +52,8 @@ def plan(args: list[str]) -> None:
         raise ValueError(str(error)) from error
     if any(arg.split("=")[0] in ("--resume", "--ckpt_path") for arg in others):
         raise ValueError("plan is for a new run: leave --resume and --ckpt_path out")
+    if own.law != LAW and not Path(own.law).is_file():
+        raise ValueError(f"no such law: {own.law}")
     PlanCLI.law, PlanCLI.measures, PlanCLI.as_json = Path(own.law), not own.no_measure, own.json
     PlanCLI(["fit", *others])
 
@@ -73,7 +76,8 @@ class PlanCLI(LitGPTCLI):
         reasons = self._get(self.config_init, "summary").reasons
         self.stopwatch = Stopwatch("compiled" in reasons and config["accelerator"] in ("auto", "cpu"))
         return super()._instantiate_trainer(
-            {**config, "enable_progress_bar": False}, [*quiet, self.stopwatch]
+            {**config, "enable_progress_bar": False, "logger": run_loggers(self.run_dir, None)},
+            [*quiet, self.stopwatch],
         )
 
     def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
@@ -85,7 +89,8 @@ class PlanCLI(LitGPTCLI):
             if steps < 1:
                 raise ValueError("a plan needs an end: set trainer.max_steps")
             if self.measures:
-                with patience("timing some steps", self.stopwatch.n_first + MOST_STEPS) as advance:
+                n_timed = min(steps, self.stopwatch.n_first + MOST_STEPS)
+                with patience("timing some steps", n_timed) as advance:
                     self.stopwatch.advance = advance
                     stop.watch_over_start(self.trainer, self._give_up_run_dir)
                     self.trainer.fit(model, datamodule)

@@ -235,3 +235,23 @@ def test_from_python(finished: Path) -> None:
     assert 1 < found.perplexity.value < 39
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         _ = lit_gpt_scratch.train  # type: ignore[attr-defined]  # which is the point
+
+
+def test_what_cannot_be_done_is_said_before_the_work(run: Run, finished: Path) -> None:
+    Path("page").mkdir()
+    for args, wrong in (
+        (["--ckpt_path", finished, "none"], "no such checkpoint: none"),
+        (["--ckpt_path", finished, "--heatmap", "page"], "cannot write page: it is a folder"),
+        (["--ckpt_path", finished, "--stride", "abc"], "stride takes int or null, not 'abc'"),
+    ):
+        done = run("evaluate", "--corpus", "hamlet", *args)
+        assert (done.code, done.out, done.err) == (2, "", f"error: {wrong}\n")
+
+
+def test_from_python_a_path_is_a_text_and_an_option_must_exist(finished: Path, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(HAMLET)
+    model = lit_gpt_scratch.load(finished)
+    assert lit_gpt_scratch.evaluate(model, text).n_characters == len(HAMLET) - 1
+    with pytest.raises(ValueError, match="no such option: stop; there are max_new_tokens, "):
+        lit_gpt_scratch.generate(model, "To be", stop=["e"])

@@ -9,7 +9,7 @@ from conftest import TINY, Run
 
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.tools.plan import estimated_bytes, parameters_by_part
+from lit_gpt_scratch.tools.plan import estimated_bytes, kept_bytes_per_row, parameters_by_part
 from lit_gpt_scratch.tools.stopwatch import Measured
 
 CPU = torch.device("cpu")
@@ -92,9 +92,10 @@ def test_a_law_of_the_same_text_foretells_the_loss(run: Run) -> None:
 def test_memory_grows_with_what_is_kept() -> None:
     gpt = GPT(GPTConfig(100, block_size=64, n_layer=4, n_head=4, n_embd=64))
     n_parameters = sum(p.numel() for p in gpt.parameters())
-    assert estimated_bytes(gpt, 0, CPU) == 16 * n_parameters
+    assert estimated_bytes(gpt, 0, CPU) == 12 * n_parameters  # gradient and two moments
+    assert estimated_bytes(gpt, 0, torch.device("cuda")) == 16 * n_parameters
     one, two = (estimated_bytes(gpt, rows, CPU) for rows in (1, 2))
-    assert two - one == one - 16 * n_parameters
+    assert two - one == one - 12 * n_parameters
     gpt.activation_checkpointing = True
     assert estimated_bytes(gpt, 1, CPU) < one
 
@@ -109,6 +110,7 @@ def test_memory_grows_with_what_is_kept() -> None:
         ),
         (["--model.n_embd", "33"], "model.n_embd (33) must be a multiple of model.n_head (2)"),
         (["--law"], "error: argument --law: expected one argument"),
+        (["--law", "none.json"], "error: no such law: none.json"),
     ],
 )
 def test_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str) -> None:
@@ -117,3 +119,12 @@ def test_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str],
     assert done.code == 2
     assert message in done.err
     assert not list(Path().iterdir())
+
+
+def test_what_a_block_keeps_is_what_autograd_holds() -> None:
+    sizes = {"n_layer": 1, "n_head": 4, "n_embd": 64}
+    plain, longer = (kept_bytes_per_row(GPTConfig(100, block_size=n, **sizes)) for n in (64, 128))
+    assert longer == 2 * plain
+    assert plain > 4 * 64 * (4 + 4) * 64  # inputs of four matrices, and the MLP's four-fold width at least
+    dropping = kept_bytes_per_row(GPTConfig(100, block_size=64, dropout=0.1, **sizes))
+    assert dropping > plain + 2 * 4 * 4 * 64 * 64  # attention's weights before and after dropout, (H, T, T)

@@ -90,7 +90,20 @@ def test_the_reference(run: Run, finished: Path) -> None:
     (own,) = (line for line in lines if line.startswith("run"))
     assert own.split()[:3] == ["run", "27,488", "1.0e+04"]  # 40 steps of 8 x 32
     assert Path("out/reference.png").read_bytes()[1:4] == b"PNG"
-    assert json.loads(run("scale", "--reference", "--runs", "none", "--json").out)["runs"] == []
+    assert json.loads(run("scale", "--reference", "--json").out)["runs"] == []  # nothing is there yet
+    assert run("scale", "--reference", "--runs", "none").err == "error: no such folder: none\n"
+    Path("file").touch()
+    assert run("scale", "--reference", "--run_dir", "file").err.startswith(
+        "error: cannot make the folder file"
+    )
+
+
+def test_a_grid_too_small_for_a_law_is_not_trained(run: Run) -> None:
+    small = ["--sizes", "[{n_layer: 1, n_embd: 16}]", "--tokens", "[1024]", "--run_dir", "grid"]
+    done = run("scale", *small)
+    assert done.code == 2
+    assert "a law has five constants, too many for 1 runs of 1 sizes and 1 numbers of tokens" in done.err
+    assert not Path("grid").exists()
 
 
 GRID = [
@@ -177,7 +190,10 @@ def test_a_grid_that_was_stopped_goes_on(run: Run, fits: list[list[str]]) -> Non
         ([], "there is nothing to train: give --config configs/scaling.yaml, or --sizes and --tokens"),
         (["--config", "nothing.yaml"], "nothing.yaml"),
         ([*GRID], "fit must say how many tokens a step takes: 'data' is missing"),
-        ([*GRID, "--tokens", "[10]", "--fit", json.dumps(SHARED)], "10 tokens are less than a step"),
+        (
+            [*GRID, "--tokens", "[10, 1024, 2048]", "--fit", json.dumps(SHARED)],
+            "10 tokens are less than a step",
+        ),
         ([*GRID, "--tokens", "[2048, 2048]", "--fit", json.dumps(SHARED)], "two runs have the same n_layer"),
         ([*GRID, "--sizes", "[{n_layer: 1}]"], "a size needs n_layer and n_embd: {'n_layer': 1}"),
     ],

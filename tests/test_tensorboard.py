@@ -12,7 +12,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizer import CharTokenizer, visible
+from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, token_label
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import attend
 from lit_gpt_scratch.training.callbacks.inspection import attention_maps, drawn
@@ -20,8 +20,17 @@ from lit_gpt_scratch.training.callbacks.inspection import attention_maps, drawn
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
 
 
+def visible(char: str) -> str:
+    return {" ": "␣", "\n": "⏎"}.get(char, char)
+
+
 def events(folder: Path | str) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
+
+
+def weights_of(folder: str) -> list[torch.Tensor]:
+    weights = torch.load(Path(folder) / "last.ckpt", weights_only=True)["state_dict"]
+    return [tensor for name, tensor in weights.items() if name != "gpt.lm_head.weight"]  # tied: stored twice
 
 
 def points(folder: Path | str, tag: str) -> list[tuple[int, float]]:
@@ -84,10 +93,33 @@ def test_the_table_of_runs_has_settings_and_last_losses(run: Run) -> None:
     assert shown["data.tokenizer"] == "char"
     assert shown["trainer.max_steps"] == 5
     assert shown["model.tie_weights"] == "True"
+    assert shown["callbacks.ema"] == "False"
+    assert shown["data.vocab_size"] == CharTokenizer(HAMLET).vocab_size
+    assert shown["parameters"] == sum(p.numel() for p in weights_of("r"))
+    assert shown["precision"] in ("32-true", "bf16-mixed")
+    assert not shown.keys() & {"model.vocab_size", "data.seed", "data.block_size"}  # say nothing new
     content = events("r").SummaryMetadata("_hparams_/experiment").plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     metrics = {info.name.tag for info in experiment.metric_infos}
     assert {"val/loss", "val/bits_per_byte"} < metrics <= set(events("r").Tags()["scalars"])
+
+
+def test_all_runs_have_the_same_columns_of_the_same_type(run: Run) -> None:
+    """TensorBoard takes the columns from one run, whichever it finds first."""
+    plain = ["--trainer.max_steps", 5, "--run_dir", "plain"]
+    given = ["--data.micro_batch_size", 4, "--model.decay_steps", 50, "--gradient_clipping.max_norm", "null"]
+    assert run(*FIT, *plain).code == 0
+    assert run(*FIT, "--trainer.max_steps", 5, *given, "--run_dir", "given").code == 0
+    one, other = settings("plain"), settings("given")
+    assert {name: type(value) for name, value in one.items()} == {n: type(v) for n, v in other.items()}
+    assert (one["data.micro_batch_size"], other["data.micro_batch_size"]) == ("None", "4")
+
+
+def test_a_refused_resume_leaves_the_table_as_it_was(run: Run) -> None:
+    assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
+    long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
+    assert run("fit", "--resume", "r", "--trainer.max_steps", 10, *long).code == 2
+    assert settings("r")["trainer.max_steps"] == 5
 
 
 def test_a_resumed_run_shows_what_it_is_now(run: Run) -> None:
@@ -113,6 +145,19 @@ def test_both_losses_are_in_one_chart(finished: Path) -> None:
     layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
     tags = {tag for part in layout.category for chart in part.chart for tag in chart.multiline.tag}
     assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
+
+
+def test_every_token_has_a_label_of_its_own_line() -> None:
+    """TensorBoard drops blank lines, and gives their points the next ones' names."""
+    tokenizer = ByteTokenizer()
+    labels = [token_label(tokenizer, i) for i in range(256)]
+    assert all(label.split() == [label] for label in labels)
+    assert labels[ord("A")] == "A"
+    assert labels[ord(" ")] == "␣"
+    assert labels[0x0B] == "\\x0b"
+    assert labels[0xE5] == "#229"  # a part of a character
+    wide = CharTokenizer("\u3000字")
+    assert sorted(token_label(wide, i) for i in range(2)) == ["\\x3000", "字"]
 
 
 @pytest.mark.parametrize("sizes", [{"n_kv_head": 2, "arch": "modern"}, {"arch": "gpt2", "attn_bias": True}])
@@ -147,18 +192,18 @@ def test_inspection_shows_maps_and_embeddings(run: Run) -> None:
     shown = events("r")
     assert shown.Tags()["images"] == ["attention/layer_01", "attention/layer_02"]
     assert [picture.step for picture in shown.Images("attention/layer_01")] == [0, 5]
-    labels = Path("r/00005/tokens/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    labels = Path("r/00000/tokens/metadata.tsv").read_text(encoding="utf-8").splitlines()
     assert labels == [visible(char) for char in CharTokenizer(HAMLET).chars]
-    table = np.loadtxt("r/00005/tokens/tensors.tsv", delimiter="\t")
+    table = np.loadtxt("r/00000/tokens/tensors.tsv", delimiter="\t")
     weights = torch.load("r/last.ckpt", weights_only=True)["state_dict"]["gpt.wte.weight"]
     np.testing.assert_allclose(table, weights.numpy(), rtol=1e-5)
-    places = Path("r/00005/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    places = Path("r/00000/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
     assert places == [f"{i} {visible(char)}" for i, char in enumerate("To be, or")]
 
 
 def test_without_a_sentence_the_validation_text_is_looked_at(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--callbacks.inspection", "true", "--run_dir", "r").code == 0
-    places = Path("r/00005/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
+    places = Path("r/00000/sentence/metadata.tsv").read_text(encoding="utf-8").splitlines()
     begin = HAMLET[int(0.9 * len(HAMLET)) :][:32]
     assert places == [f"{i} {visible(char)}" for i, char in enumerate(begin)]
 
@@ -169,3 +214,40 @@ def test_a_sentence_longer_than_a_block_is_a_mistake(run: Run, tmp_path: Path) -
     assert done.code == 2
     assert "inspection.sentence has 120 tokens, and a block 32" in done.err
     assert not Path("r").exists()
+
+
+def test_a_later_end_replaces_the_embeddings(run: Run) -> None:
+    assert run(*FIT, "--trainer.max_steps", 5, "--callbacks.inspection", "true", "--run_dir", "r").code == 0
+    assert run("fit", "--resume", "r", "--trainer.max_steps", 10).code == 0
+    table = np.loadtxt("r/00000/tokens/tensors.tsv", delimiter="\t")
+    np.testing.assert_allclose(table, weights_of("r")[0].numpy(), rtol=1e-5)
+
+
+def test_inspection_without_tensorboard_says_so(run: Run) -> None:
+    without = ["--trainer.logger", "false", "--callbacks.inspection", "true"]
+    done = run(*FIT, "--trainer.max_steps", 5, *without, "--run_dir", "r")
+    assert done.code == 0
+    assert (
+        done.err
+        == "WARNING: callbacks.inspection is for TensorBoard, which this run has not: nothing is shown\n"
+    )
+    assert "tensorboard" not in done.out
+    assert {path.name for path in Path("r").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "config.yaml",
+        "samples.md",
+    }
+
+
+def test_options_of_a_callback_that_is_off_are_noticed(run: Run) -> None:
+    done = run(*FIT, "--trainer.max_steps", 5, "--inspection.sentence", "to be", "--run_dir", "r")
+    assert (
+        done.err == "WARNING: inspection has options, but is off: --callbacks.inspection true turns it on\n"
+    )
+
+
+def test_a_sentence_may_have_what_the_model_never_saw(run: Run) -> None:
+    odd = ["--callbacks.inspection", "true", "--inspection.sentence", "Ωto be"]
+    done = run(*FIT, "--trainer.max_steps", 5, *odd, "--run_dir", "r")
+    assert done.err == "WARNING: the model never saw 'Ω': left out of inspection.sentence\n"

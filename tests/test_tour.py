@@ -16,6 +16,7 @@ TOUR = ROOT / "docs" / "tour.ipynb"
 SMALL = """
 corpus = "python_docs"
 max_steps = 4
+more = "--data.offline_corpus python_docs --model.decay_steps 4 --model.warmup_steps 2 --eval_every 4"
 run_dir = "../checkpoints/tour"
 subwords = "{subwords}"
 gpt2_size = {{"n_layer": 2, "n_head": 2, "n_embd": 24}}

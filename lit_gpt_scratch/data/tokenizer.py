@@ -147,19 +147,27 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
 
-def visible(text: str) -> str:
-    """A token's text in one line, its blanks to be seen."""
-    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, allow_special: bool = False) -> TokenArray:
+def token_label(tokenizer: Tokenizer, token: int) -> str:
+    """A token's text in one line, its blanks to be seen; its number, where it is a part of a character."""
+    text = tokenizer.decode([token])
+    if "\ufffd" in text or not text:
+        return f"#{token}"
+    return "".join(SIGNS.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
+
+
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: str, allow_special: bool = False, what: str = "the prompt"
+) -> TokenArray:
     """Token ids of a prompt, at least one.
 
     Characters that the tokenizer never saw are left out, with a notice that names them. Where nothing is
     left, the prompt is a newline, or the first token of a vocabulary without one.
     """
     if unknown := tokenizer.unknown(prompt):
-        log.warning("the model never saw %s: left out of the prompt", " ".join(map(repr, unknown)))
+        log.warning("the model never saw %s: left out of %s", " ".join(map(repr, unknown)), what)
         prompt = "".join(char for char in prompt if char not in unknown)
     if not prompt and not tokenizer.unknown("\n"):
         prompt = "\n"

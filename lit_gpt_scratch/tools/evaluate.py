@@ -13,6 +13,7 @@ from lit_gpt_scratch.tools.evaluation import Evaluation, read
 from lit_gpt_scratch.tools.heatmap import N_GUESSES, heatmap
 from lit_gpt_scratch.tools.loaded import load
 from lit_gpt_scratch.tools.surprise import Estimate
+from lit_gpt_scratch.training.checkpoint_io import find_checkpoint
 from lit_gpt_scratch.training.run_folder import write_whole
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ def run(options: Namespace) -> None:
     page = None if options.heatmap is None else Path(options.heatmap).expanduser()
     if page is not None and not page.parent.is_dir():  # said before the work, not after it
         raise ValueError(f"cannot write {page}: there is no folder {page.parent}")
+    if page is not None and page.is_dir():
+        raise ValueError(f"cannot write {page}: it is a folder")
+    for path in options.ckpt_path:
+        find_checkpoint(path)
     corpus = load_corpus(options.corpus)
     evaluations = []
     for path in options.ckpt_path:

@@ -72,7 +72,7 @@ class Reading:
     surprise: Surprise
 
 
-def evaluate(model: Model, corpus: str, stride: int | None = None) -> Evaluation:
+def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Evaluation:
     """Measure a model on a text.
 
     Args:
@@ -84,7 +84,7 @@ def evaluate(model: Model, corpus: str, stride: int | None = None) -> Evaluation
     Raises:
         ValueError: The text cannot be read, is too short, or too much of it is unknown to the model.
     """
-    return read(model, load_corpus(corpus), stride).evaluation
+    return read(model, load_corpus(str(corpus)), stride).evaluation
 
 
 def read(model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int = 0) -> Reading:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from lit_gpt_scratch.data.tokenizer import visible
+from lit_gpt_scratch.data.tokenizer import token_label
 from lit_gpt_scratch.tools.evaluation import Reading
 
 N_GUESSES = 5
@@ -97,17 +97,17 @@ def _passage(reading: Reading, start: int, mean_nats: float) -> str:
 
 def _token(reading: Reading, place: int) -> str:
     """A token's text on its shade, with the guesses in its title."""
-    surprise, name = reading.surprise, reading.tokenizer.decode
+    surprise, tokenizer = reading.surprise, reading.tokenizer
     bits = float(surprise.losses[place]) / math.log(2)
-    text = name([int(reading.ids[place + 1])])
+    token = int(reading.ids[place + 1])
     guesses = "\n".join(
-        f"{probability:6.1%}  {visible(name([int(guess)]))}"
+        f"{probability:6.1%}  {token_label(tokenizer, int(guess))}"
         for guess, probability in zip(surprise.guesses[place], surprise.probabilities[place], strict=True)
     )
-    title = f"{visible(text)}: {bits:.1f} bits, {2**-bits:.2%}\n{guesses}"
+    title = f"{token_label(tokenizer, token)}: {bits:.1f} bits, {2**-bits:.2%}\n{guesses}"
     return (
         f'<span class="t" style="--s:{_shade(bits):.2f}" title="{html.escape(title)}">'
-        f"{html.escape(text)}</span>"
+        f"{html.escape(tokenizer.decode([token]))}</span>"
     )
 
 

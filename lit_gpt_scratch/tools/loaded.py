@@ -76,14 +76,18 @@ def generate(model: Model, prompt: str = "", **options: Any) -> str:
     Args:
         model: The model.
         prompt: What it continues; nothing at all stands for a newline.
-        **options: The fields of `SamplingOptions`: max_new_tokens, temperature, top_k, top_p, seed ...
+        **options: The fields of `SamplingOptions`: max_new_tokens, temperature, top_k, top_p, min_p,
+            repetition_penalty, banned_tokens, stop_tokens, seed.
 
     Returns:
         What it wrote after the prompt.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or there is no such.
     """
+    known = [field.name for field in fields(SamplingOptions)]
+    if unknown := options.keys() - known:
+        raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     ids = encode_prompt(model.tokenizer, prompt).tolist()
     with torch.inference_mode():
         made = write(Decoder(model.gpt), [ids], SamplingOptions(**options))

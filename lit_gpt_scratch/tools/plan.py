@@ -4,12 +4,15 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.model.gpt import GPT, ROPE_THETA, Block, GPTConfig
+from lit_gpt_scratch.model.layers import rotations
 from lit_gpt_scratch.tools.scaling_law import Law
 from lit_gpt_scratch.tools.stopwatch import Measured
 from lit_gpt_scratch.training.loss import logits_at_once
@@ -19,8 +22,8 @@ from lit_gpt_scratch.training.module import LitGPT
 BEST_RATIO = 20  # tokens per parameter for a given compute: Hoffmann et al. 2022
 MANY_EPOCHS = 4  # after which a text read again teaches ever less: Muennighoff et al. 2023
 BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
-# Floats that a block keeps of each token for the backward pass, in units of the residual stream's width.
-KEPT_BY_BLOCK = {"gpt2": 18, "modern": 26}
+# What memory in use grows to: the gradients of what is kept, and the gaps between what was given back.
+GROWTH = {"cpu": 1.5, "cuda": 1.1}
 LOGIT_COPIES = 3  # logits, their gradient, and what lies between
 PARTS = {"wte": "token table", "wpe": "positions", "lm_head": "output head"}
 LAW = "checkpoints/scaling/scaling.json"
@@ -144,16 +147,39 @@ def parameters_by_part(gpt: GPT) -> dict[str, int]:
 
 
 def estimated_bytes(gpt: GPT, rows: int, device: torch.device) -> int:
-    """What weights, optimizer and a micro-batch of so many rows take, from the shape alone.
+    """What training takes with micro-batches of so many rows, in float32, beyond what is there before.
 
-    In float32; bfloat16 takes up to half of it for what is kept of each row.
+    On a CPU the weights are there already. bfloat16 takes up to half of it for what is kept of each row.
     """
     config = gpt.config
-    n_tokens = rows * config.block_size
-    kept = config.n_layer * (1 if gpt.activation_checkpointing else KEPT_BY_BLOCK[config.arch])
-    logits = min(n_tokens * config.vocab_size, logits_at_once(device))
-    floats = n_tokens * kept * config.n_embd + LOGIT_COPIES * logits
-    return BYTES_PER_PARAMETER * sum(p.numel() for p in gpt.parameters()) + 4 * floats
+    logits = min(rows * config.block_size * config.vocab_size, logits_at_once(device))
+    kept = kept_bytes_per_row(config)
+    if gpt.activation_checkpointing:  # one block's at a time, and what goes into each
+        kept += config.n_layer * 4 * config.block_size * config.n_embd
+    else:
+        kept *= config.n_layer
+    n_parameters = sum(parameter.numel() for parameter in gpt.parameters())
+    per_parameter = BYTES_PER_PARAMETER - (4 if device.type == "cpu" else 0)
+    growing = rows * kept + 4 * LOGIT_COPIES * logits
+    return per_parameter * n_parameters + round(GROWTH.get(device.type, 1.0) * growing)
+
+
+@cache
+def kept_bytes_per_row(config: GPTConfig) -> int:
+    """What a block of a model keeps of a sequence for the backward pass, as one that is made for it tells."""
+    block, kept = Block(config), []
+    for rows in (1, 2):
+        tensors: dict[int, Tensor] = {}  # by where they lie: several may be views of one
+
+        def keep(tensor: Tensor, tensors: dict[int, Tensor] = tensors) -> Tensor:
+            return tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+
+        x = torch.zeros(rows, config.block_size, config.n_embd, requires_grad=True)
+        rope = None if config.arch == "gpt2" else rotations(config.block_size, config.head_width, ROPE_THETA)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            block(x, rope)
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors.values()))
+    return kept[1] - kept[0]  # the weights among them are no part of a row
 
 
 def free_bytes(device: torch.device) -> int | None:

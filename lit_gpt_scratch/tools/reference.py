@@ -28,7 +28,6 @@ def show_reference(runs_folder: Path, picture: Path, as_json: bool) -> None:
         model.name: {name: law.loss(model.n_parameters, model.n_tokens) for name, law in LAWS.items()}
         for model in models
     }
-    picture.parent.mkdir(parents=True, exist_ok=True)
     write_whole(picture, draw_reference(models, LAWS, runs))
     if as_json:
         published = [asdict(model) | losses[model.name] for model in models]

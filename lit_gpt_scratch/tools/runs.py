@@ -1,5 +1,6 @@
 """Finished runs, as what they cost and what they came to."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from lit_gpt_scratch.tools.scaling_law import Point, training_flops
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.metrics import bits_per_byte
 from lit_gpt_scratch.training.parts import tokens_read
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,11 @@ def run_of(folder: Path) -> Run:
 
 
 def finished_runs(folder: Path) -> list[Run]:
-    """The runs in a folder, in order of what they cost; what cannot be read is left out."""
+    """The runs in a folder, in order of what they cost; what cannot be read is left out, and named."""
     runs = []
     for last in folder.glob("*/last.ckpt"):
         try:
             runs.append(run_of(last.parent))
-        except ValueError:
-            continue
+        except ValueError as error:
+            log.warning("left out: %s", error)
     return sorted(runs, key=lambda run: run.flops)

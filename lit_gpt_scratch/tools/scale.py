@@ -15,12 +15,13 @@ from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.tools.fit_process import finish
 from lit_gpt_scratch.tools.reference import show_reference
 from lit_gpt_scratch.tools.runs import Run, run_of
-from lit_gpt_scratch.tools.scaling_law import N_BOOTSTRAP, Fit, fit_law
+from lit_gpt_scratch.tools.scaling_law import N_BOOTSTRAP, Fit, check_enough, fit_law
 from lit_gpt_scratch.tools.scaling_plot import draw_runs
-from lit_gpt_scratch.training.run_folder import write_whole
+from lit_gpt_scratch.training.run_folder import make_folder, write_whole
 
 RESULT = "scaling.json"
 FRONTIER_STEPS = 4  # rows of the frontier, each of ten times the FLOPs
+RUNS = "checkpoints"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--fit", type=dict[str, Any], default={}, help="Options of `fit` that all runs share.")
     reference = "Train nothing: print what the published laws say of published models, and your own runs."
     add("--reference", action="store_true", help=reference)
-    add("--runs", type=str, default="checkpoints", help="With --reference: folder of your own runs.")
+    add("--runs", type=str, default=RUNS, help="With --reference: folder of your own runs.")
     add("--json", action="store_true", help="Print JSON.")
 
 
@@ -44,6 +45,9 @@ def run(options: Namespace) -> None:
     """Train the grid, fit the law and say what follows from it; or show the published ones."""
     folder = Path(options.run_dir).expanduser()
     if options.reference:
+        if options.runs != RUNS and not Path(options.runs).expanduser().is_dir():
+            raise ValueError(f"no such folder: {options.runs}")
+        make_folder(folder)
         show_reference(Path(options.runs).expanduser(), folder / "reference.png", options.json)
         return
     if not options.sizes or not options.tokens:
@@ -55,6 +59,9 @@ def run(options: Namespace) -> None:
         planned.append(planned_run(options.held_out, options.held_out.get("tokens", 0)))
     if len({one.name for one in planned}) < len(planned):
         raise ValueError("two runs have the same n_layer, n_embd and tokens, by which they are told apart")
+    grid = planned[: len(options.sizes) * len(options.tokens)]
+    check_enough(len({str(one.model) for one in grid}), len({one.n_tokens for one in grid}), len(grid))
+    make_folder(folder)
     common = options.fit.as_dict() if isinstance(options.fit, Namespace) else options.fit
     runs = [train(one, common, folder, f"{i}/{len(planned)}") for i, one in enumerate(planned, start=1)]
     held_out = runs.pop() if options.held_out is not None else None
@@ -113,7 +120,6 @@ def train(planned: Planned, common: dict[str, Any], folder: Path, count: str) ->
     print(f"run {count:>6}  {planned.name:<16}", end="", flush=True, file=sys.stderr)
     if not (run_dir / "last.ckpt").is_file():
         shutil.rmtree(run_dir, ignore_errors=True)  # a run that has saved nothing
-        folder.mkdir(parents=True, exist_ok=True)
         write_whole(config, content)
         length = ["--trainer.max_steps", str(steps), "--eval_every", str(steps)]
         finish(["--config", str(config), *length, "--run_dir", str(run_dir)])

@@ -102,6 +102,19 @@ class Fit:
         return {"law": asdict(self.law), "intervals": intervals}
 
 
+def check_enough(n_sizes: int, n_budgets: int, n_runs: int) -> None:
+    """See that a law can be fitted on so many runs.
+
+    Raises:
+        ValueError: There are too few.
+    """
+    if n_sizes < 3 or n_budgets < 3 or n_runs < 6:
+        raise ValueError(
+            f"a law has five constants, too many for {n_runs} runs of {n_sizes} sizes and "
+            f"{n_budgets} numbers of tokens: give three of each at least, and six runs"
+        )
+
+
 def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], object] = lambda n: None) -> Fit:
     """Fit a law on runs, and on drawings from them (the bootstrap, Efron 1979).
 
@@ -114,11 +127,7 @@ def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], obj
         ValueError: There are too few runs.
     """
     sizes, budgets = ({getattr(point, name) for point in points} for name in ("n_parameters", "n_tokens"))
-    if len(sizes) < 3 or len(budgets) < 3 or len(points) < 6:
-        raise ValueError(
-            f"a law has five constants, too many for {len(points)} runs of {len(sizes)} sizes and "
-            f"{len(budgets)} numbers of tokens: give three of each at least, and six runs"
-        )
+    check_enough(len(sizes), len(budgets), len(points))
     lowest = math.log(min(point.loss for point in points))
     starts = [
         torch.tensor([a, b, lowest + math.log(e), math.log(alpha), math.log(alpha)])

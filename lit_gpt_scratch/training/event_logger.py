@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,7 +15,6 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from lit_gpt_scratch.training.parts import tokens_read
-from lit_gpt_scratch.training.run_folder import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -42,35 +40,23 @@ class EventLogger(TensorBoardLogger):
     A disk without room costs the points of that time, and not the run: each save tries a new file.
     """
 
-    def __init__(
-        self, folder: Path, purge_step: int | None, settings: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
         """Write to a run folder.
 
         Args:
             folder: The run folder.
             purge_step: Of an interrupted run, TensorBoard forgets this step and all later ones.
-            settings: What TensorBoard's table of runs shows of this one, beside the last losses.
         """
         if purge_step is not None:
             _let_a_second_pass(folder)
         options: dict[str, Any] = {"default_hp_metric": False, "purge_step": purge_step}
         super().__init__(folder, name="", version="", **options)
         self.folder = folder
-        self.settings = settings
         self.is_broken = False
         threading.excepthook = _leave_errors_to_the_run
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> SummaryWriter:
-        """The open event file."""
-        if self._experiment is None and self.settings is not None:
-            _write_settings(self.folder, self.settings)
-        return super().experiment
-
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: the settings are written already."""
+        """Nothing: the callback RunConfig writes them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -137,19 +123,16 @@ class TokenLogger(EventLogger):
         )
 
 
-def run_loggers(
-    run_dir: Path, resumed: dict[str, Any] | None, settings: Mapping[str, Any]
-) -> list[TensorBoardLogger]:
+def run_loggers(run_dir: Path, resumed: dict[str, Any] | None) -> list[TensorBoardLogger]:
     """The loggers of a run.
 
     Args:
         run_dir: The run folder.
         resumed: The checkpoint of the same run that it goes on from.
-        settings: What TensorBoard's table of runs shows.
     """
     next_step = None if resumed is None else resumed["global_step"] + 1
     next_tokens = None if resumed is None else tokens_read(resumed) + 1
-    return [EventLogger(run_dir, next_step, settings), TokenLogger(run_dir, next_tokens)]
+    return [EventLogger(run_dir, next_step), TokenLogger(run_dir, next_tokens)]
 
 
 def step_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
@@ -170,23 +153,20 @@ def write_events(trainer: Trainer, what: Callable[[SummaryWriter], Any]) -> None
             what(logger.experiment)
 
 
-def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write a run's line of TensorBoard's table of runs: settings, and of which scalars the last values.
+def settings_file(settings: Mapping[str, str | float]) -> bytes:
+    """A run's line of TensorBoard's table of runs: settings, and of which scalars the last values.
 
-    In a file of its own, which a resumed run replaces: of two such records, TensorBoard shows the first. By
+    As a file of its own, which a resumed run replaces: of two such records, TensorBoard shows the first. By
     its name it is read first: at the end of the last file, TensorBoard waits for more.
     """
-    # TensorBoard has no column for nothing, and shows truth as a number.
-    known = {name: value for name, value in settings.items() if value is not None}
-    shown = {name: value if type(value) in (int, float) else str(value) for name, value in known.items()}
-    experiment, session, _ = hparams(shown, dict.fromkeys(FINAL, 0.0))
-    with tempfile.TemporaryDirectory() as elsewhere:
-        file = FileWriter(elsewhere)
+    experiment, session, _ = hparams(dict(settings), dict.fromkeys(FINAL, 0.0))
+    with tempfile.TemporaryDirectory() as folder:
+        file = FileWriter(folder)
         for summary in (experiment, session, custom_scalars(TOGETHER)):
             file.add_summary(summary)
         file.close()
-        (written,) = Path(elsewhere).iterdir()
-        write_whole(folder / SETTINGS, written.read_bytes())
+        (written,) = Path(folder).iterdir()
+        return written.read_bytes()
 
 
 def _leave_errors_to_the_run(failed: threading.ExceptHookArgs) -> None:

@@ -34,6 +34,18 @@ def claim_folder(wanted: Path) -> Path:
     raise AssertionError("there is always a next number")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
 def resumed_folder(given: str) -> Path:
     """The run folder that --resume means: itself, or the one of a checkpoint in it.
 

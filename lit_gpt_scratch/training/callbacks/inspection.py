@@ -1,6 +1,9 @@
 """A look inside the model while it learns."""
 
+import logging
+import shutil
 import warnings
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,16 +13,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt, visible
+from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt, token_label
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.model.layers import attention_weights
-from lit_gpt_scratch.training.event_logger import write_events
+from lit_gpt_scratch.training.event_logger import step_loggers, write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
 from lit_gpt_scratch.training.sharding import whole_gpt
+
+log = logging.getLogger(__name__)
 
 N_TOKENS = 32  # of the validation text, where no sentence is given: what still can be read beside a map
 MOST_EMBEDDINGS = 2000  # in the projector, which a browser has to hold
 PANELS_IN_A_ROW = 4
+PROJECTOR = "00000"  # what torch calls the folder of embeddings, by their step
 
 
 class Inspection(Callback):
@@ -43,9 +49,13 @@ class Inspection(Callback):
         Raises:
             ValueError: They are more than a block.
         """
+        self.is_on = bool(step_loggers(trainer))
+        if not self.is_on:
+            log.warning("callbacks.inspection is for TensorBoard, which this run has not: nothing is shown")
+            return
         data, block_size = data_of(trainer), gpt_of(pl_module).config.block_size
         if self.sentence:
-            ids = encode_prompt(data.tokenizer, self.sentence)
+            ids = encode_prompt(data.tokenizer, self.sentence, what="inspection.sentence")
         else:
             ids = data.val_tokens.ids[: min(N_TOKENS, block_size)]
         if len(ids) > block_size:
@@ -57,7 +67,9 @@ class Inspection(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what each head of the model that has just been evaluated looks at."""
-        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero) if is_fit(trainer) else None
+        if not is_fit(trainer) or not self.is_on:
+            return
+        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero)
         if gpt is None:
             return
         pictures = [drawn(weights, self.labels) for weights in attention_maps(gpt, self.ids)]
@@ -69,20 +81,27 @@ class Inspection(Callback):
         write_events(trainer, add_all)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand embeddings to the projector."""
+        """Hand embeddings to the projector, in place of those of an earlier end."""
+        if not self.is_on:
+            return
         gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero)
         if gpt is None:
             return
-        step, tokens = trainer.global_step, torch.arange(min(MOST_EMBEDDINGS, gpt.config.vocab_size))
+        tokens = torch.arange(min(MOST_EMBEDDINGS, gpt.config.vocab_size))
         table, names = gpt.wte.weight.detach()[tokens], token_labels(data_of(trainer).tokenizer, tokens)
         read, places = last_features(gpt, self.ids), [f"{i} {label}" for i, label in enumerate(self.labels)]
-        write_events(trainer, lambda to: to.add_embedding(table, names, global_step=step, tag="tokens"))
-        write_events(trainer, lambda to: to.add_embedding(read, places, global_step=step, tag="sentence"))
+
+        def add_both(to: SummaryWriter) -> None:
+            shutil.rmtree(Path(to.get_logdir()) / PROJECTOR, ignore_errors=True)
+            to.add_embedding(table, names, global_step=0, tag="tokens")
+            to.add_embedding(read, places, global_step=0, tag="sentence")
+
+        write_events(trainer, add_both)
 
 
 def token_labels(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
     """Each token's text, in one line."""
-    return [visible(tokenizer.decode([i])) for i in ids.tolist()]
+    return [token_label(tokenizer, i) for i in ids.tolist()]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from rich.console import Console
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.event_logger import write_events
+from lit_gpt_scratch.training.event_logger import EventLogger, write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of
 
 SAME_RATE = 1e-6  # of a learning rate, is rounding
@@ -84,9 +84,10 @@ class Summary(Callback):
         run = shlex.quote(folder)
         is_over = trainer.global_step == trainer.max_steps
         longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
+        logs = f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
+        has_own = any(isinstance(logger, EventLogger) for logger in trainer.loggers)
         self.console.print(
-            f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}"
-            f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
+            f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"
             f"\ntrain it more  {PROGRAM} fit --resume {run}{longer}",
             markup=False,
         )
