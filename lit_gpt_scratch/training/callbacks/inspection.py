@@ -106,7 +106,7 @@ def token_labels(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
 
 @torch.no_grad()
 def attention_maps(gpt: GPT, ids: Tensor) -> list[Tensor]:
-    """What each token of a sentence gathers from the ones before it, for each layer.
+    """What each token of a sentence gathers from itself and those before it, for each layer.
 
     Args:
         gpt: The model.
