@@ -28,9 +28,9 @@ from lit_gpt_scratch.options import (
     comparable,
     explain_usage,
     hub_settings,
+    idle_callbacks,
     link_options,
     repeatable,
-    say_what_is_off,
 )
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
@@ -140,9 +140,9 @@ class LitGPTCLI(LightningCLI):
             subparser.default_config_files = [glob.escape(str(run_dir / CONFIG))]
         elif given.ckpt_path is not None:
             self.checkpoint_path = find_checkpoint(given.ckpt_path)
+        self.idle = idle_callbacks(cast(list[str], args), given)
         if given.resume is None and self.config.subcommand == "fit":
             check_beginning(given)
-            say_what_is_off(cast(list[str], args), given)
         if self.checkpoint_path is not None:
             self._take_settings_of_checkpoint(self.checkpoint_path, cast(list[str], args))
             if given.resume is not None:
@@ -221,6 +221,8 @@ class LitGPTCLI(LightningCLI):
         yaml = self._subcommand_parsers["fit"].dump(settings, skip_none=False)
         shown = comparable(settings, self.model, config["precision"])
         own.append(callbacks.RunConfig(yaml, shown))
+        for key in self.idle:
+            log.warning("%s has options, but is off: --callbacks.%s true turns it on", key, key)
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):

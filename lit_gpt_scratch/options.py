@@ -1,7 +1,6 @@
 """The options of a run: which there are, what a checkpoint brings, and what a wrong one was meant to be."""
 
 import json
-import logging
 import re
 from dataclasses import fields
 from difflib import get_close_matches
@@ -18,8 +17,6 @@ from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.hub_folder import read_settings
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.saving import OnSaveError
-
-log = logging.getLogger(__name__)
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
@@ -177,11 +174,10 @@ def check_resume(args: list[str], given: Namespace) -> None:
         raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --fork")
 
 
-def say_what_is_off(args: list[str], given: Namespace) -> None:
-    """Warn of options of a callback that is off: whoever gives them means it to be on."""
-    for key in sorted(OFF):
-        if not given.callbacks[key] and any(arg.startswith(f"--{key}.") for arg in args):
-            log.warning("%s has options, but is off: --callbacks.%s true turns it on", key, key)
+def idle_callbacks(args: list[str], given: Namespace) -> list[str]:
+    """Those that are off and have options all the same: whoever gives them means them to be on."""
+    named = [key for key in sorted(OFF) if any(arg.startswith(f"--{key}.") for arg in args)]
+    return [key for key in named if not given.callbacks[key]]
 
 
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
