@@ -75,6 +75,7 @@ class LitGPTCLI(LightningCLI):
         self.goes_on = False  # from the checkpoint's step and optimizer, not from its weights alone
         self.init_from: str | None = None  # what a resumed run once began with
         self.changes: dict[str, str] = {}  # of a resumed run's options
+        self.idle: list[str] = []  # callbacks that are off, though options of theirs are given
         super().__init__(
             LitGPT,
             TextDataModule,

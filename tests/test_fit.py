@@ -146,6 +146,7 @@ def test_the_end_is_always_evaluated_and_saved(run: Run) -> None:
     assert last["global_step"] == last["evaluation"]["step"] == 7
 
 
+@pytest.mark.slow
 def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
     limits = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "-1", "--model.decay_steps", "100"]
     assert (

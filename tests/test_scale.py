@@ -133,6 +133,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_grid_is_trained_once(run: Run, fits: list[list[str]]) -> None:
     """The grid that is shipped, on fewer tokens of a smaller text."""
     config = yaml.safe_load((ROOT / "configs" / "scaling.yaml").read_text())

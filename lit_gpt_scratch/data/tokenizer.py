@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
+SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}  # for blanks, where they are to be seen
+
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -145,9 +147,6 @@ def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-
-
-SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def token_label(tokenizer: Tokenizer, token: int) -> str:

@@ -23,6 +23,7 @@ BEST_RATIO = 20  # tokens per parameter for a given compute: Hoffmann et al. 202
 MANY_EPOCHS = 4  # after which a text read again teaches ever less: Muennighoff et al. 2023
 BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
 # What memory in use grows to: the gradients of what is kept, and the gaps between what was given back.
+# Measured on a CPU with glibc; a GPU's is a guess.
 GROWTH = {"cpu": 1.5, "cuda": 1.1}
 LOGIT_COPIES = 3  # logits, their gradient, and what lies between
 PARTS = {"wte": "token table", "wpe": "positions", "lm_head": "output head"}
@@ -166,20 +167,23 @@ def estimated_bytes(gpt: GPT, rows: int, device: torch.device) -> int:
 
 @cache
 def kept_bytes_per_row(config: GPTConfig) -> int:
-    """What a block of a model keeps of a sequence for the backward pass, as one that is made for it tells."""
-    block, kept = Block(config), []
-    for rows in (1, 2):
-        tensors: dict[int, Tensor] = {}  # by where they lie: several may be views of one
+    """What a block of a model keeps of a sequence for the backward pass."""
+    block = Block(config)
+    return _kept_bytes(block, config, 2) - _kept_bytes(block, config, 1)  # its weights are no part of a row
 
-        def keep(tensor: Tensor, tensors: dict[int, Tensor] = tensors) -> Tensor:
-            return tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
 
-        x = torch.zeros(rows, config.block_size, config.n_embd, requires_grad=True)
-        rope = None if config.arch == "gpt2" else rotations(config.block_size, config.head_width, ROPE_THETA)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            block(x, rope)
-        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors.values()))
-    return kept[1] - kept[0]  # the weights among them are no part of a row
+def _kept_bytes(block: Block, config: GPTConfig, rows: int) -> int:
+    """What autograd holds after a block has read so many sequences."""
+    kept: dict[int, Tensor] = {}  # by where they lie: several may be views of one
+
+    def keep(tensor: Tensor) -> Tensor:
+        return kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+
+    x = torch.zeros(rows, config.block_size, config.n_embd, requires_grad=True)
+    rope = None if config.arch == "gpt2" else rotations(config.block_size, config.head_width, ROPE_THETA)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(x, rope)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_gpt_scratch.tools.scaling_law import Point, training_flops
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint_io import read_checkpoint, tokens_read
 from lit_gpt_scratch.training.metrics import bits_per_byte
-from lit_gpt_scratch.training.parts import tokens_read
 
 log = logging.getLogger(__name__)
 

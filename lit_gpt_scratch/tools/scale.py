@@ -54,12 +54,12 @@ def run(options: Namespace) -> None:
         raise ValueError(
             "there is nothing to train: give --config configs/scaling.yaml, or --sizes and --tokens"
         )
-    planned = [planned_run(size, tokens) for size in options.sizes for tokens in options.tokens]
+    grid = [planned_run(size, tokens) for size in options.sizes for tokens in options.tokens]
+    planned = list(grid)
     if options.held_out is not None:
         planned.append(planned_run(options.held_out, options.held_out.get("tokens", 0)))
     if len({one.name for one in planned}) < len(planned):
         raise ValueError("two runs have the same n_layer, n_embd and tokens, by which they are told apart")
-    grid = planned[: len(options.sizes) * len(options.tokens)]
     check_enough(len({str(one.model) for one in grid}), len({one.n_tokens for one in grid}), len(grid))
     make_folder(folder)
     common = options.fit.as_dict() if isinstance(options.fit, Namespace) else options.fit

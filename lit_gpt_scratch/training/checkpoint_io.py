@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -53,6 +53,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint, as data only, whatever `weights_only` says."""
         return read_checkpoint(path)
+
+
+def tokens_read(checkpoint: dict[str, Any]) -> int:
+    """Tokens that a checkpoint's run has read; checkpoints that do not say had one size of batch."""
+    if "n_tokens" not in checkpoint and checkpoint["global_step"]:
+        data, model = checkpoint["datamodule_hyper_parameters"], checkpoint["hyper_parameters"]
+        return cast(int, checkpoint["global_step"] * data["batch_size"] * model["block_size"])
+    return cast(int, checkpoint.get("n_tokens", 0))
 
 
 def find_checkpoint(path: PATH) -> Path:

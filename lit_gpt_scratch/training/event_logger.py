@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from lit_gpt_scratch.training.parts import tokens_read
+from lit_gpt_scratch.training.checkpoint_io import tokens_read
 
 log = logging.getLogger(__name__)
 

@@ -20,14 +20,6 @@ def gpt_of(pl_module: LightningModule) -> GPT:
     return cast(GPT, pl_module.gpt)
 
 
-def tokens_read(checkpoint: dict[str, Any]) -> int:
-    """Tokens that a checkpoint's run has read; checkpoints that do not say had one size of batch."""
-    if "n_tokens" not in checkpoint and checkpoint["global_step"]:
-        data, model = checkpoint["datamodule_hyper_parameters"], checkpoint["hyper_parameters"]
-        return cast(int, checkpoint["global_step"] * data["batch_size"] * model["block_size"])
-    return cast(int, checkpoint.get("n_tokens", 0))
-
-
 def is_log_step(trainer: Trainer) -> bool:
     """Whether the step that has just ended is one to log."""
     every_n_steps = cast(Any, trainer).log_every_n_steps
