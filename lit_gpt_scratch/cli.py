@@ -58,7 +58,8 @@ def main(args: list[str]) -> int:
         raise failure
     if code == 2 and cast(Any, rank_zero_only).rank:
         return code  # rank 0 makes the same mistake, and says so
-    print(f"error: {' '.join(str(failure).split()) or type(failure).__name__}", file=sys.stderr)
+    # In one piece: print may write its newline apart, and another device's line comes between.
+    sys.stderr.write(f"error: {' '.join(str(failure).split()) or type(failure).__name__}\n")
     return code
 
 

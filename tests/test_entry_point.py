@@ -1,5 +1,6 @@
 """The program as a process: quick answers, exit codes, closed pipes."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +44,17 @@ def test_the_console_script_is_the_module() -> None:
         subprocess.run([script, "--version"], capture_output=True, text=True).stdout
         == call("--version").stdout
     )
+
+
+def test_an_error_is_written_in_one_piece() -> None:
+    """Devices write to one terminal: what comes in pieces may be mixed with another's line."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    with ours, theirs:
+        command = [sys.executable, "-u", "-m", "lit_gpt_scratch", "evaluate", "--ckpt_path", "nowhere"]
+        assert subprocess.run(command, env=environment(), stderr=theirs, timeout=120).returncode == 2
+        written = ours.recv(10_000).decode()
+    assert written.startswith("error: ")
+    assert written.endswith("\n")
 
 
 @pytest.mark.slow
