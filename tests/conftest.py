@@ -22,6 +22,12 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that run side by side take a core each: with all of them for each, they wait for one another."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers, which start after this
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache for the tests alone, with Tiny Shakespeare in it where the user's has it."""
