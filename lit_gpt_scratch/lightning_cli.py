@@ -27,6 +27,7 @@ from lit_gpt_scratch.options import (
     checkpoint_settings,
     comparable,
     explain_usage,
+    hide_training_options,
     hub_settings,
     idle_callbacks,
     link_options,
@@ -104,6 +105,8 @@ class LitGPTCLI(LightningCLI):
         for name, summary in RUN_COMMANDS.items():
             # The methods of this class, not the Trainer's, say what options a subcommand has.
             subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
+            if name != "fit":
+                hide_training_options(subparser)
             subcommands.add_subcommand(name, subparser, help=summary)
             self._subcommand_parsers[name] = subparser
         add = self._subcommand_parsers["predict"].add_argument_group("What it continues").add_argument

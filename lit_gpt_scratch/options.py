@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import SUPPRESS
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,6 +70,14 @@ COMPARED = (
     *("callbacks.ema", "callbacks.gradient_clipping", "callbacks.guard", "callbacks.early_stopping"),
     *("ema.", "gradient_clipping.", "guard.", "early_stopping."),
 )
+# What commands other than fit leave out of their --help: options, or beginnings of their names.
+OF_TRAINING = (
+    *("run_dir", "eval_every", "save_every", "on_save_error", "resume", "fork", "finetune", "compile"),
+    *("callbacks.", *CALLBACKS),
+    *(f"model.{name}" for name in get_type_hints(LitGPT.__init__) if name != "init_from"),
+    "trainer",
+)
+KEPT = ("trainer.accelerator", "trainer.devices", "trainer.limit_")  # all the same
 LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
 
 
@@ -124,6 +133,16 @@ def link_options(parser: LightningArgumentParser) -> None:
     parser.link_arguments("seed_everything", "data.seed")
     parser.link_arguments("model.block_size", "data.block_size")
     parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
+
+
+def hide_training_options(parser: LightningArgumentParser) -> None:
+    """Keep --help to what a command without training uses; a config with all the rest is read as ever."""
+    for action in parser._actions:
+        if action.dest.startswith(OF_TRAINING) and not action.dest.startswith(KEPT):
+            action.help = SUPPRESS
+    for group in parser._action_groups:
+        if all(action.help == SUPPRESS for action in group._group_actions):
+            group.description = None
 
 
 def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
