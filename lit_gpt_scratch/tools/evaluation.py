@@ -82,7 +82,8 @@ def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Eva
             None is half the model's block_size.
 
     Raises:
-        ValueError: The text cannot be read, is too short, or too much of it is unknown to the model.
+        ValueError: The text cannot be read, is too short, or too much of it is unknown to the model; or
+            stride is out of range.
     """
     return read(model, load_corpus(str(corpus)), stride).evaluation
 
@@ -93,9 +94,11 @@ def read(model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int
     Raises:
         ValueError: As `evaluate`.
     """
-    ids, n_unknown = _tokens(model, corpus)
     block_size = model.gpt.config.block_size
     stride = block_size // 2 if stride is None else stride
+    if not 1 <= stride < block_size:
+        raise ValueError(f"stride must be at least 1 and below the block_size of {block_size}, not {stride}")
+    ids, n_unknown = _tokens(model, corpus)
     with patience(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
         surprise = measure(model.gpt, ids, stride, n_guesses, advance)
     n_bytes = model.tokenizer.token_n_bytes[ids[1:]]

@@ -85,11 +85,9 @@ def measure(
         advance: Called with each number of tokens that is done.
 
     Raises:
-        ValueError: stride is out of range, or there is nothing to score.
+        ValueError: There is nothing to score.
     """
     block_size, vocab_size = gpt.config.block_size, gpt.config.vocab_size
-    if not 1 <= stride < block_size:
-        raise ValueError(f"stride must be at least 1 and below the block_size of {block_size}, not {stride}")
     if len(ids) < 2:
         raise ValueError(f"the text has {len(ids)} token: there is nothing to predict")
     device = gpt.wte.weight.device
