@@ -145,9 +145,12 @@ def test_a_grid_is_trained_once(run: Run, fits: list[list[str]]) -> None:
     done = run(*args)
     assert done.code == 0
     assert len(fits) == 10
+    said = done.err.splitlines()
+    assert (said[0], said[1].split()[:3]) == ("10 runs, in grid", ["run", "1/10", "2x32-512"])
     result = json.loads(Path("grid/scaling.json").read_text())
     assert [one["n_tokens"] for one in result["runs"]] == [512, 1024, 2048] * 3
     held_out = result["held_out"]
+    assert said[10].endswith(f"{held_out['n_parameters']:,} parameters  val loss {held_out['loss']:.4f}")
     assert held_out == {**held_out, "name": "4x128-4096", "n_tokens": 4096, "step": 8, "optimizer": "muon"}
     law = Law(**result["law"])
     expected = law.loss(held_out["n_parameters"], held_out["n_tokens"])

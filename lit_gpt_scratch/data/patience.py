@@ -38,3 +38,8 @@ def patience(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
         disable=not is_watched,
     ) as bar:
         yield bar.update
+
+
+def say(line: str) -> None:
+    """A line on standard error, above the bar that may be there."""
+    Bar.write(line, file=sys.stderr)

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from operator import attrgetter, methodcaller
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.patience import patience, say
 from lit_gpt_scratch.tools.fit_process import finish
 from lit_gpt_scratch.tools.reference import show_reference
 from lit_gpt_scratch.tools.runs import Run, run_of
@@ -63,7 +62,7 @@ def run(options: Namespace) -> None:
     check_enough(len({str(one.model) for one in grid}), len({one.n_tokens for one in grid}), len(grid))
     make_folder(folder)
     common = options.fit.as_dict() if isinstance(options.fit, Namespace) else options.fit
-    runs = [train(one, common, folder, f"{i}/{len(planned)}") for i, one in enumerate(planned, start=1)]
+    runs = train_all(planned, common, folder)
     held_out = runs.pop() if options.held_out is not None else None
     with patience("fitting the law", N_BOOTSTRAP + 1) as advance:
         fit = fit_law([one.point for one in runs], advance=advance)
@@ -100,7 +99,21 @@ def planned_run(size: dict[str, Any], n_tokens: int) -> Planned:
     return Planned(f"{model['n_layer']}x{model['n_embd']}-{n_tokens}", model, n_tokens)
 
 
-def train(planned: Planned, common: dict[str, Any], folder: Path, count: str) -> Run:
+def train_all(planned: list[Planned], common: dict[str, Any], folder: Path) -> list[Run]:
+    """Train one run after the other, and say what has come of each."""
+    say(f"{len(planned)} runs, in {folder}")
+    runs = []
+    with patience("training", len(planned)) as advance:
+        for i, one in enumerate(planned, start=1):
+            done = train(one, common, folder)
+            learnt = f"{done.n_parameters:>10,} parameters  val loss {done.loss:.4f}"
+            say(f"run {f'{i}/{len(planned)}':>6}  {one.name:<16}{learnt}")
+            advance(1)
+            runs.append(done)
+    return runs
+
+
+def train(planned: Planned, common: dict[str, Any], folder: Path) -> Run:
     """Train a run, or go on with it, or take it as it is: whatever is left to do.
 
     Raises:
@@ -117,7 +130,6 @@ def train(planned: Planned, common: dict[str, Any], folder: Path, count: str) ->
     if not steps:
         raise ValueError(f"{planned.n_tokens} tokens are less than a step, which takes {tokens_per_step}")
     content = json.dumps(settings, indent=1).encode()
-    print(f"run {count:>6}  {planned.name:<16}", end="", flush=True, file=sys.stderr)
     if not (run_dir / "last.ckpt").is_file():
         shutil.rmtree(run_dir, ignore_errors=True)  # a run that has saved nothing
         write_whole(config, content)
@@ -127,9 +139,7 @@ def train(planned: Planned, common: dict[str, Any], folder: Path, count: str) ->
         raise ValueError(f"{run_dir} is a run with other options: name another --run_dir")
     elif run_of(run_dir).step < steps:
         finish(["--resume", str(run_dir)])
-    done = run_of(run_dir)
-    print(f"{done.n_parameters:>10,} parameters  val loss {done.loss:.4f}", file=sys.stderr)
-    return done
+    return run_of(run_dir)
 
 
 @dataclass(frozen=True)
