@@ -70,7 +70,7 @@ def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code:
     assert process.stdout is not None
     while not process.stdout.readline().startswith("step    0"):
         assert process.poll() is None
-    time.sleep(0.5)
+    time.sleep(1)
     os.kill(process.pid, sent)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
