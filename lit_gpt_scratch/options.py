@@ -1,4 +1,4 @@
-"""The options of a run: which there are, what a checkpoint brings, and what a wrong one was meant to be."""
+"""The options of a run: which there are, what a checkpoint brings, what is shown, and mistakes in words."""
 
 import json
 import re

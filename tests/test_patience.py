@@ -31,3 +31,14 @@ def test_a_bar_is_shown_when_it_is_worth_it(
     assert ("reading" in err and "M/4.00M" in err) == is_shown
     assert bool(err) == is_shown
     assert "\n" not in err  # it goes when it is done
+
+
+def test_a_line_above_a_bar_does_not_break_the_silence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with patience.patience("reading", 4):
+        patience.say("a line", sys.stdout)
+    out, err = capsys.readouterr()
+    assert out == "a line\n"
+    assert "reading" not in err

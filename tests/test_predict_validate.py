@@ -6,12 +6,14 @@ import math
 import os
 import random
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY, Run
 
+from lit_gpt_scratch.data import patience
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 from lit_gpt_scratch.tools import texts
@@ -187,6 +189,20 @@ def test_a_file_of_prompts(run: Run, finished: Path) -> None:
     for name in ("prompts.txt", "prompts.jsonl"):
         done = run("predict", "--ckpt_path", finished, *args, "--prompts_file", name, "--batch_size", "1")
         assert (done.code, done.out, done.err) == (0, asked.out, "")
+
+
+def test_a_bar_takes_nothing_from_the_output(
+    run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts that go to a file while a terminal shows how far they are."""
+    Path("prompts.txt").write_text("To be\n" * 3)
+    args = ["predict", "--ckpt_path", finished, "--seed", "1", "--prompts_file", "prompts.txt"]
+    unwatched = run(*args, "--batch_size", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(patience, "SECONDS_OF_SILENCE", 0)
+    watched = run(*args, "--batch_size", "1")
+    assert watched.out == unwatched.out
+    assert "writing" in watched.err
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = printed(tour.cells)
     assert "error:" not in written
     assert (tmp_path / "checkpoints" / "tour" / "best.ckpt").is_file()
-    for loss, guess in re.findall(r"loss ([\d.]+) (?:before training; |\()ln [\d,]+ = ([\d.]+)", written):
+    untrained = re.findall(r"loss ([\d.]+) (?:before training; |\()ln [\d,]+ = ([\d.]+)", written)
+    assert len(untrained) == 2  # the character model, and GPT-2's shape
+    for loss, guess in untrained:
         assert float(loss) == pytest.approx(float(guess), abs=0.2)
     assert "GPT-3" in written
     vocab_size = 50257 if has_gpt2 else 512

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -13,6 +14,11 @@ class Bar(tqdm):
     """tqdm's bar without its thread: processes are forked while it is there."""
 
     monitor_interval = 0
+
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        """Draw it, but not in the time of silence, which tqdm forgets when a line is written above."""
+        if not self.delay or self._time() >= self.start_t + self.delay:
+            super().refresh(*args, **kwargs)
 
 
 @contextmanager
@@ -40,6 +46,7 @@ def patience(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
         yield bar.update
 
 
-def say(line: str) -> None:
-    """A line on standard error, above the bar that may be there."""
-    Bar.write(line, file=sys.stderr)
+def say(line: str, to: TextIO) -> None:
+    """A line on a stream, above the bar that may be on the same terminal."""
+    Bar.write(line, file=to)
+    to.flush()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from operator import attrgetter, methodcaller
 from pathlib import Path
@@ -101,13 +102,13 @@ def planned_run(size: dict[str, Any], n_tokens: int) -> Planned:
 
 def train_all(planned: list[Planned], common: dict[str, Any], folder: Path) -> list[Run]:
     """Train one run after the other, and say what has come of each."""
-    say(f"{len(planned)} runs, in {folder}")
+    say(f"{len(planned)} runs, in {folder}", sys.stderr)
     runs = []
     with patience("training", len(planned)) as advance:
         for i, one in enumerate(planned, start=1):
             done = train(one, common, folder)
             learnt = f"{done.n_parameters:>10,} parameters  val loss {done.loss:.4f}"
-            say(f"run {f'{i}/{len(planned)}':>6}  {one.name:<16}{learnt}")
+            say(f"run {f'{i}/{len(planned)}':>6}  {one.name:<16}{learnt}", sys.stderr)
             advance(1)
             runs.append(done)
     return runs

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
-
+from lit_gpt_scratch.data.patience import patience, say
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder, Weights
 from lit_gpt_scratch.generation.engine import Continuation, Generation, SamplingOptions, generate, row_seeds
@@ -77,17 +75,16 @@ def write_texts(decoder: Decoder, tokenizer: Tokenizer, prompts: list[str], opti
     if options.prompts_file is not None:
         prompts = [*prompts, *read_prompts(Path(options.prompts_file).expanduser())]
     rows = list(rows_to_write(decoder, tokenizer, prompts or [""], options))
-    live = options.format == "text" and options.prompts_file is None and on_terminal()
-    size = 1 if live else options.batch_size
-    batches = [rows[first : first + size] for first in range(0, len(rows), size)]
-    errors = Console(stderr=True)
-    shown = options.prompts_file is not None and sys.stderr.isatty()
-    for batch in track(batches, "prompts", console=errors, disable=not shown, transient=True):
-        if live:
-            print(tokenizer.decode(batch[0].ids), end="", flush=True)
-            write_live(decoder, tokenizer, batch[0], options, [])
-        else:
+    if options.format == "text" and options.prompts_file is None and on_terminal():
+        for row in rows:
+            print(tokenizer.decode(row.ids), end="", flush=True)
+            write_live(decoder, tokenizer, row, options, [])
+        return
+    with patience("writing", len(rows)) as advance:
+        for first in range(0, len(rows), options.batch_size):
+            batch = rows[first : first + options.batch_size]
             write_batch(decoder, tokenizer, batch, options)
+            advance(len(batch))
 
 
 def on_terminal() -> bool:
@@ -141,9 +138,9 @@ def write_batch(decoder: Decoder, tokenizer: Tokenizer, rows: list[Row], options
     for row, stream, continuation in zip(rows, streams, made.continuations, strict=True):
         stream.finish()
         if options.format == "text":
-            print(tokenizer.decode(row.ids) + stream.text, flush=True)
+            say(tokenizer.decode(row.ids) + stream.text, sys.stdout)
         else:
-            print(as_json(row, stream.text, continuation, made), flush=True)
+            say(as_json(row, stream.text, continuation, made), sys.stdout)
 
 
 def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
@@ -58,7 +58,6 @@ class EventLogger(TensorBoardLogger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Nothing: the callback RunConfig writes them."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars."""
 
@@ -68,13 +67,11 @@ class EventLogger(TensorBoardLogger):
 
         self.write(add_all)
 
-    @rank_zero_only
     def save(self) -> None:
         """Write out what is buffered."""
         self.is_broken = False
         self.write(SummaryWriter.flush)
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
         self.write(SummaryWriter.close)
@@ -142,6 +139,13 @@ def step_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
         for logger in trainer.loggers
         if isinstance(logger, TensorBoardLogger) and not isinstance(logger, TokenLogger)
     ]
+
+
+def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
+    """Write scalars to every logger of the run, against optimizer steps or, for one of them, tokens."""
+    n_tokens = cast(Any, trainer.lightning_module).n_tokens
+    for logger in trainer.loggers:
+        logger.log_metrics(scalars, n_tokens if isinstance(logger, TokenLogger) else trainer.global_step)
 
 
 def write_events(trainer: Trainer, what: Callable[[SummaryWriter], Any]) -> None:

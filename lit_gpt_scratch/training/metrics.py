@@ -1,15 +1,12 @@
-"""The numbers of a run: formulas, and the way to the loggers."""
+"""The numbers of a run, and how they are computed."""
 
 import math
 import warnings
-from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from lightning.pytorch import Trainer
 
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.training.event_logger import TokenLogger
 
 
 def perplexity(loss_nats: float) -> float:
@@ -44,10 +41,3 @@ def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | Non
     with warnings.catch_warnings():  # an unknown device is no trouble: its MFU is left out
         warnings.simplefilter("ignore")
         return get_available_flops(device, dtype)
-
-
-def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
-    """Write scalars to every logger of the run, against optimizer steps or, for one of them, tokens."""
-    n_tokens = cast(Any, trainer.lightning_module).n_tokens
-    for logger in trainer.loggers:
-        logger.log_metrics(scalars, n_tokens if isinstance(logger, TokenLogger) else trainer.global_step)

@@ -15,9 +15,9 @@ from torchmetrics import MeanMetric
 from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.checkpoint_io import tokens_read
+from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
-from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
 from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
 from lit_gpt_scratch.training.parts import data_of, is_log_step

@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.gradients import gradient_norm, trained_parameters
-from lit_gpt_scratch.training.metrics import log_scalars
 from lit_gpt_scratch.training.parts import is_log_step
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.metrics import log_scalars
+from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.parts import is_log_step
 
 

@@ -3,7 +3,8 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from lit_gpt_scratch.training.metrics import bits_per_byte, log_scalars, perplexity
+from lit_gpt_scratch.training.event_logger import log_scalars
+from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
 from lit_gpt_scratch.training.parts import data_of
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.metrics import log_scalars, peak_flops_per_second, train_flops_per_token
+from lit_gpt_scratch.training.event_logger import log_scalars
+from lit_gpt_scratch.training.metrics import peak_flops_per_second, train_flops_per_token
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_log_step
 
 
