@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ONE_DEVICE, TINY, Run, environment, two_devices
+from conftest import BF16_TOLERANCE, ONE_DEVICE, TINY, Run, environment, two_devices
 from test_resume import steps_of
 
 from lit_gpt_scratch.data.windows import EvalBatches, full_pass_starts
@@ -36,6 +36,20 @@ def assert_close(one: object, other: object, atol: float) -> None:
             assert_close(one[name], other[name], atol)
     elif isinstance(one, torch.Tensor):
         torch.testing.assert_close(one, other, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_in_bfloat16_two_devices_take_the_step_of_one_within_its_rounding(run: Run, strategy: str) -> None:
+    """AdamW's moments after one step are the gradient and its square, each times a constant."""
+    common = ["fit", *TINY, "--precision", "bf16-mixed", "--trainer.max_steps", "1"]
+    assert run(*common, *ONE_DEVICE, "--trainer.accelerator", "cpu", "--run_dir", "one").code == 0
+    done = as_process(*common, *two_devices(strategy), "--run_dir", "two")
+    assert done.returncode == 0, done.stderr
+    one, two = (checkpoint(folder)["optimizer_states"][0]["state"] for folder in ("one", "two"))
+    assert one.keys() == two.keys()
+    for number in one:
+        first, second = one[number]["exp_avg"], two[number]["exp_avg"]
+        assert (first - second).norm() < BF16_TOLERANCE * first.norm(), number
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -1,5 +1,6 @@
 """What `auto` chooses, why, and that it can be overruled."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,36 +10,60 @@ from conftest import TINY, Run
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import hardware
 
+CPU = ["--trainer.accelerator", "cpu"]
+
 
 @pytest.mark.parametrize(
-    ("units", "speed", "precision", "why"),
+    ("unit", "precision", "why"),
     [
-        (False, 5.0, "32-true", "this CPU has neither AMX nor AVX512-BF16"),
-        (True, 4.94, "bf16-mixed", "this CPU multiplies bfloat16 4.9 times as fast"),
-        (True, 1.1, "32-true", "this CPU multiplies bfloat16 1.1 times as fast"),
+        ("AMX", "bf16-mixed", "this CPU has AMX"),
+        ("AVX512-BF16", "bf16-mixed", "this CPU has AVX512-BF16"),
+        (None, "32-true", "this CPU has neither AMX nor AVX512-BF16"),
     ],
 )
-def test_precision_goes_by_what_a_cpu_has_and_does(
-    monkeypatch: pytest.MonkeyPatch, units: bool, speed: float, precision: str, why: str
+def test_auto_precision_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, run: Run, unit: str | None, precision: str, why: str
 ) -> None:
-    monkeypatch.setattr(hardware, "has_bf16_units", lambda: units)
-    monkeypatch.setattr(hardware, "bf16_speed", lambda: speed)
+    monkeypatch.setattr(hardware, "cpu_bf16_unit", lambda: unit)
     assert hardware.auto_precision("cpu") == (precision, why)
+    done = run("fit", *TINY, "--precision", "auto", "--trainer.max_steps", "1", *CPU)
+    assert f"precision {precision} ({why}), not compiled (the run is too short to repay it)" in done.out
 
 
-def test_a_cpu_that_says_it_is_quick_is_measured() -> None:
-    assert hardware.bf16_speed() > 0
-    known = hardware.auto_precision("cpu")[0]
-    assert known == "32-true" or hardware.has_bf16_units()
+@pytest.mark.parametrize(
+    ("capabilities", "unit"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": True}, "AMX"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "AVX512-BF16"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, None),
+        ({"neon": True, "bf16": True}, None),  # ARM: not measured
+    ],
+)
+def test_bf16_unit_follows_the_cpus_capabilities(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], unit: str | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(hardware, "cpu_bf16_unit", inspect.unwrap(hardware.cpu_bf16_unit))
+    assert hardware.cpu_bf16_unit() == unit
+    assert hardware.has_bf16_units("cpu") == (unit is not None)
 
 
-def test_precision_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert hardware.auto_precision("cuda")[0] == "bf16-mixed"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert hardware.auto_precision("cuda")[0] == "32-true"
-    assert hardware.auto_precision("mps")[0] == "32-true"
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert hardware.auto_precision("cuda")[0] == precision
+    assert hardware.has_bf16_units("cuda") == has_bf16
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "has_mps", "kind"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_kind_of_device(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, has_mps: bool, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
+    assert hardware.device_kind("auto") == kind
     assert hardware.device_kind("cpu") == "cpu"
+    assert hardware.auto_precision("mps")[0] == "32-true"
 
 
 def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -55,12 +80,6 @@ def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert hardware.auto_compile("cpu", modern, 1e14) == (False, "Python's headers are not installed")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
     assert hardware.auto_compile("cpu", modern, float("inf")) == (False, "there is no C++ compiler")
-
-
-def test_the_summary_says_what_was_chosen(run: Run) -> None:
-    out = run("fit", *TINY, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu").out
-    precision, why = hardware.auto_precision("cpu")
-    assert f"precision {precision} ({why}), not compiled (the run is too short to repay it)" in out
 
 
 def test_another_precision_is_taken_and_kept(run: Run) -> None:

@@ -41,10 +41,17 @@ def steps_of(folder: Path, tag: str) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
-@pytest.mark.parametrize("first_part", [4, 5, 6])  # a plain save, between saves, at an evaluation
-def test_stopped_and_resumed_is_the_same_run(run: Run, tmp_path: Path, first_part: int) -> None:
-    assert run("fit", *TINY, *STEPS, *LOGS, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
-    time_out = [*STEPS, *LOGS, "--trainer.max_steps", first_part, "--eval_every", "6"]
+@pytest.mark.parametrize(
+    ("first_part", "precision"),
+    [(4, "32-true"), (5, "32-true"), (6, "32-true"), (5, "bf16-mixed")],
+    ids=["at a save", "between saves", "at an evaluation", "bfloat16"],
+)
+def test_stopped_and_resumed_is_the_same_run(
+    run: Run, tmp_path: Path, first_part: int, precision: str
+) -> None:
+    options = [*TINY, *STEPS, *LOGS, "--precision", precision]
+    assert run("fit", *options, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
+    time_out = [*options[2:], "--trainer.max_steps", first_part, "--eval_every", "6"]
     assert run("fit", *TINY, *time_out, "--run_dir", "parts").code == 0
     resumed = run("fit", "--resume", "parts", "--trainer.max_steps", 20)
     assert resumed.code == 0

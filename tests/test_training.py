@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Run
+from conftest import BF16_TOLERANCE, TINY, Run
 from lightning.pytorch import Trainer
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
@@ -15,6 +15,7 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
 from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training import optim
 from lit_gpt_scratch.training.callbacks import Guard
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
@@ -51,6 +52,14 @@ def test_a_schedule_without_warmup_or_decay(schedule: str) -> None:
     assert rate(schedule, 50, warmup=50, end=50) == 0.1
 
 
+@pytest.fixture(params=[True, False], ids=["bf16 units", "no bf16 units"])
+def bf16_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Pretend that the CPU has, or lacks, units for bfloat16."""
+    monkeypatch.setattr(optim, "has_bf16_units", lambda kind: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("bf16_units")
 def test_muon_makes_matrices_orthogonal() -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(shape) for shape in ((16, 16), (16, 40), (40, 16), (16, 16))]
@@ -62,8 +71,15 @@ def test_muon_makes_matrices_orthogonal() -> None:
         assert torch.nn.functional.cosine_similarity(made.flatten(), (left @ right).flatten(), dim=0) > 0.95
 
 
+def test_muon_multiplies_in_bfloat16_where_the_cpu_has_units_for_it(bf16_units: bool) -> None:
+    torch.manual_seed(0)
+    (made,) = orthogonal([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
+    assert torch.equal(made, made.bfloat16().float()) == bf16_units
+
+
+@pytest.mark.usefixtures("bf16_units")
 def test_muon_is_pytorchs() -> None:
-    """In stacks of a shape, and not in bfloat16: nearer to the exact update than PyTorch's own."""
+    """In stacks of a shape, in either precision."""
     torch.manual_seed(0)
     shapes = [(8, 24), (24, 8), (16, 16), (16, 16)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -189,21 +205,38 @@ def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None
         torch.testing.assert_close(trained["state_dict"][f"gpt.{name}"], parameter, atol=2e-5, rtol=1e-4)
 
 
-def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def gradients_of_first_step(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *options: str
+) -> dict[str, torch.Tensor]:
     found: list[dict[str, torch.Tensor]] = []
 
     def keep(self: Guard, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
         found.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
 
     monkeypatch.setattr(Guard, "on_before_optimizer_step", keep)
-    for size in (8, 4, 3, 1):
-        args = ["--trainer.max_steps", "1", "--data.micro_batch_size", str(size), "--run_dir", f"r{size}"]
-        assert run("fit", *TINY, *args).code == 0
-    whole, *cut = found
-    assert len(cut) == 3
-    for gradients in cut:
-        assert gradients.keys() == whole.keys()
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=0)
+    assert run("fit", *TINY, "--trainer.max_steps", "1", *options).code == 0
+    (gradients,) = found
+    return gradients
+
+
+@pytest.mark.parametrize("size", [4, 3, 1])
+def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
+    run: Run, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    whole, cut = (
+        gradients_of_first_step(run, monkeypatch, "--data.micro_batch_size", str(n)) for n in (8, size)
+    )
+    assert cut.keys() == whole.keys()
+    for name, gradient in cut.items():
+        torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [4, 3, 1])
+def test_in_bfloat16_a_cut_batch_gives_the_gradient_within_its_rounding(
+    run: Run, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    options = ["--precision", "bf16-mixed", "--data.micro_batch_size"]
+    whole, cut = (gradients_of_first_step(run, monkeypatch, *options, str(n)) for n in (8, size))
+    assert cut.keys() == whole.keys()
+    for name, gradient in cut.items():
+        assert (gradient - whole[name]).norm() < BF16_TOLERANCE * whole[name].norm(), name

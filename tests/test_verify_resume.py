@@ -12,8 +12,11 @@ CONFIG = ROOT / "tests" / "tiny.yaml"
 
 
 @pytest.mark.faults
-def test_a_killed_run_is_proved_the_same(run: Run) -> None:
-    done = run("verify-resume", "--config", CONFIG, "--steps", "400")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_run_is_proved_the_same(run: Run, precision: str) -> None:
+    config = Path("run.yaml")
+    config.write_text(CONFIG.read_text().replace("precision: 32-true", f"precision: {precision}"))
+    done = run("verify-resume", "--config", config, "--steps", "400")
     assert done.code == 0
     assert done.out.splitlines()[:3] == [
         "straight  400 steps",

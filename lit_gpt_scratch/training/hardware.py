@@ -3,8 +3,6 @@
 import ctypes
 import shutil
 import sysconfig
-import time
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,7 +12,6 @@ from lit_gpt_scratch.model.gpt import GPT
 # mallopt(3): from which size on memory is mapped for itself (the most it takes), how much may lie idle at the
 # heap's end before it is given back, and how much is fetched at once.
 MALLOC = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
-WORTHWHILE = 1.3  # times that bfloat16 must be as quick: the rest of a step gains nothing from it
 # FLOPs of a run on a CPU from which on compiling repays its 15 seconds (3 once it has been done before): it
 # makes a step of modern, with its norms, rotations and gates, a fifth quicker, one of gpt2 hardly.
 COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
@@ -45,23 +42,30 @@ def choose_precision(asked: str, kind: str, before: dict[str, str] | None) -> tu
 
 
 def auto_precision(kind: str) -> tuple[str, str]:
-    """The quickest of Lightning's precisions on a kind of device, and the reason in words."""
+    """Return the fastest of Lightning's precisions on a kind of device, and the reason in words."""
     if kind == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if has_bf16_units(kind):
             return "bf16-mixed", "this GPU has bfloat16"
         return "32-true", "this GPU has no bfloat16"
     if kind != "cpu":
         return "32-true", f"bfloat16 is not tried on {kind}"
-    if not has_bf16_units():
-        return "32-true", "this CPU has neither AMX nor AVX512-BF16"
-    times = bf16_speed()
-    quick = times >= WORTHWHILE
-    return "bf16-mixed" if quick else "32-true", f"this CPU multiplies bfloat16 {times:.1f} times as fast"
+    if has_bf16_units(kind):
+        return "bf16-mixed", f"this CPU has {cpu_bf16_unit()}"
+    return "32-true", "this CPU has neither AMX nor AVX512-BF16"
 
 
-def has_bf16_units() -> bool:
-    """Whether the CPU says that it multiplies bfloat16 itself: AMX or AVX512-BF16."""
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+def has_bf16_units(kind: str) -> bool:
+    """Return whether a kind of device multiplies bfloat16 matrices in hardware."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and cpu_bf16_unit() is not None
+
+
+def cpu_bf16_unit() -> str | None:
+    """Return the name of this CPU's instructions for bfloat16 matrix products; None if it has none."""
+    capabilities = torch.cpu.get_capabilities()
+    names = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+    return next((name for flag, name in names.items() if capabilities.get(flag, False)), None)
 
 
 def keep_freed_memory() -> None:
@@ -75,29 +79,6 @@ def keep_freed_memory() -> None:
         return
     for setting, value in MALLOC.items():
         mallopt(setting, value)
-
-
-@cache
-def quick_dtype(device: torch.device) -> torch.dtype:
-    """What a device multiplies quickest, for what bfloat16 is exact enough for."""
-    quick = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
-    return torch.bfloat16 if quick else torch.float32
-
-
-@cache
-def bf16_speed() -> float:
-    """How many times as fast as in float32 this CPU multiplies matrices in bfloat16; takes milliseconds."""
-    return _seconds(torch.float32) / _seconds(torch.bfloat16)
-
-
-def _seconds(dtype: torch.dtype) -> float:
-    a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-    durations = []
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        durations.append(time.perf_counter() - start)
-    return min(durations)
 
 
 def choose_compile(asked: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:

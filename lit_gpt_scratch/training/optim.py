@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lit_gpt_scratch.training.hardware import quick_dtype
+from lit_gpt_scratch.training.hardware import has_bf16_units
 
 NS_ROOM = 1e-7  # keeps a gradient of 0 from being divided by its norm
 
@@ -84,7 +84,7 @@ def orthogonal(
     made = list(matrices)
     for places in alike.values():
         x = torch.stack([_turned(matrices[i], matrices[i]) for i in places])  # (n, rows, columns), wide
-        x = x.to(quick_dtype(x.device))
+        x = x.to(torch.bfloat16 if has_bf16_units(x.device.type) else torch.float32)
         x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=NS_ROOM)
         for _ in range(n_steps):
             gram = x @ x.mT
