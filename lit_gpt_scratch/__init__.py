@@ -34,6 +34,13 @@ TOOL_COMMANDS = {
     "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS
+PRINTING_COMMANDS = (
+    "predict",
+    "validate",
+    "test",
+    "evaluate",
+    "plan",
+)  # to standard output, and nothing else
 
 
 def __getattr__(name: str) -> Any:

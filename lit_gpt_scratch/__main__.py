@@ -1,10 +1,13 @@
 """Entry point: answers `--version` and a bare `--help` at once, everything else through `cli.main`."""
 
+import codecs
+import locale
 import os
+import subprocess
 import sys
 import warnings
 
-from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
+from lit_gpt_scratch import COMMANDS, PRINTING_COMMANDS, PROGRAM, __version__
 
 # A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
@@ -45,19 +48,57 @@ def main() -> int:
     Returns:
         The exit code: 0 done, 1 the run failed, 2 a mistake in the input, 130 Ctrl-C, 143 SIGTERM.
     """
+    restart_in_utf8_mode()
     args = sys.argv[1:]
+    has_stdout = sys.stdout is not None
+    open_closed_streams()
     if not args or args in (["-h"], ["--help"]):
         print(usage(), end="")
         return 0
     if args == ["--version"]:
         print(f"lit_gpt_scratch {__version__}")
         return 0
+    if not has_stdout and args[0] in PRINTING_COMMANDS:
+        return mistake(f"standard output is closed, and {args[0]} prints its result there")
+    try:
+        os.getcwd()
+    except OSError:
+        return mistake("the working folder is gone: change to another one")
+    if os.environ.get("COLUMNS") == "0":  # a terminal without a size: rich would print nothing at all
+        del os.environ["COLUMNS"]
     try:
         from lit_gpt_scratch.cli import main as cli_main  # takes seconds, in which Ctrl-C may come
 
         return cli_main(args)
     except KeyboardInterrupt:
         return 130
+
+
+def restart_in_utf8_mode() -> None:
+    """Begin again in Python's UTF-8 mode (PEP 540) where the locale has another encoding.
+
+    Configs, texts and what processes say to each other are UTF-8, also where a library opens the file.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
+        return
+    command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that are started by this one
+    if sys.platform == "win32":  # where execv leaves the terminal to the next command at once
+        sys.exit(subprocess.call(command))
+    os.execv(sys.executable, command)
+
+
+def open_closed_streams() -> None:
+    """Put the null device in place of standard streams that are closed, which Python shows as None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end
+
+
+def mistake(message: str) -> int:
+    """Print an error and return the exit code of a mistake in the input."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -6,15 +6,11 @@ import logging
 import os
 import sys
 from argparse import ArgumentError
-from typing import Any, cast
 
 from jsonargparse import ArgumentParser
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
-from lit_gpt_scratch.lightning_cli import LitGPTCLI
-from lit_gpt_scratch.options import explain_usage
+from lit_gpt_scratch.usage import explain_usage
 
 TOOL_MODULES = {
     "evaluate": "evaluate",
@@ -31,36 +27,48 @@ def main(args: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             # A text may hold any character, whatever the locale.
             stream.reconfigure(encoding="utf-8", errors="replace")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     own = logging.getLogger("lit_gpt_scratch")
     own.handlers = [handler]
-    own.setLevel(logging.ERROR if cast(Any, rank_zero_only).rank else logging.WARNING)  # said once
-    LitGPTCLI.debug = "--debug" in args
+    own.setLevel(logging.WARNING)
     try:
-        if args[0] == "plan":
-            importlib.import_module("lit_gpt_scratch.plan_cli").plan(args[1:])
-        elif args[0] in TOOL_COMMANDS:
-            run_tool(args[0], args[1:])
-        else:
-            LitGPTCLI(args)
+        run_command(args[0], args[1:])
+        sys.stdout.flush()  # a full disk is noticed here, while there is an exit code to decide
         return 0
-    except (ValueError, MisconfigurationException) as error:
-        code, failure = 2, cast(Exception, error)
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return 0
     except Exception as error:
-        code, failure = 1, error
-    if LitGPTCLI.debug:
-        raise failure
-    if code == 2 and cast(Any, rank_zero_only).rank:
-        return code  # rank 0 makes the same mistake, and says so
-    # In one piece: print may write its newline apart, and another device's line comes between.
-    sys.stderr.write(f"error: {' '.join(str(failure).split()) or type(failure).__name__}\n")
-    return code
+        if "--debug" in args:
+            raise
+        # In one piece: print may write its newline apart, and another device's line comes between.
+        sys.stderr.write(f"error: {' '.join(str(error).split()) or type(error).__name__}\n")
+        discard_unwritable_stdout()
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def run_command(name: str, args: list[str]) -> None:
+    """Run a subcommand; only those that train or use Lightning's loops import it."""
+    if name == "plan":
+        importlib.import_module("lit_gpt_scratch.plan_cli").plan(args)
+    elif name in TOOL_COMMANDS:
+        run_tool(name, args)
+    else:
+        importlib.import_module("lit_gpt_scratch.lightning_cli").run([name, *args])
+
+
+def discard_unwritable_stdout() -> None:
+    """Flush standard output, or discard what is left there: Python's own end would fail at it once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_stdout()
+
+
+def discard_stdout() -> None:
+    """Send what is still in standard output's buffer nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_tool(name: str, args: list[str]) -> None:

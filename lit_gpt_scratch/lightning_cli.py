@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import os
+import sys
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
@@ -26,7 +28,6 @@ from lit_gpt_scratch.options import (
     check_resume,
     checkpoint_settings,
     comparable,
-    explain_usage,
     hide_training_options,
     hub_settings,
     idle_callbacks,
@@ -50,6 +51,7 @@ from lit_gpt_scratch.training.run_folder import (
 )
 from lit_gpt_scratch.training.saving import RunCheckpointIO
 from lit_gpt_scratch.training.sharding import sharded_settings
+from lit_gpt_scratch.usage import explain_usage
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +63,30 @@ LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, it
 FIRST_EVALUATION_TOKENS = 2**14
 
 
+def run(args: list[str], cli: "type[LitGPTCLI] | None" = None) -> None:
+    """Run a command of Lightning's, by `LitGPTCLI` or a subclass.
+
+    Raises:
+        ValueError: The input is wrong; on other ranks SystemExit, since rank 0 says so.
+    """
+    for name in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    if cast(Any, rank_zero_only).rank:
+        logging.getLogger("lit_gpt_scratch").setLevel(logging.ERROR)  # a warning is said once
+    try:
+        (cli or LitGPTCLI)(args)
+    except (ValueError, MisconfigurationException) as error:
+        if cast(Any, rank_zero_only).rank:
+            sys.exit(2)
+        raise ValueError(str(error)) from error
+
+
 class LitGPTCLI(LightningCLI):
     """The subcommands of `RUN_COMMANDS`.
 
     An option's value is looked for on the command line, then in --config, then in the checkpoint, then among
     the defaults.
     """
-
-    debug = False  # of the command line that is being run: an error may leave no object to ask
 
     def __init__(self, args: ArgsType) -> None:
         self.checkpoint_path: Path | None = None
@@ -133,7 +151,6 @@ class LitGPTCLI(LightningCLI):
         """Parse; where a checkpoint is named, parse again over the settings that it brings."""
         self.config = self._parse(cast(list[str], args))
         given = self.config[self.config.subcommand]
-        LitGPTCLI.debug |= given.debug
         if given.seed_everything < 0:
             raise ValueError(f"seed_everything must not be negative, but is {given.seed_everything}")
         subparser = self._subcommand_parsers[self.config.subcommand]

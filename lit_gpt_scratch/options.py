@@ -1,10 +1,8 @@
 """The options of a run: which there are, what a checkpoint brings, what is shown, and mistakes in words."""
 
 import json
-import re
 from argparse import SUPPRESS
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -18,6 +16,7 @@ from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.hub_folder import read_settings
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.saving import OnSaveError
+from lit_gpt_scratch.usage import LINKED, REPLACED
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
@@ -40,28 +39,6 @@ CALLBACKS = {
 }
 ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
 OFF = {"ema", "inspection", "early_stopping"}  # unless asked for
-# Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
-REPLACED = {
-    "accumulate_grad_batches": "data.micro_batch_size",
-    "barebones": "callbacks",
-    "check_val_every_n_epoch": "eval_every",
-    "default_root_dir": "run_dir",
-    "enable_checkpointing": "save_every",
-    "enable_model_summary": "callbacks.summary",
-    "enable_progress_bar": "callbacks.progress",
-    "gradient_clip_algorithm": "gradient_clipping.max_norm",
-    "gradient_clip_val": "gradient_clipping.max_norm",
-    "limit_predict_batches": "num_samples",
-    "limit_train_batches": "trainer.max_steps",
-    "max_epochs": "trainer.max_steps",
-    "min_epochs": "trainer.min_steps",
-    "num_sanity_val_steps": "eval_every",
-    "overfit_batches": "configs/debug.yaml",
-    "precision": "precision",
-    "reload_dataloaders_every_n_epochs": "data",
-    "use_distributed_sampler": "data",
-    "val_check_interval": "eval_every",
-}
 # How a command is called or began, which is no change of the run.
 NOT_OF_THE_RUN = {"resume", "fork", "debug", "config", "run_dir", "model.init_from"}
 # What the losses of a run may depend on: options, or beginnings of their names.
@@ -78,7 +55,6 @@ OF_TRAINING = (
     "trainer",
 )
 KEPT = ("trainer.accelerator", "trainer.devices", "trainer.limit_")  # all the same
-LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
 
 
 def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
@@ -287,24 +263,3 @@ def check_architecture(asked: Namespace, trained: dict[str, Any], whose: str) ->
     if differing:
         wrong = "; its ".join(f"model.{name} is {trained[name]}, not {asked[name]}" for name in differing)
         raise ValueError(f"{whose}'s {wrong}: leave the architecture out")
-
-
-def explain_usage(message: str, config_files: list[str], known: list[str]) -> str:
-    """The parser's word on a wrong option, with the file's name and the right option in it."""
-    files = " or ".join(config_files) or "the config file"
-    message = message.replace('"<unicode string>"', files)
-    message = re.sub(r"a <class '(\w+)'>", r"\1", message)
-    message = re.sub(
-        r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
-    )
-    union = r'Parser key "([\w.]+)":.*Subtypes: \[(.*?)\] Errors:.*Given value: (.*)'
-    if found := re.search(union, " ".join(message.split())):
-        kinds = re.sub(r"<class '(\w+)'>|typing.Literal\[(.*?)\]", r"\1\2", found[2])
-        kinds = kinds.replace("NoneType", "null").replace(", ", " or ")
-        message = f"{found[1]} takes {kinds}, not {found[3]!r}"
-    for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
-        if instead := REPLACED.get(option.removeprefix("trainer.")):
-            message += f"; here {instead} does that"
-        elif near := get_close_matches(option, [*{*known} - LINKED], n=1):
-            message += f"; did you mean {near[0]}?"
-    return message

@@ -1,7 +1,6 @@
 """Fixtures: the command line run in this process, a finished run, and texts that may not be at hand."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -18,9 +17,10 @@ from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
-# Bound on the relative difference of two gradients or moments of tiny.yaml in bfloat16 that should be equal but for
-# the order of their sums. A product rounds its results by at most 2^-9; some 40 products lie between a token and
-# a gradient (2 blocks: 6 forward, 6 for the gradients of their inputs, 6 for those of their weights; and the
+
+# Bound on the relative difference of two gradients of tiny.yaml in bfloat16 that should be equal but for the
+# order of their sums. A product rounds its results by at most 2^-9; some 40 products lie between a token and a
+# gradient (2 blocks: 6 forward, 6 for the gradients of their inputs, 6 for those of their weights; and the
 # head's). Independent errors add up as the root of their number, and both results have them.
 BF16_TOLERANCE = (2 * 40) ** 0.5 * 2**-9  # 1.7 %
 ROOT = Path(__file__).parent.parent
@@ -148,6 +148,7 @@ ONE_DEVICE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 
 def with_small_files(n_bytes: int, folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
     """Run a command line where no file may grow longer, as on a disk without room."""
+    import resource  # Windows has none
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

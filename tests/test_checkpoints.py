@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import Run
 
-from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint, write_checkpoint
+from lit_gpt_scratch.training.saving import RunCheckpointIO
 
 
 class Malicious:
@@ -68,7 +69,7 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
         assert done.code == 2
         assert done.err.count("\n") == 1
     with pytest.raises(ValueError, match="damaged"):
-        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+        RunCheckpointIO().load_checkpoint(path, weights_only=False)
     assert not marker.exists()
 
 
@@ -133,10 +134,10 @@ def test_a_compressed_checkpoint_is_none(finished: Path, tmp_path: Path) -> None
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io, path = AtomicCheckpointIO(), tmp_path / "x.ckpt"
+    path = tmp_path / "x.ckpt"
     data = {"TextDataModule": {"tokenizer": {}, "corpus": {}}, "datamodule_hyper_parameters": {}}
     parts = {"hyper_parameters": {"n_layer": 0, "block_size": 8}, "global_step": 1, **data}
-    io.save_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
+    write_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
 
     def disk_full(checkpoint: Any, stream: Any) -> None:
         stream.write(b"half")
@@ -144,6 +145,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "save", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        io.save_checkpoint({}, path)
+        write_checkpoint({}, path)
     assert torch.equal(read_checkpoint(path)["state_dict"]["w"], torch.ones(3))
     assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,10 @@ def cache_dir() -> Path:
     """Where they are kept: `LIT_GPT_CACHE`, else a folder of the user's cache directory."""
     if chosen := os.environ.get("LIT_GPT_CACHE"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_gpt_scratch"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_gpt_scratch"
+    except RuntimeError:  # a user without a home folder, as in some containers
+        return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
 def keep(raw: bytes, path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def run(options: Namespace) -> None:
         raise ValueError(f"cannot write {page}: there is no folder {page.parent}")
     if page is not None and page.is_dir():
         raise ValueError(f"cannot write {page}: it is a folder")
+    if page is not None and not os.access(page.parent, os.W_OK):
+        raise ValueError(f"cannot write {page}: the folder {page.parent.resolve()} must not be written")
     for path in options.ckpt_path:
         find_checkpoint(path)
     corpus = load_corpus(options.corpus)

@@ -21,7 +21,12 @@ def finish(arguments: list[str]) -> None:
         KeyboardInterrupt: It was stopped by Ctrl-C.
     """
     done = subprocess.run(
-        [*FIT, *arguments], env=fit_environment(), capture_output=True, text=True, check=False
+        [*FIT, *arguments],
+        env=fit_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     check(done.returncode, done.stderr)
 

@@ -1,18 +1,17 @@
 """A Hugging Face GPT-2 folder into a checkpoint of ours."""
 
-import shlex
+from importlib.metadata import version
 from pathlib import Path
 
-import lightning
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer
 from lit_gpt_scratch.model.gpt import GPTConfig
-from lit_gpt_scratch.training.checkpoint_io import AtomicCheckpointIO
+from lit_gpt_scratch.training.checkpoint_io import write_checkpoint
 from lit_gpt_scratch.training.hub_folder import read_settings, read_weights
-from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder
+from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, shell_path
 
 # Gentle enough for weights that know something already; --model.learning_rate sets another.
 FINETUNE_LEARNING_RATE = 3e-5
@@ -31,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Import, and say what can be done with it."""
     made = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
-    run_dir = shlex.quote(str(made))
+    run_dir = shell_path(made)
     print(
         f"imported       {made / 'best.ckpt'}\n"
         f"let it speak   {PROGRAM} predict --ckpt_path {run_dir}\n"
@@ -68,11 +67,11 @@ def import_folder(folder: Path, wanted: Path) -> Path:
         "global_step": 0,
         "epoch": 0,
         "callbacks": {},
-        "pytorch-lightning_version": lightning.__version__,
+        "pytorch-lightning_version": version("lightning"),
     }
     run_dir = claim_folder(wanted)
     try:
-        AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / "best.ckpt")
+        write_checkpoint(checkpoint, run_dir / "best.ckpt")
         (run_dir / CONFIG).unlink()  # claim_folder's mark: there are no settings of a run
     except BaseException:
         give_up_folder(run_dir)

@@ -1,6 +1,5 @@
 """What the parts of a run take, from a few of its steps."""
 
-import resource
 import statistics
 import sys
 import time
@@ -108,5 +107,11 @@ def peak_bytes(device: torch.device) -> int:
     """Of memory, so far: the GPU's where there is one, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     kib = 1 if sys.platform == "darwin" else 1024  # of what macOS calls bytes and Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib

@@ -65,7 +65,8 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
         env=fit_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         try:
             while process.poll() is None and not checkpoint.exists():

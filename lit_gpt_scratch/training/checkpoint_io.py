@@ -4,12 +4,11 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 PATH = str | os.PathLike[str]
 # What torch.load raises for a file that is none of its own, or holds objects.
@@ -27,32 +26,25 @@ LONGEST_BLOCK = 2**20  # tokens; nothing in the weights of a model with rotary p
 PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule", "global_step"}
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, renames: a kill leaves the old file or the new one, whole."""
+def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
+    """Write a checkpoint beside its target, sync and rename: a kill leaves the old file or the new one, whole.
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: PATH, storage_options: Any | None = None
-    ) -> None:
-        """Write a checkpoint; an error (disk full, no permission) is raised and the old file stays."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.part")  # what a kill leaves, the next save overwrites
-        try:
-            with beside.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(beside, target)
-        except RuntimeError as error:  # of torch.save, whose real reason stands behind it
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def load_checkpoint(
-        self, path: PATH, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint, as data only, whatever `weights_only` says."""
-        return read_checkpoint(path)
+    Raises:
+        OSError: The disk is full, or the folder must not be written; the old file stays.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.part")  # what a kill leaves, the next save overwrites
+    try:
+        with beside.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, target)
+    except RuntimeError as error:  # of torch.save, whose real reason stands behind it
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def tokens_read(checkpoint: dict[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.run_folder import shell_path
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def say_how_to_go_on(run_dir: Path) -> None:
     last = run_dir / "last.ckpt"
     if last.is_file():
         step = read_checkpoint(last, mmap=True)["global_step"]
-        folder = shlex.quote(str(run_dir))
+        folder = shell_path(run_dir)
         log.warning("stopped; step %s is saved, go on with: %s fit --resume %s", step, PROGRAM, folder)
 
 

@@ -4,7 +4,6 @@ import math
 import warnings
 
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 
 from lit_gpt_scratch.model.gpt import GPT
 
@@ -38,6 +37,8 @@ def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | Non
     """What the device's maker promises; None for a CPU or a device that Lightning's table lacks."""
     if device.type != "cuda":
         return None
+    from lightning.fabric.utilities.throughput import get_available_flops  # tools do without Lightning
+
     with warnings.catch_warnings():  # an unknown device is no trouble: its MFU is left out
         warnings.simplefilter("ignore")
         return get_available_flops(device, dtype)

@@ -2,7 +2,10 @@
 
 import itertools
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 CONFIG = "config.yaml"
@@ -19,23 +22,28 @@ def claim_folder(wanted: Path) -> Path:
     """
     if not wanted.name:
         raise ValueError(f"run_dir must name a folder of its own, not {str(wanted)!r}")
+    if sys.platform == "win32" and (wrong := set(wanted.name) & set('<>:"|?*')):
+        raise ValueError(f"run_dir {str(wanted)!r}: Windows allows no {wrong.pop()} in the name of a folder")
+    make_folder(wanted.parent)
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
     for folder in itertools.chain([wanted], numbered):
+        if folder.exists() and not folder.is_dir():
+            continue
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 continue
             (folder / CONFIG).touch(exist_ok=False)
-        except FileExistsError:  # a file of that name, or another run that was quicker
+        except FileExistsError:  # another run was quicker
             continue
         except OSError as error:
-            raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
+            raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
         return folder
     raise AssertionError("there is always a next number")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, unless it is there.
+    """Make a folder and its parents, unless they are there.
 
     Raises:
         ValueError: It cannot be made.
@@ -43,7 +51,17 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from error
+        broken = next(
+            (path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()), None
+        )
+        reason = error.strerror if broken is None else f"{broken} is a link to nothing"
+        raise ValueError(f"cannot make the folder {folder}: {reason}") from error
+
+
+def shell_path(path: Path | str) -> str:
+    """Return a path as it is written in a command: quoted where its shell needs it, and never as an option."""
+    text = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
+    return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
 
 
 def resumed_folder(given: str) -> Path:

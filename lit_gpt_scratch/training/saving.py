@@ -1,14 +1,15 @@
 """What a run writes while it goes on: nothing that cannot be written ends it, unless its owner says so."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
-from lit_gpt_scratch.training.checkpoint_io import PATH, AtomicCheckpointIO
+from lit_gpt_scratch.training.checkpoint_io import PATH, read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,11 @@ class SaveError(Exception):
     """A checkpoint could not be written."""
 
 
-class RunCheckpointIO(AtomicCheckpointIO):
-    """Keeps an error until all devices are there to hear of it: the one that writes must not leave them."""
+class RunCheckpointIO(TorchCheckpointIO):
+    """Reads and writes this program's checkpoints.
+
+    It keeps an error until all devices are there to hear of it: the one that writes must not leave them.
+    """
 
     error: str | None = None  # of the last save
 
@@ -30,9 +34,15 @@ class RunCheckpointIO(AtomicCheckpointIO):
         """Write a checkpoint, or keep the old file and the reason."""
         self.error = None
         try:
-            super().save_checkpoint(checkpoint, path, storage_options)
+            write_checkpoint(checkpoint, path)
         except OSError as error:
             self.error = error.strerror or str(error)
+
+    def load_checkpoint(
+        self, path: PATH, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, as data only, whatever `weights_only` says."""
+        return read_checkpoint(path)
 
 
 def save(trainer: Trainer, name: str, on_error: OnSaveError) -> bool:

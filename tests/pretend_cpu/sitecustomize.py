@@ -1,7 +1,7 @@
 """Make the package see bfloat16 units that this CPU lacks, or none: PRETEND_CPU=AMX, AVX512-BF16 or none.
 
-Python imports a module of this name at its start if its folder is in PYTHONPATH, so that the processes started
-by tests pretend as well. torch is not changed: compiled code still fits the CPU.
+Python imports a module of this name at its start if its folder is in PYTHONPATH, so that the processes that
+tests start pretend as well. torch is not changed: compiled code still fits the CPU.
 """
 
 import functools

@@ -1,6 +1,5 @@
 """What a run is, said before it; what came of it, said after."""
 
-import shlex
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger, write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of
+from lit_gpt_scratch.training.run_folder import shell_path
 
 SAME_RATE = 1e-6  # of a learning rate, is rounding
 
@@ -81,10 +81,10 @@ class Summary(Callback):
                 f"{seconds:.0f} s in all; {_last_sample(Path(folder))}",
                 markup=False,
             )
-        run = shlex.quote(folder)
+        run = shell_path(folder)
         is_over = trainer.global_step == trainer.max_steps
         longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
-        logs = f"\nsee it learn   tensorboard --logdir {shlex.quote(str(Path(folder).parent))}"
+        logs = f"\nsee it learn   tensorboard --logdir {shell_path(Path(folder).parent)}"
         has_own = any(isinstance(logger, EventLogger) for logger in trainer.loggers)
         self.console.print(
             f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"

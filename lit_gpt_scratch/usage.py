@@ -1,0 +1,49 @@
+"""The parser's errors in words that name the option to use."""
+
+import re
+from difflib import get_close_matches
+
+# Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
+REPLACED = {
+    "accumulate_grad_batches": "data.micro_batch_size",
+    "barebones": "callbacks",
+    "check_val_every_n_epoch": "eval_every",
+    "default_root_dir": "run_dir",
+    "enable_checkpointing": "save_every",
+    "enable_model_summary": "callbacks.summary",
+    "enable_progress_bar": "callbacks.progress",
+    "gradient_clip_algorithm": "gradient_clipping.max_norm",
+    "gradient_clip_val": "gradient_clipping.max_norm",
+    "limit_predict_batches": "num_samples",
+    "limit_train_batches": "trainer.max_steps",
+    "max_epochs": "trainer.max_steps",
+    "min_epochs": "trainer.min_steps",
+    "num_sanity_val_steps": "eval_every",
+    "overfit_batches": "configs/debug.yaml",
+    "precision": "precision",
+    "reload_dataloaders_every_n_epochs": "data",
+    "use_distributed_sampler": "data",
+    "val_check_interval": "eval_every",
+}
+LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
+
+
+def explain_usage(message: str, config_files: list[str], known: list[str]) -> str:
+    """The parser's word on a wrong option, with the file's name and the right option in it."""
+    files = " or ".join(config_files) or "the config file"
+    message = message.replace('"<unicode string>"', files)
+    message = re.sub(r"a <class '(\w+)'>", r"\1", message)
+    message = re.sub(
+        r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
+    )
+    union = r'Parser key "([\w.]+)":.*Subtypes: \[(.*?)\] Errors:.*Given value: (.*)'
+    if found := re.search(union, " ".join(message.split())):
+        kinds = re.sub(r"<class '(\w+)'>|typing.Literal\[(.*?)\]", r"\1\2", found[2])
+        kinds = kinds.replace("NoneType", "null").replace(", ", " or ")
+        message = f"{found[1]} takes {kinds}, not {found[3]!r}"
+    for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
+        if instead := REPLACED.get(option.removeprefix("trainer.")):
+            message += f"; here {instead} does that"
+        elif near := get_close_matches(option, [*{*known} - LINKED], n=1):
+            message += f"; did you mean {near[0]}?"
+    return message
