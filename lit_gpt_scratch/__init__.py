@@ -34,13 +34,7 @@ TOOL_COMMANDS = {
     "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS
-PRINTING_COMMANDS = (
-    "predict",
-    "validate",
-    "test",
-    "evaluate",
-    "plan",
-)  # to standard output, and nothing else
+PRINTING_COMMANDS = ("predict", "validate", "test", "evaluate", "plan")  # the result is standard output
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,11 @@ import locale
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 
 from lit_gpt_scratch import COMMANDS, PRINTING_COMMANDS, PROGRAM, __version__
+from lit_gpt_scratch.usage import fail
 
 # A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
@@ -52,18 +54,18 @@ def main() -> int:
     args = sys.argv[1:]
     has_stdout = sys.stdout is not None
     open_closed_streams()
-    if not args or args in (["-h"], ["--help"]):
-        print(usage(), end="")
-        return 0
-    if args == ["--version"]:
-        print(f"lit_gpt_scratch {__version__}")
-        return 0
+    if not args or args in (["-h"], ["--help"], ["--version"]):
+        return answer(f"lit_gpt_scratch {__version__}\n" if args == ["--version"] else usage())
     if not has_stdout and args[0] in PRINTING_COMMANDS:
-        return mistake(f"standard output is closed, and {args[0]} prints its result there")
+        return fail(2, f"standard output is closed, and {args[0]} prints its result there")
     try:
         os.getcwd()
     except OSError:
-        return mistake("the working folder is gone: change to another one")
+        return fail(2, "the working folder is gone: change to another one")
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        return fail(2, "no folder for temporary files can be written: let TMPDIR name one")
     if os.environ.get("COLUMNS") == "0":  # a terminal without a size: rich would print nothing at all
         del os.environ["COLUMNS"]
     try:
@@ -95,10 +97,14 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end
 
 
-def mistake(message: str) -> int:
-    """Print an error and return the exit code of a mistake in the input."""
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+def answer(text: str) -> int:
+    """Print a text and return the exit code."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        sys.stdout = None  # what is in its buffer is not tried again
+        return fail(1, f"cannot write to standard output: {error.strerror}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 from argparse import ArgumentError
+from typing import Any, cast
 
 from jsonargparse import ArgumentParser
 
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
-from lit_gpt_scratch.usage import explain_usage
+from lit_gpt_scratch.usage import explain_usage, fail
 
 TOOL_MODULES = {
     "evaluate": "evaluate",
@@ -31,7 +32,7 @@ def main(args: list[str]) -> int:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     own = logging.getLogger("lit_gpt_scratch")
     own.handlers = [handler]
-    own.setLevel(logging.WARNING)
+    own.setLevel(logging.DEBUG if "--debug" in args else logging.WARNING)
     try:
         run_command(args[0], args[1:])
         sys.stdout.flush()  # a full disk is noticed here, while there is an exit code to decide
@@ -40,22 +41,48 @@ def main(args: list[str]) -> int:
         discard_stdout()
         return 0
     except Exception as error:
-        if "--debug" in args:
+        if own.isEnabledFor(logging.DEBUG):
             raise
-        # In one piece: print may write its newline apart, and another device's line comes between.
-        sys.stderr.write(f"error: {' '.join(str(error).split()) or type(error).__name__}\n")
         discard_unwritable_stdout()
-        return 2 if isinstance(error, ValueError) else 1
+        message = " ".join(str(error).split()) or type(error).__name__
+        return fail(2 if isinstance(error, ValueError) else 1, message)
 
 
 def run_command(name: str, args: list[str]) -> None:
-    """Run a subcommand; only those that train or use Lightning's loops import it."""
-    if name == "plan":
-        importlib.import_module("lit_gpt_scratch.plan_cli").plan(args)
-    elif name in TOOL_COMMANDS:
+    """Run a subcommand; only those that use Lightning's loops import it, which takes seconds."""
+    if name in TOOL_MODULES:
         run_tool(name, args)
     else:
-        importlib.import_module("lit_gpt_scratch.lightning_cli").run([name, *args])
+        run_lightning(name, args)
+
+
+def run_lightning(name: str, args: list[str]) -> None:
+    """Run a subcommand that uses Lightning's loops.
+
+    Raises:
+        ValueError: The input is wrong; on other ranks SystemExit, since rank 0 says so.
+    """
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    rank = cast(Any, rank_zero_only).rank
+    if rank:
+        logging.getLogger("lit_gpt_scratch").setLevel(logging.ERROR)  # a warning is said once
+    try:
+        if name == "plan":
+            from lit_gpt_scratch.plan_cli import plan
+
+            plan(args)
+        else:
+            from lit_gpt_scratch.lightning_cli import LitGPTCLI
+
+            LitGPTCLI([name, *args])
+    except (ValueError, MisconfigurationException) as error:
+        if rank:
+            sys.exit(2)
+        raise ValueError(str(error)) from error
 
 
 def discard_unwritable_stdout() -> None:

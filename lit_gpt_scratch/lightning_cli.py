@@ -5,7 +5,6 @@ import itertools
 import logging
 import math
 import os
-import sys
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
@@ -61,24 +59,6 @@ TRAINER_SETTINGS = {
 }
 LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
 FIRST_EVALUATION_TOKENS = 2**14
-
-
-def run(args: list[str], cli: "type[LitGPTCLI] | None" = None) -> None:
-    """Run a command of Lightning's, by `LitGPTCLI` or a subclass.
-
-    Raises:
-        ValueError: The input is wrong; on other ranks SystemExit, since rank 0 says so.
-    """
-    for name in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    if cast(Any, rank_zero_only).rank:
-        logging.getLogger("lit_gpt_scratch").setLevel(logging.ERROR)  # a warning is said once
-    try:
-        (cli or LitGPTCLI)(args)
-    except (ValueError, MisconfigurationException) as error:
-        if cast(Any, rank_zero_only).rank:
-            sys.exit(2)
-        raise ValueError(str(error)) from error
 
 
 class LitGPTCLI(LightningCLI):
@@ -151,6 +131,8 @@ class LitGPTCLI(LightningCLI):
         """Parse; where a checkpoint is named, parse again over the settings that it brings."""
         self.config = self._parse(cast(list[str], args))
         given = self.config[self.config.subcommand]
+        if given.debug:  # a traceback in place of an error's one line
+            logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
         if given.seed_everything < 0:
             raise ValueError(f"seed_everything must not be negative, but is {given.seed_everything}")
         subparser = self._subcommand_parsers[self.config.subcommand]

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.patience import patience
-from lit_gpt_scratch.lightning_cli import LitGPTCLI, run
+from lit_gpt_scratch.lightning_cli import LitGPTCLI
 from lit_gpt_scratch.tools.plan import LAW, free_bytes, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, Stopwatch, peak_bytes
 from lit_gpt_scratch.training import callbacks
@@ -55,7 +55,7 @@ def plan(args: list[str]) -> None:
     if own.law != LAW and not Path(own.law).is_file():
         raise ValueError(f"no such law: {own.law}")
     PlanCLI.law, PlanCLI.measures, PlanCLI.as_json = Path(own.law), not own.no_measure, own.json
-    run(["fit", *others], PlanCLI)
+    PlanCLI(["fit", *others])
 
 
 class PlanCLI(LitGPTCLI):

@@ -1,6 +1,8 @@
-"""The parser's errors in words that name the option to use."""
+"""A user's mistakes in one line: the parser's errors reworded, and the line printed."""
 
 import re
+import sys
+from contextlib import suppress
 from difflib import get_close_matches
 
 # Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
@@ -47,3 +49,11 @@ def explain_usage(message: str, config_files: list[str], known: list[str]) -> st
         elif near := get_close_matches(option, [*{*known} - LINKED], n=1):
             message += f"; did you mean {near[0]}?"
     return message
+
+
+def fail(code: int, message: str) -> int:
+    """Print an error, if there is a place for it, and return the exit code."""
+    with suppress(OSError):
+        # In one piece: print may write its newline apart, and another device's line comes between.
+        sys.stderr.write(f"error: {message}\n")
+    return code

@@ -17,10 +17,9 @@ from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
-
 # Bound on the relative difference of two gradients of tiny.yaml in bfloat16 that should be equal but for the
-# order of their sums. A product rounds its results by at most 2^-9; some 40 products lie between a token and a
-# gradient (2 blocks: 6 forward, 6 for the gradients of their inputs, 6 for those of their weights; and the
+# order of their sums. A product rounds its results by at most 2^-9; some 40 products lie between a token and
+# a gradient (2 blocks: 6 forward, 6 for the gradients of their inputs, 6 for those of their weights; and the
 # head's). Independent errors add up as the root of their number, and both results have them.
 BF16_TOLERANCE = (2 * 40) ** 0.5 * 2**-9  # 1.7 %
 ROOT = Path(__file__).parent.parent

@@ -27,7 +27,7 @@ PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextD
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
-    """Write a checkpoint beside its target, sync and rename: a kill leaves the old file or the new one, whole.
+    """Write a checkpoint beside its target, sync and rename: a kill leaves the old file or the new one.
 
     Raises:
         OSError: The disk is full, or the folder must not be written; the old file stays.

@@ -59,7 +59,7 @@ def make_folder(folder: Path) -> None:
 
 
 def shell_path(path: Path | str) -> str:
-    """Return a path as it is written in a command: quoted where its shell needs it, and never as an option."""
+    """Return a path as a command has it: quoted where the shell needs it, and not to be read as an option."""
     text = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
     return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
 
