@@ -28,6 +28,8 @@ TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that run side by side take a core each: with all of them for each, they wait for one another."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers, which start after this
 

@@ -53,6 +53,7 @@ def test_imported_weights_are_a_beginning(run: Run, hub_folder: Path) -> None:
 def test_finetuning_leaves_step_and_optimizer_behind(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])
     args = ["--finetune", "--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
+    args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
     done = run("fit", "--ckpt_path", finished, *args, "--model.warmup_steps", "0")
     assert done.code == 0
     assert done.err == ""  # another text is what fine-tuning is for

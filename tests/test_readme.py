@@ -48,8 +48,8 @@ def hub_folder(folder: Path) -> None:
 def test_the_first_screen_has_the_two_commands() -> None:
     """`.ci/run` runs these as they stand."""
     assert COMMANDS[:2] == [
-        "pip install -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
-        'pip install -e ".[test]" && pytest',
+        "pip install -c constraints.txt -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
+        'pip install -c constraints.txt -e ".[test]" && pytest',
     ]
     assert README.index(COMMANDS[1]) < README.index("\n## ")
 
