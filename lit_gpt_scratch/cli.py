@@ -67,9 +67,10 @@ def run_lightning(name: str, args: list[str]) -> None:
 
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
-    rank = cast(Any, rank_zero_only).rank
-    if rank:
-        logging.getLogger("lit_gpt_scratch").setLevel(logging.ERROR)  # a warning is said once
+    own = logging.getLogger("lit_gpt_scratch")
+    is_quiet = cast(Any, rank_zero_only).rank and not own.isEnabledFor(logging.DEBUG)
+    if is_quiet:
+        own.setLevel(logging.ERROR)  # rank 0 logs the warnings
     try:
         if name == "plan":
             from lit_gpt_scratch.plan_cli import plan
@@ -80,7 +81,7 @@ def run_lightning(name: str, args: list[str]) -> None:
 
             LitGPTCLI([name, *args])
     except (ValueError, MisconfigurationException) as error:
-        if rank:
+        if is_quiet:
             sys.exit(2)
         raise ValueError(str(error)) from error
 

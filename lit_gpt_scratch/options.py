@@ -1,4 +1,4 @@
-"""The options of a run: which there are, what a checkpoint brings, what is shown, and mistakes in words."""
+"""The options of a run: which there are, what a checkpoint brings, and what is shown."""
 
 import json
 from argparse import SUPPRESS

@@ -48,7 +48,7 @@ from conftest import TINY, Run
         (["--config", "missing.yaml"], "File does not exist"),
         (["--resume", "missing"], "cannot resume missing: there is no missing/last.ckpt"),
         (["--ckpt_path", "missing"], "no such checkpoint: missing"),
-        (["--run_dir", "/dev/null/run"], "cannot make the folder /dev/null"),
+        (["--run_dir", "/dev/null/run"], "cannot make the folder /dev/null/run"),
         (["--fork", "other"], "--fork is for --resume: a run that goes on in another folder"),
         (["--finetune"], "--finetune takes the weights of --ckpt_path: name one"),
         (["--on_save_error", "panic"], "Literal['retry', 'stop']"),

@@ -34,7 +34,7 @@ def test_a_run_folder_behind_a_broken_link_is_an_error(run: Run, tmp_path: Path)
     done = run("fit", *SHORT)
     assert (done.code, done.err) == (
         2,
-        "error: cannot make the folder checkpoints: checkpoints is a link to nothing\n",
+        "error: cannot make the folder checkpoints/run: checkpoints is a link to nothing\n",
     )
 
 

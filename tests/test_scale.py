@@ -52,6 +52,10 @@ def test_one_bad_run_does_not_bend_the_law(monkeypatch: pytest.MonkeyPatch) -> N
     assert law.loss(1e6, 2e6) == pytest.approx(PLANTED.loss(1e6, 2e6), rel=2e-3)
 
 
+def test_large_exponents_do_not_overflow() -> None:
+    assert Law(E=1.5, A=2.0, B=3.0, alpha=200.0, beta=300.0).loss(10**6, 10**7) == 1.5
+
+
 @pytest.mark.parametrize("law", [HOFFMANN, BESIROGLU, PLANTED])
 def test_the_best_for_a_number_of_flops(law: Law) -> None:
     n, d = law.optimal(1e18)

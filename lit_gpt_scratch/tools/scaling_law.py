@@ -51,10 +51,8 @@ class Law:
 
     def loss(self, n_parameters: float, n_tokens: float) -> float:
         """L(N, D)."""
-        # By exponentials: a law fitted on too few runs may have exponents for which a power overflows.
-        of_size = self.A * math.exp(-self.alpha * math.log(n_parameters))
-        of_text = self.B * math.exp(-self.beta * math.log(n_tokens))
-        return self.E + of_size + of_text
+        # Negative powers: those of a law with large exponents become 0, where a division overflows.
+        return self.E + self.A * n_parameters**-self.alpha + self.B * n_tokens**-self.beta
 
     def optimal(self, flops: float) -> tuple[float, float]:
         """Parameters and tokens for which the loss is least, of all that cost so many FLOPs, 6 N D."""

@@ -24,7 +24,6 @@ def claim_folder(wanted: Path) -> Path:
         raise ValueError(f"run_dir must name a folder of its own, not {str(wanted)!r}")
     if sys.platform == "win32" and (wrong := set(wanted.name) & set('<>:"|?*')):
         raise ValueError(f"run_dir {str(wanted)!r}: Windows allows no {wrong.pop()} in the name of a folder")
-    make_folder(wanted.parent)
     numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
     for folder in itertools.chain([wanted], numbered):
         if folder.exists() and not folder.is_dir():
@@ -51,10 +50,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        broken = next(
-            (path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()), None
-        )
-        reason = error.strerror if broken is None else f"{broken} is a link to nothing"
+        links = [path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()]
+        reason = f"{links[0]} is a link to nothing" if links else error.strerror
         raise ValueError(f"cannot make the folder {folder}: {reason}") from error
 
 
