@@ -4,7 +4,7 @@
 
 The peer is a plain loop with nanoGPT's model, compiled, in bfloat16, with a fused AdamW and batches of the
 same size; both take turns in one process. A wait is what PyTorch's sync debug mode reports between two log
-steps, without the guard, whose work it is to look at each step before it is taken.
+steps, without step_control, whose work it is to look at each step before it is taken.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def count_waits(text: Path, n_steps: int, options: list[str]) -> int:
     try:
         with warnings.catch_warnings(record=True) as reports:
             warnings.simplefilter("always")
-            quiet = ["--trainer.log_every_n_steps", "1000000", "--callbacks.guard", "false"]
+            quiet = ["--trainer.log_every_n_steps", "1000000", "--callbacks.step_control", "false"]
             our_steps(text, n_steps, *options, *quiet, wait=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -1,6 +1,7 @@
 """Train a GPT from scratch on any text with PyTorch Lightning, watch it learn, let it speak.
 
-From Python, `load` takes a checkpoint, `generate` lets it write, and `evaluate` measures it on a text.
+From Python, `load` reads a checkpoint, `generate` writes text with it, and `evaluate` measures it on a text;
+`LitGPT` and `TextDataModule` train with Lightning's own `Trainer`.
 """
 
 import importlib
@@ -8,10 +9,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_gpt_scratch.data.datamodule import TextDataModule
     from lit_gpt_scratch.tools.evaluation import evaluate
     from lit_gpt_scratch.tools.loaded import generate, load
+    from lit_gpt_scratch.training.module import LitGPT
 
-__all__ = ["evaluate", "generate", "load"]
+__all__ = ["LitGPT", "TextDataModule", "evaluate", "generate", "load"]
+HOMES = {
+    "LitGPT": "training.module",
+    "TextDataModule": "data.datamodule",
+    "evaluate": "tools.evaluation",
+    "generate": "tools.loaded",
+    "load": "tools.loaded",
+}
 
 STARTED_SECONDS = time.perf_counter()  # when the program began, near enough
 __version__ = "0.1.0"
@@ -39,9 +49,7 @@ PRINTING_COMMANDS = ("predict", "validate", "test", "evaluate", "plan")  # the r
 
 def __getattr__(name: str) -> Any:
     """Import what works with models only when it is asked for: `--version` does without torch."""
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     importlib.import_module("lit_gpt_scratch.__main__")  # sets the environment, as for the command line
-    from lit_gpt_scratch.tools import evaluation, loaded
-
-    return getattr(evaluation if name == "evaluate" else loaded, name)
+    return getattr(importlib.import_module(f"lit_gpt_scratch.{HOMES[name]}"), name)

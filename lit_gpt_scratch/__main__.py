@@ -19,6 +19,8 @@ os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 # Lightning 2.6 builds a torch pytree in a way that torch 2.13 deprecates.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+# Our `configure_model` may be called twice, and shards nothing where weights are averaged.
+warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
 # In a notebook, of a library's progress bar that is never shown.
 warnings.filterwarnings("ignore", message="IProgress not found")
 

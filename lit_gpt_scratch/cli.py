@@ -67,6 +67,7 @@ def run_lightning(name: str, args: list[str]) -> None:
 
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
     own = logging.getLogger("lit_gpt_scratch")
     is_quiet = cast(Any, rank_zero_only).rank and not own.isEnabledFor(logging.DEBUG)
     if is_quiet:

@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import os
+import tempfile
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
+from lit_gpt_scratch.class_path import check_class, take_class
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.options import (
     CALLBACKS,
@@ -26,11 +28,11 @@ from lit_gpt_scratch.options import (
     check_resume,
     checkpoint_settings,
     comparable,
-    hide_training_options,
     hub_settings,
-    idle_callbacks,
     link_options,
     repeatable,
+    turn_on_named,
+    without_replaced,
 )
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training import callbacks
@@ -55,6 +57,7 @@ log = logging.getLogger(__name__)
 
 TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
+    "check_val_every_n_epoch": None,  # evaluations count steps: EvaluationSchedule
     "enable_model_summary": False,  # callbacks.Summary says it in one line
 }
 LISTED = {"prompt": "Text to continue", "stop": "String at which a text ends, itself left out"}  # of predict
@@ -68,16 +71,17 @@ class LitGPTCLI(LightningCLI):
     the defaults.
     """
 
-    def __init__(self, args: ArgsType) -> None:
+    def __init__(self, args: list[str]) -> None:
+        self.own_model_class, args = take_class(args, "model", LitGPT)
+        self.own_data_class, args = take_class(args, "data", TextDataModule)
         self.checkpoint_path: Path | None = None
         self.checkpoint: dict[str, Any] | None = None  # all of it but the weights
         self.goes_on = False  # from the checkpoint's step and optimizer, not from its weights alone
         self.init_from: str | None = None  # what a resumed run once began with
         self.changes: dict[str, str] = {}  # of a resumed run's options
-        self.idle: list[str] = []  # callbacks that are off, though options of theirs are given
         super().__init__(
-            LitGPT,
-            TextDataModule,
+            self.own_model_class,
+            self.own_data_class,
             save_config_callback=None,
             seed_everything_default=1337,
             parser_kwargs={"exit_on_error": False}
@@ -103,8 +107,6 @@ class LitGPTCLI(LightningCLI):
         for name, summary in RUN_COMMANDS.items():
             # The methods of this class, not the Trainer's, say what options a subcommand has.
             subparser = self._prepare_subcommand_parser(type(self), name, **kwargs[name])
-            if name != "fit":
-                hide_training_options(subparser)
             subcommands.add_subcommand(name, subparser, help=summary)
             self._subcommand_parsers[name] = subparser
         add = self._subcommand_parsers["predict"].add_argument_group("What it continues").add_argument
@@ -119,7 +121,7 @@ class LitGPTCLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Those of its parts."""
-        add_part_options(parser)
+        add_part_options(parser, self.own_model_class, self.own_data_class)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Those that follow from others."""
@@ -143,7 +145,6 @@ class LitGPTCLI(LightningCLI):
             subparser.default_config_files = [glob.escape(str(run_dir / CONFIG))]
         elif given.ckpt_path is not None:
             self.checkpoint_path = find_checkpoint(given.ckpt_path)
-        self.idle = idle_callbacks(cast(list[str], args), given)
         if given.resume is None and self.config.subcommand == "fit":
             check_beginning(given)
         if self.checkpoint_path is not None:
@@ -171,6 +172,8 @@ class LitGPTCLI(LightningCLI):
             )
         except KeyError as error:
             raise ValueError(f"{path} has settings unknown here: {error}") from error
+        if self.config.subcommand == "fit":
+            check_class(self.own_model_class, checkpoint.get("class_path"))
         self.config = self._parse(args)
         given = self.config[self.config.subcommand]
         check_architecture(given.model, self.checkpoint["hyper_parameters"], "the checkpoint")
@@ -184,7 +187,9 @@ class LitGPTCLI(LightningCLI):
     def _parse(self, args: list[str]) -> Namespace:
         config_files = [value for flag, value in itertools.pairwise(args) if flag in ("-c", "--config")]
         try:
-            return self.parser.parse_args(args)
+            config = self.parser.parse_args(args)
+            turn_on_named(args, config[config.subcommand])
+            return config
         except UnicodeDecodeError as error:
             raise ValueError(f"{' or '.join(config_files)} is not a text file") from error
         except ArgumentError as error:
@@ -193,15 +198,15 @@ class LitGPTCLI(LightningCLI):
             raise ValueError(explain_usage(str(error), config_files, known)) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint win over the command line."""
-
-    # Making the parts
+        """Do nothing: Lightning would let the checkpoint win over the command line."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with its run folder, logger and callbacks; only `fit` writes anything."""
         config = {**self._get(self.config_init, "trainer"), **TRAINER_SETTINGS, **kwargs}
         switches = self._get(self.config, "callbacks")
         own = [self._get(self.config_init, key) for key in CALLBACKS if switches.get(key, True)]
+        own = without_replaced(own, config)
+        config["val_check_interval"] = self._get(self.config, "eval_every")
         if not switches.progress:
             config["enable_progress_bar"] = False
         kind = device_kind(str(config["accelerator"]))
@@ -220,12 +225,10 @@ class LitGPTCLI(LightningCLI):
         config["num_sanity_val_steps"] = self._first_evaluation()
         self._compile(kind, config["max_steps"])
         keep_freed_memory()
-        settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
-        yaml = self._subcommand_parsers["fit"].dump(settings, skip_none=False)
-        shown = comparable(settings, self.model, config["precision"])
-        own.append(callbacks.RunConfig(yaml, shown))
-        for key in self.idle:
-            log.warning("%s has options, but is off: --callbacks.%s true turns it on", key, key)
+        if not config["fast_dev_run"]:
+            settings = repeatable(self.config["fit"], self.datamodule, self.init_from)
+            yaml = self._subcommand_parsers["fit"].dump(settings, skip_none=False)
+            own.append(callbacks.RunConfig(yaml, comparable(settings, self.model, config["precision"])))
         self.run_dir = self._take_run_dir()
         config["default_root_dir"] = str(self.run_dir)
         if config["logger"] in (None, True):
@@ -264,6 +267,8 @@ class LitGPTCLI(LightningCLI):
             return Path(os.environ.get(RUN_DIR_VARIABLE, config.run_dir))
         if self._stays_in_its_folder:
             run_dir = resumed_folder(config.resume)
+        elif config.trainer.fast_dev_run:
+            run_dir = Path(tempfile.mkdtemp())
         else:
             wanted = Path(config.fork or config.run_dir).expanduser()
             run_dir = claim_folder(wanted)
@@ -282,8 +287,6 @@ class LitGPTCLI(LightningCLI):
         """Whether this is the run that it goes on with, and not another one that begins there."""
         config = self.config["fit"]
         return config.resume is not None and config.fork is None
-
-    # Doing the work
 
     def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Train.
@@ -307,6 +310,9 @@ class LitGPTCLI(LightningCLI):
                 say_how_to_go_on(self.run_dir)
             end(error, stop.asked_by, self.trainer.world_size, has_begun=self.trainer.global_step > 0)
             raise
+        finally:
+            if self.config["fit"].trainer.fast_dev_run:
+                self._give_up_run_dir()
 
     def _first_step(self) -> int:
         return cast(int, self.checkpoint["global_step"]) if self.checkpoint and self.goes_on else 0

@@ -1,13 +1,13 @@
 """The options of a run: which there are, what a checkpoint brings, and what is shown."""
 
 import json
-from argparse import SUPPRESS
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
@@ -20,18 +20,17 @@ from lit_gpt_scratch.usage import LINKED, REPLACED
 
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
-    "guard": callbacks.Guard,  # before clipping, after which one bad gradient has spoilt all
-    "gradient_clipping": callbacks.GradientClipping,
+    "step_control": callbacks.StepControl,
     "ema": callbacks.EMA,
     "perplexity": callbacks.Perplexity,
-    "learning_rate": callbacks.LearningRate,
+    "learning_rate": LearningRateMonitor,
     "throughput": callbacks.Throughput,
     "samples": callbacks.Samples,
     "inspection": callbacks.Inspection,
     "progress": callbacks.Progress,
     "summary": callbacks.Summary,
     "overfitting": callbacks.Overfitting,
-    "early_stopping": callbacks.EarlyStopping,
+    "early_stopping": callbacks.ValLossEarlyStopping,
     "curves": callbacks.Curves,
     "graceful_stop": callbacks.GracefulStop,
     "best_checkpoint": callbacks.BestCheckpoint,
@@ -39,22 +38,22 @@ CALLBACKS = {
 }
 ALWAYS_ON = {"evaluation_schedule", "graceful_stop", "last_checkpoint"}  # a run is evaluated, and not lost
 OFF = {"ema", "inspection", "early_stopping"}  # unless asked for
+# Callbacks that write to the run folder or describe it, left out by trainer.fast_dev_run.
+WRITING = (
+    callbacks.BestCheckpoint,
+    callbacks.LastCheckpoint,
+    callbacks.Samples,
+    callbacks.Curves,
+    callbacks.Summary,
+)
 # How a command is called or began, which is no change of the run.
 NOT_OF_THE_RUN = {"resume", "fork", "debug", "config", "run_dir", "model.init_from"}
 # What the losses of a run may depend on: options, or beginnings of their names.
 COMPARED = (
     *("model.", "data.", "trainer.max_steps", "precision", "seed_everything"),
-    *("callbacks.ema", "callbacks.gradient_clipping", "callbacks.guard", "callbacks.early_stopping"),
-    *("ema.", "gradient_clipping.", "guard.", "early_stopping."),
+    *("callbacks.ema", "callbacks.step_control", "callbacks.early_stopping"),
+    *("ema.", "step_control.", "early_stopping."),
 )
-# What commands other than fit leave out of their --help: options, or beginnings of their names.
-OF_TRAINING = (
-    *("run_dir", "eval_every", "save_every", "on_save_error", "resume", "fork", "finetune", "compile"),
-    *("callbacks.", *CALLBACKS),
-    *(f"model.{name}" for name in get_type_hints(LitGPT.__init__) if name != "init_from"),
-    "trainer",
-)
-KEPT = ("trainer.accelerator", "trainer.devices", "trainer.limit_")  # all the same
 
 
 def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
@@ -83,10 +82,10 @@ def add_run_options(parser: LightningArgumentParser, seed: int) -> None:
     add("--seed_everything", type=int, default=seed, help="Seed of all randomness.")
 
 
-def add_part_options(parser: LightningArgumentParser) -> None:
+def add_part_options(parser: LightningArgumentParser, model_class: type, data_class: type) -> None:
     """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
-    parser.add_lightning_class_args(LitGPT, "model")
-    parser.add_lightning_class_args(TextDataModule, "data")
+    parser.add_lightning_class_args(model_class, "model")
+    parser.add_lightning_class_args(data_class, "data")
     for key, callback in CALLBACKS.items():
         parser.add_lightning_class_args(callback, key)
     for key in CALLBACKS:
@@ -109,16 +108,6 @@ def link_options(parser: LightningArgumentParser) -> None:
     parser.link_arguments("seed_everything", "data.seed")
     parser.link_arguments("model.block_size", "data.block_size")
     parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
-
-
-def hide_training_options(parser: LightningArgumentParser) -> None:
-    """Keep --help to what a command without training uses; a config with all the rest is read as ever."""
-    for action in parser._actions:
-        if action.dest.startswith(OF_TRAINING) and not action.dest.startswith(KEPT):
-            action.help = SUPPRESS
-    for group in parser._action_groups:
-        if all(action.help == SUPPRESS for action in group._group_actions):
-            group.description = None
 
 
 def checkpoint_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -169,10 +158,24 @@ def check_resume(args: list[str], given: Namespace) -> None:
         raise ValueError("--resume goes on in the run's own folder: leave --run_dir out, or use --fork")
 
 
-def idle_callbacks(args: list[str], given: Namespace) -> list[str]:
-    """Those that are off and have options all the same: whoever gives them means them to be on."""
-    named = [key for key in sorted(OFF) if any(arg.startswith(f"--{key}.") for arg in args)]
-    return [key for key in named if not given.callbacks[key]]
+def turn_on_named(args: list[str], given: Namespace) -> None:
+    """Turn on each optional callback that the command line gives an option, unless it is turned off there."""
+    for key in OFF:
+        is_switched = any(arg.split("=")[0] == f"--callbacks.{key}" for arg in args)
+        if not is_switched and any(arg.startswith(f"--{key}.") for arg in args):
+            given.callbacks[key] = True
+
+
+def without_replaced(own: list[Callback], trainer: dict[str, Any]) -> list[Callback]:
+    """Return our callbacks but those for which the options of the Trainer have no use or a replacement."""
+    given = trainer["callbacks"] or []
+    theirs = given if isinstance(given, list) else [given]
+    unused: tuple[type, ...] = (LearningRateMonitor,) if trainer["logger"] is False else ()
+    if any(isinstance(callback, ProgressBar) for callback in theirs):
+        unused += (callbacks.Progress,)
+    if trainer["fast_dev_run"]:
+        unused += WRITING
+    return [callback for callback in own if not isinstance(callback, unused)]
 
 
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:

@@ -44,7 +44,7 @@ def test_day20_is_the_tutorial() -> None:
     model, data = settings["model"], settings["data"]
     assert settings["trainer"]["max_steps"] == model["decay_steps"] == 3000
     assert (data["batch_size"], data["val_fraction"], model["block_size"]) == (32, 0.1, 64)
-    assert settings["gradient_clipping"]["max_norm"] == 1.0
+    assert settings["step_control"]["max_norm"] == 1.0
     assert model["activation"] == "gelu"
     assert (model["learning_rate"], model["min_learning_rate"], model["warmup_steps"]) == (3e-4, 3e-5, 100)
     assert (model["beta1"], model["beta2"], model["weight_decay"], model["dropout"]) == (0.9, 0.95, 0.1, 0.1)

@@ -56,7 +56,7 @@ def test_in_bfloat16_two_devices_take_the_step_of_one_within_its_rounding(run: R
 def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     """The same global batches, gradients and losses, on whatever the batch is cut for."""
     common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
-    common += ["--trainer.log_every_n_steps", "1", "--gradient_clipping.max_norm", "null"]
+    common += ["--trainer.log_every_n_steps", "1", "--step_control.max_norm", "null"]
     common += ["--callbacks.inspection", "true"]
     assert run(*common, "--run_dir", "one").code == 0
     two = [*two_devices(strategy), "--data.micro_batch_size", "2"]
@@ -101,16 +101,16 @@ def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
     )
 
 
-def test_the_guard_sees_shared_out_gradients_whole(run: Run) -> None:
+def test_sharded_devices_skip_the_same_step_as_one(run: Run) -> None:
     # Weights that hardly change: about every second batch is above the mean of the last hundred.
-    options = ["--model.learning_rate", "1e-9", "--model.min_learning_rate", "0", "--guard.loss_jump", "1e-3"]
-    options += ["--guard.on_spike", "rollback", "--guard.patience", "1", "--save_every", "50"]
+    options = ["--model.learning_rate", "1e-9", "--model.min_learning_rate", "0", "--step_control.loss_jump"]
+    options += ["1e-3", "--step_control.max_skipped_steps", "1", "--save_every", "50"]
     options += ["--eval_every", "200", "--trainer.max_steps", "110"]
     one = run("fit", *TINY, *options, "--run_dir", "run")
     Path("run").rename("one")
     two = as_process("fit", *TINY, *options, *two_devices("fsdp"), "--run_dir", "run")
     assert one.code == two.returncode == 1
-    assert "rolled back to the weights of step 100" in one.err
+    assert "WARNING: skipped step 10" in one.err
     assert set(two.stderr.splitlines()) == set(one.err.splitlines())
     reports = [sorted(Path(folder, "spikes").iterdir()) for folder in ("one", "run")]
     assert [path.name for path in reports[0]] == [path.name for path in reports[1]]

@@ -38,14 +38,6 @@ def test_help_lists_every_command_and_every_command_has_help() -> None:
     assert "Longest context in tokens" in fit  # GPTConfig's own words
 
 
-def test_help_of_what_trains_nothing_leaves_training_out() -> None:
-    text = call("predict", "--help").stdout
-    for option in ("--prompt ", "--top_k ", "--ckpt_path ", "--model.n_layer ", "--trainer.accelerator "):
-        assert option in text
-    for option in ("--run_dir", "--resume", "--callbacks", "--guard", "--model.learning_rate", "max_steps"):
-        assert option not in text
-
-
 def test_the_console_script_is_the_module() -> None:
     script = Path(sys.executable).with_name("lit-gpt-scratch")
     assert (

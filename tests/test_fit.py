@@ -62,7 +62,8 @@ def test_what_tensorboard_shows(finished: Path) -> None:
         "train/eval_loss": evaluations,
         "train/loss": logs,
         "train/grad_norm": logs,
-        "train/learning_rate": logs,
+        "learning_rate/decay": [step - 1 for step in logs],  # LearningRateMonitor counts from 0
+        "learning_rate/no_decay": [step - 1 for step in logs],
         "throughput/tokens_per_second": logs,
     }
     assert [point.step for point in shown.Tensors("samples/text_summary")] == evaluations
@@ -200,11 +201,11 @@ def test_a_run_without_network_says_what_it_trains_on(run: Run) -> None:
 
 
 def test_callbacks_are_configured_in_yaml(run: Run) -> None:
-    settings = {"gradient_clipping": {"max_norm": None}, "samples": {"prompt": "To be", "max_new_tokens": 3}}
+    settings = {"step_control": {"max_norm": None}, "samples": {"prompt": "To be", "max_new_tokens": 3}}
     Path("extra.yaml").write_text(yaml.safe_dump(settings))
     assert run("fit", *TINY, "--config", "extra.yaml", "--trainer.max_steps", "1", "--run_dir", "r").code == 0
     kept = yaml.safe_load(Path("r/config.yaml").read_text())
-    assert kept["gradient_clipping"]["max_norm"] is None
+    assert kept["step_control"]["max_norm"] is None
     assert kept["samples"]["prompt"] == "To be"
     sample = Path("r/samples.md").read_text().split("\n\n")[1]
     assert sample.startswith("    To be")
@@ -214,8 +215,8 @@ def test_callbacks_are_configured_in_yaml(run: Run) -> None:
 def test_clipping_bounds_the_step(run: Run) -> None:
     """The logged norm is the one before clipping, and a tiny bound changes what is learned."""
     args = ["fit", *TINY, "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
-    assert run(*args, "--run_dir", "free", "--gradient_clipping.max_norm", "null").code == 0
-    assert run(*args, "--run_dir", "bound", "--gradient_clipping.max_norm", "1e-9").code == 0
+    assert run(*args, "--run_dir", "free", "--step_control.max_norm", "null").code == 0
+    assert run(*args, "--run_dir", "bound", "--step_control.max_norm", "1e-9").code == 0
     free, bound = (events(Path(name)).Scalars("train/grad_norm")[0].value for name in ("free", "bound"))
     assert free == pytest.approx(bound, rel=1e-6)
     assert free > 0.1

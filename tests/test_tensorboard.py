@@ -107,7 +107,7 @@ def test_the_table_of_runs_has_settings_and_last_losses(run: Run) -> None:
 def test_all_runs_have_the_same_columns_of_the_same_type(run: Run) -> None:
     """TensorBoard takes the columns from one run, whichever it finds first."""
     plain = ["--trainer.max_steps", 5, "--run_dir", "plain"]
-    given = ["--data.micro_batch_size", 4, "--model.decay_steps", 50, "--gradient_clipping.max_norm", "null"]
+    given = ["--data.micro_batch_size", 4, "--model.decay_steps", 50, "--step_control.max_norm", "null"]
     assert run(*FIT, *plain).code == 0
     assert run(*FIT, "--trainer.max_steps", 5, *given, "--run_dir", "given").code == 0
     one, other = settings("plain"), settings("given")
@@ -240,11 +240,12 @@ def test_inspection_without_tensorboard_says_so(run: Run) -> None:
     }
 
 
-def test_options_of_a_callback_that_is_off_are_noticed(run: Run) -> None:
-    done = run(*FIT, "--trainer.max_steps", 5, "--inspection.sentence", "to be", "--run_dir", "r")
-    assert (
-        done.err == "WARNING: inspection has options, but is off: --callbacks.inspection true turns it on\n"
-    )
+def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
+    steps = [*FIT, "--trainer.max_steps", 5, "--early_stopping.patience", "3"]
+    assert run(*steps, "--run_dir", "on").code == 0
+    assert run(*steps, "--callbacks.early_stopping", "false", "--run_dir", "off").code == 0
+    saved = [torch.load(f"{name}/last.ckpt", weights_only=True)["callbacks"] for name in ("on", "off")]
+    assert [any("EarlyStopping" in key for key in callbacks) for callbacks in saved] == [True, False]
 
 
 def test_a_sentence_may_have_what_the_model_never_saw(run: Run) -> None:

@@ -16,10 +16,10 @@ from lit_gpt_scratch.data.tokenizer import CharTokenizer
 from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
-from lit_gpt_scratch.training.callbacks import Guard
+from lit_gpt_scratch.training.callbacks import StepControl
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, orthogonal
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, orthogonal
 from lit_gpt_scratch.training.schedule import learning_rate
 
 
@@ -107,9 +107,9 @@ def muon_run(gpt: GPT, steps: range, optimizer: MuonAdamW) -> None:
 
 
 def muon_of(gpt: GPT) -> MuonAdamW:
-    matrices = [p for p in gpt.h.parameters() if p.dim() == 2]
-    others = [p for p in gpt.parameters() if all(p is not matrix for matrix in matrices)]
-    return MuonAdamW(adamw(others, (0.9, 0.95), 0.1, fused=True), Muon(matrices, lr=0.0))
+    optimizer = make_optimizer(gpt, "muon", (0.9, 0.95), 0.1, fused=True)
+    assert isinstance(optimizer, MuonAdamW)
+    return optimizer
 
 
 def test_muon_with_adamw_goes_on_from_its_state() -> None:
@@ -210,10 +210,10 @@ def gradients_of_first_step(
 ) -> dict[str, torch.Tensor]:
     found: list[dict[str, torch.Tensor]] = []
 
-    def keep(self: Guard, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
+    def keep(self: StepControl, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
         found.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
 
-    monkeypatch.setattr(Guard, "on_before_optimizer_step", keep)
+    monkeypatch.setattr(StepControl, "on_before_optimizer_step", keep)
     assert run("fit", *TINY, "--trainer.max_steps", "1", *options).code == 0
     (gradients,) = found
     return gradients

@@ -49,8 +49,8 @@ class TextDataModule(LightningDataModule):
         batch_size: int = 32,
         micro_batch_size: int | Literal["auto"] | None = None,
         *,
-        block_size: int,
-        seed: int,
+        block_size: int = 64,
+        seed: int = 1337,
     ) -> None:
         """Remember the settings; nothing is read yet.
 

@@ -141,11 +141,12 @@ def step_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
     ]
 
 
-def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
+def log_scalars(trainer: Trainer, scalars: dict[str, float], step: int | None = None) -> None:
     """Write scalars to every logger of the run, against optimizer steps or, for one of them, tokens."""
+    step = trainer.global_step if step is None else step
     n_tokens = cast(Any, trainer.lightning_module).n_tokens
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, n_tokens if isinstance(logger, TokenLogger) else trainer.global_step)
+        logger.log_metrics(scalars, n_tokens if isinstance(logger, TokenLogger) else step)
 
 
 def write_events(trainer: Trainer, what: Callable[[SummaryWriter], Any]) -> None:

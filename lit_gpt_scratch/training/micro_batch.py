@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+
+from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.training.loss import next_token_loss
 
 
 def largest_micro_batch(n_rows: int, takes: Callable[[int], bool]) -> int:
@@ -27,12 +29,14 @@ def largest_micro_batch(n_rows: int, takes: Callable[[int], bool]) -> int:
     return size
 
 
-def fits(step: Callable[[], None], parameters: list[nn.Parameter]) -> bool:
-    """Try a step's forward and backward pass, beside room for an optimizer's two numbers a parameter."""
+def step_fits(gpt: GPT, n_rows: int) -> bool:
+    """Return whether a step of so many rows fits into GPU memory, beside AdamW's two numbers a weight."""
+    parameters = list(gpt.parameters())
+    idx = torch.zeros(n_rows, gpt.config.block_size, dtype=torch.int64, device=parameters[0].device)
     try:
-        room = [torch.empty_like(p) for p in parameters for _ in range(2)]
-        step()
-        del room
+        optimizer_state = [torch.empty_like(p) for p in parameters for _ in range(2)]
+        next_token_loss(gpt, idx, idx).backward()
+        del optimizer_state
     except torch.OutOfMemoryError:
         return False
     finally:

@@ -1,26 +1,35 @@
-"""The GPT as a LightningModule: what a step does, and what is logged of it."""
+"""The GPT as a LightningModule: loss, optimizer, learning-rate schedule and metrics."""
 
+import json
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from lit_gpt_scratch.data.subwords import tokenizer_from_json
+from lit_gpt_scratch.data.tokenizer import Tokenizer
 from lit_gpt_scratch.data.windows import IGNORE, Batch
+from lit_gpt_scratch.generation.decoder import Decoder
+from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.checkpoint_io import tokens_read
 from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
-from lit_gpt_scratch.training.micro_batch import fits, largest_micro_batch
-from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw
-from lit_gpt_scratch.training.parts import data_of, is_log_step
+from lit_gpt_scratch.training.micro_batch import largest_micro_batch, step_fits
+from lit_gpt_scratch.training.optim import make_optimizer
+from lit_gpt_scratch.training.parts import data_of, is_fit, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
@@ -28,10 +37,10 @@ EAGER_STEPS = 10  # of a compiled run on a CPU: by their number, so that a resum
 
 
 class LitGPT(LightningModule):
-    """Trains a GPT on next-token cross-entropy with AdamW under warmup and cosine decay.
+    """Train a GPT on next-token cross-entropy with AdamW, or Muon, under warmup and decay.
 
-    A Lightning batch is an optimizer step: the list of micro-batches whose gradients are added up. So every
-    count that the Trainer keeps, shows or stores is one of optimizer steps.
+    A training batch is one optimizer step: inputs and targets, each (B, T), or a list of such micro-batches,
+    whose gradients are summed. Every step that the Trainer counts is therefore an optimizer step.
     """
 
     def __init__(
@@ -67,7 +76,8 @@ class LitGPT(LightningModule):
             activation_checkpointing: Keep no activations inside of blocks for the backward pass, but compute
                 them again: less memory, more time.
             init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
-            **gpt: The fields of `GPTConfig`.
+            **gpt: The fields of `GPTConfig`. Without vocab_size or block_size, the network is built when
+                it is fitted, and takes them from the data module.
 
         Raises:
             ValueError: A number is out of range, or init_from has no such model.
@@ -91,7 +101,6 @@ class LitGPT(LightningModule):
                 f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
             )
         self.save_hyperparameters(ignore=["init_from"])  # a checkpoint brings weights of its own
-        self.automatic_optimization = False  # the micro-batches of a step are added up here
         self.learning_rate = learning_rate
         self.min_learning_rate = min_learning_rate
         self.schedule = schedule
@@ -101,8 +110,10 @@ class LitGPT(LightningModule):
         self.betas = (beta1, beta2)
         self.optimizer = optimizer
         self.muon_learning_rate = muon_learning_rate
-        self.gpt = GPT(GPTConfig(**gpt))
-        self.gpt.activation_checkpointing = activation_checkpointing
+        self.activation_checkpointing = activation_checkpointing
+        self.gpt_options = gpt
+        if {"vocab_size", "block_size"} <= gpt.keys():
+            self._build_gpt()
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         if init_from is not None:
             weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
@@ -110,9 +121,10 @@ class LitGPT(LightningModule):
         self.lineage: list[dict[str, Any]] = []  # checkpoints that the run descends from, the first one first
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
-        self.grad_norm: Tensor | None = None  # of this step, once a callback has measured it
-        self.step_is_taken = True  # a callback may leave a step out
-        self.n_tokens = 0  # that the run has read, over all devices
+        self.group_options: list[dict[str, Any]] = []  # one for each parameter group
+        self.tokenizer: Tokenizer | None = None  # the data's, or the checkpoint's
+        self.sampling = SamplingOptions()  # of predict_step
+        self.n_tokens = 0  # training tokens read so far, over all devices
         self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
 
     def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
@@ -134,60 +146,109 @@ class LitGPT(LightningModule):
         for block in self.gpt.h:
             block.compile()
 
+    def _build_gpt(self) -> None:
+        self.gpt = GPT(GPTConfig(**self.gpt_options))
+        self.gpt.activation_checkpointing = self.activation_checkpointing
+
     def configure_model(self) -> None:
-        """Share the weights out, where the strategy (fsdp) says over which devices."""
+        """Build the network with the data's sizes if it was given none; shard it under FSDP.
+
+        Raises:
+            ValueError: There is no data module to take the sizes from.
+        """
+        if not hasattr(self, "gpt"):
+            if getattr(self.trainer, "datamodule", None) is None:
+                raise ValueError("LitGPT needs vocab_size and block_size, or a TextDataModule to fit")
+            data = data_of(self.trainer)
+            sizes = {"vocab_size": data.vocab_size, "block_size": data.block_size}
+            self.gpt_options = {**sizes, **self.gpt_options}
+            self.hparams.update(self.gpt_options)
+            self._build_gpt()
         if self.device_mesh is not None:
             shard(self.gpt, self.device_mesh["data_parallel"])
 
+    def forward(self, idx: Tensor) -> Tensor:
+        """Return the logits (B, T, V) of token ids (B, T)."""
+        return cast(Tensor, self.gpt(idx))
+
     def setup(self, stage: str) -> None:
-        """Sums over a long text outgrow float32; Apple's GPUs have nothing wider."""
+        """Take the data's tokenizer, and sum losses in float64: float32 is too narrow for a long text.
+
+        Apple's GPUs have no float64.
+        """
+        if getattr(self.trainer, "datamodule", None) is not None and stage != "predict":
+            self.tokenizer = data_of(self.trainer).tokenizer
         if self.device.type != "mps":
             self.val_loss.set_dtype(torch.float64)
             self.train_eval_loss.set_dtype(torch.float64)
 
-    def configure_optimizers(self) -> Optimizer:
-        """AdamW, or Muon with it; the learning rates are set before each step, from the step alone."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW, or Muon and AdamW, and the scheduler that sets the learning rates of each step.
+
+        Raises:
+            ValueError: The learning rate decays, but neither decay_steps nor max_steps says until when.
+        """
         if self.decay_steps is None and self.trainer.max_steps < 1 and self.schedule != "constant":
             raise ValueError(
                 "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
             )
         # With a gradient scaler, Lightning leaves unscaling to a fused optimizer, too late for clipping.
         fused = self.trainer.precision != "16-mixed"
-        trained = [p for p in self.gpt.parameters() if p.requires_grad]
-        if self.optimizer == "adamw":
-            return adamw(trained, self.betas, self.weight_decay, fused)
-        matrices = [p for p in self.gpt.h.parameters() if p.requires_grad and p.dim() == 2]
-        others = [p for p in trained if all(p is not matrix for matrix in matrices)]
-        return MuonAdamW(
-            adamw(others, self.betas, self.weight_decay, fused),
-            Muon(matrices, lr=0.0, weight_decay=self.weight_decay),
-        )
+        optimizer = make_optimizer(self.gpt, self.optimizer, self.betas, self.weight_decay, fused)
+        groups = optimizer.param_groups
+        self.group_options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        # The optimizer's own learning rate is 1, so that these functions give the rates themselves.
+        functions = {"muon": self.muon_learning_rate_at}
+        rates: list[Callable[[int], float]] = [
+            functions.get(group["name"], self.learning_rate_at) for group in groups
+        ]
+        scheduler = LambdaLR(optimizer, rates)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
+        }
 
     def learning_rate_at(self, step: int) -> float:
-        """AdamW's learning rate in an optimizer step, counted from 0; Muon's is in proportion to it."""
+        """Return AdamW's learning rate in an optimizer step, counted from 0."""
         decay_steps = self.trainer.max_steps if self.decay_steps is None else self.decay_steps
         return learning_rate(
             self.schedule, step, self.learning_rate, self.min_learning_rate, self.warmup_steps, decay_steps
         )
 
+    def muon_learning_rate_at(self, step: int) -> float:
+        """Return Muon's learning rate in an optimizer step, in proportion to AdamW's."""
+        return self.learning_rate_at(step) * self.muon_learning_rate / self.learning_rate
+
     def on_fit_start(self) -> None:
-        """Remember the run's seed, from which each step takes its own; find the micro-batch where asked."""
+        """Store the run's seed, and search for the largest micro-batch where the data asks for it.
+
+        Raises:
+            ValueError: The Trainer has an option that something else replaces here.
+        """
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError("accumulate_grad_batches: one batch is one step here; use data.micro_batch_size")
+        if self.trainer.gradient_clip_val is not None:
+            raise ValueError("gradient_clip_val: use the callback StepControl(max_norm=...), which clips")
         self.seed = torch.initial_seed()
-        data = data_of(self.trainer)
+        data = getattr(self.trainer, "datamodule", None)
         # Devices that share weights cannot try alone what fits.
-        if data.finds_micro_batch and self.device.type == "cuda" and self.device_mesh is None:
-            size = largest_micro_batch(data.rows_per_device, self._takes)
-            data.micro_batch_size = self.trainer.strategy.broadcast(size)
-
-    def _takes(self, n_rows: int) -> bool:
-        """Whether the device has room for a micro-batch of so many rows."""
-        idx = torch.zeros(n_rows, self.gpt.config.block_size, dtype=torch.int64, device=self.device)
-
-        def step() -> None:
+        if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
+            n_rows = data_of(self.trainer).rows_per_device
             with self.trainer.precision_plugin.forward_context():
-                next_token_loss(self.gpt, idx, idx).backward()
+                size = largest_micro_batch(n_rows, partial(step_fits, self.gpt))
+            data_of(self.trainer).micro_batch_size = self.trainer.strategy.broadcast(size)
 
-        return fits(step, list(self.gpt.parameters()))
+    def on_train_start(self) -> None:
+        """Apply this run's options to an optimizer that a checkpoint has restored with its own."""
+        # Lightning saves the step of its logs before it counts it, so that a resumed run would log it twice.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        for optimizer in self.trainer.optimizers:
+            for group, options in zip(optimizer.param_groups, self.group_options, strict=False):
+                group.update(options)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(scheduler := config.scheduler, LambdaLR):
+                for group, rate in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                    group["lr"] = group["initial_lr"] * rate(scheduler.last_epoch)
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
@@ -196,35 +257,51 @@ class LitGPT(LightningModule):
         if self.device.type != "cpu":  # torch.manual_seed asks every kind that there is: half a millisecond
             torch.get_device_module(self.device).manual_seed(seed)
 
-    def training_step(self, batch: list[Batch], batch_idx: int) -> None:
-        """One optimizer step on the mean loss over all the micro-batches' tokens."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, Optimizer)
-        rate = self.learning_rate_at(self.global_step)
-        for group in optimizer.param_groups:
-            is_muon = "momentum" in group
-            group["lr"] = rate * self.muon_learning_rate / self.learning_rate if is_muon else rate
-        self.grad_norm, self.step_is_taken = None, True
-        n_rows = sum(len(inputs) for inputs, _ in batch)
-        self.step_loss = torch.zeros((), device=self.device)
-        for i, (inputs, targets) in enumerate(batch):
-            with self._eager_at_first(), nullcontext() if i == len(batch) - 1 else self._no_gradient_sync():
-                loss = next_token_loss(self.gpt, inputs, targets) * (len(inputs) / n_rows)
-                self.manual_backward(loss)
-            self.step_loss += loss.detach()
-        optimizer.step()
-        optimizer.zero_grad()
-        self.n_tokens += data_of(self.trainer).tokens_per_step
-        if is_log_step(self.trainer):
-            self._log_step_loss()
+    def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
+        """Return the loss of the last micro-batch, whose gradient Lightning adds to those of the others.
 
-    def _log_step_loss(self) -> None:
-        """Log the step's loss, over all devices: before a callback saves the step."""
+        Each loss is weighted by its share of the rows: the gradients sum to that of the mean over the step.
+        `step_loss` is that mean.
+        """
+        micro_batches = cast(list[Batch], [batch] if isinstance(batch[0], Tensor) else batch)
+        n_rows = sum(len(inputs) for inputs, _ in micro_batches)
+        self.step_tokens = sum(inputs.numel() for inputs, _ in micro_batches) * self.trainer.world_size
+        self.step_loss = torch.zeros((), device=self.device)
+        *others, last = micro_batches
+        with self._no_gradient_sync():
+            for micro_batch in others:
+                self.trainer.strategy.backward(self._share_of_loss(micro_batch, n_rows), None)
+        return self._share_of_loss(last, n_rows)
+
+    def _share_of_loss(self, micro_batch: Batch, n_rows: int) -> Tensor:
+        inputs, targets = micro_batch
+        with self._eager_at_first():
+            loss = next_token_loss(self.gpt, inputs, targets) * (len(inputs) / n_rows)
+        self.step_loss += loss.detach()
+        return loss
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Keep the gradients of the first micro-batches; `on_train_batch_end` clears them."""
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the loss of the step over all devices, before a callback saves the step.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite, and no callback has dropped the step's gradients.
+        """
+        self.n_tokens += self.step_tokens
+        if not is_log_step(self.trainer, self.global_step + 1):
+            return
         loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
-        if self.step_is_taken:
+        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
             self._check_finite("train/loss", loss)
         self.log("train/loss", loss, logger=False)
-        log_scalars(self.trainer, {"train/loss": loss})
+        log_scalars(self.trainer, {"train/loss": loss}, self.global_step + 1)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Clear the gradients of the step."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
 
     def _eager_at_first(self) -> AbstractContextManager[Any]:
         """On a CPU the first steps come at once, with what is wrong in them; compiling comes after."""
@@ -254,11 +331,14 @@ class LitGPT(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log both losses and their gap, and keep them for the checkpoint."""
-        val, train = float(self.val_loss.compute()), float(self.train_eval_loss.compute())
-        self._check_finite("val/loss", val)
-        losses = {"val/loss": val, "train/eval_loss": train, "val/gap": val - train}
-        self.log_dict(losses, logger=False)
-        log_scalars(self.trainer, losses)
+        losses = {"val/loss": float(self.val_loss.compute())}
+        self._check_finite("val/loss", losses["val/loss"])
+        if self.train_eval_loss.update_called:
+            train = float(self.train_eval_loss.compute())
+            losses |= {"train/eval_loss": train, "val/gap": losses["val/loss"] - train}
+        self.log_dict(losses, logger=not is_fit(self.trainer))
+        if is_fit(self.trainer):
+            log_scalars(self.trainer, losses)
         self.evaluation = {"step": self.global_step, **losses}
         self.val_loss.reset()
         self.train_eval_loss.reset()
@@ -272,8 +352,25 @@ class LitGPT(LightningModule):
         self.log("test/loss", float(self.val_loss.compute()))
         self.val_loss.reset()
 
+    def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[str]:
+        """Return each prompt with its continuation, drawn as `sampling` says.
+
+        Raises:
+            ValueError: There is no tokenizer, neither from data nor from a checkpoint.
+        """
+        if self.tokenizer is None:
+            raise ValueError("LitGPT has no tokenizer: fit it, or give Trainer.predict a ckpt_path")
+        prompts = [self.tokenizer.encode(prompt).tolist() for prompt in batch]
+        texts = generate(Decoder(self.gpt), prompts, self.sampling).continuations
+        return [self.tokenizer.decode(ids + text.tokens) for ids, text in zip(prompts, texts, strict=True)]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the losses that the last evaluation gave, and what the run has read and began from."""
+        # As --model.class_path names it.
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        data_name = type(getattr(self.trainer, "datamodule", None)).__qualname__
+        if data_name in checkpoint:
+            checkpoint["TextDataModule"] = checkpoint.pop(data_name)  # also of a subclass
         checkpoint["evaluation"] = self.evaluation
         checkpoint["n_tokens"] = self.n_tokens
         checkpoint["begun_from"] = self.begun_from
@@ -286,4 +383,5 @@ class LitGPT(LightningModule):
         self.n_tokens = tokens_read(checkpoint)
         self.begun_from = checkpoint.get("begun_from")
         self.lineage = self.lineage or checkpoint.get("lineage", [])
+        self.tokenizer = tokenizer_from_json(json.dumps(checkpoint["TextDataModule"]["tokenizer"]))
         checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is a command's, not a run's whole life

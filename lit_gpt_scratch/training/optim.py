@@ -3,12 +3,13 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.hardware import has_bf16_units
 
 NS_ROOM = 1e-7  # keeps a gradient of 0 from being divided by its norm
@@ -20,14 +21,16 @@ def adamw(
     """AdamW that decays matrices only: norms and biases are small in number and have no reason to shrink.
 
     Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization". `fused` asks for one kernel to do the
-    update, where every parameter lies on a device that has it. The learning rate is set before each step.
+    update, where every parameter lies on a device that has it.
     """
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    decay = [p for p in parameters if p.dim() >= 2]
+    no_decay = [p for p in parameters if p.dim() < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": decay, "weight_decay": weight_decay, "name": "decay"},
+        {"params": no_decay, "weight_decay": 0.0, "name": "no_decay"},
     ]
     fused = fused and all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)
-    return AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=fused)
+    return AdamW([group for group in groups if group["params"]], lr=1.0, betas=betas, fused=fused)
 
 
 class Muon(torch.optim.Muon):
@@ -97,6 +100,22 @@ def orthogonal(
 def _turned(matrix: Tensor, original: Tensor) -> Tensor:
     """The transpose, if the original is tall: wide matrices have the smaller X X^T."""
     return matrix.T if original.shape[0] > original.shape[1] else matrix
+
+
+def make_optimizer(
+    gpt: GPT, kind: Literal["adamw", "muon"], betas: tuple[float, float], weight_decay: float, fused: bool
+) -> Optimizer:
+    """Return AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest.
+
+    The learning rates are 1, for `LambdaLR` to multiply.
+    """
+    trained = [p for p in gpt.parameters() if p.requires_grad]
+    if kind == "adamw":
+        return adamw(trained, betas, weight_decay, fused)
+    matrices = [p for p in gpt.h.parameters() if p.requires_grad and p.dim() == 2]
+    others = [p for p in trained if all(p is not matrix for matrix in matrices)]
+    muon = Muon([{"params": matrices, "name": "muon"}], lr=1.0, weight_decay=weight_decay)
+    return MuonAdamW(adamw(others, betas, weight_decay, fused), muon)
 
 
 class MuonAdamW(Optimizer):

@@ -20,10 +20,10 @@ def gpt_of(pl_module: LightningModule) -> GPT:
     return cast(GPT, pl_module.gpt)
 
 
-def is_log_step(trainer: Trainer) -> bool:
-    """Whether the step that has just ended is one to log."""
+def is_log_step(trainer: Trainer, step: int) -> bool:
+    """Return whether an optimizer step, counted from 1, is logged."""
     every_n_steps = cast(Any, trainer).log_every_n_steps
-    return bool(every_n_steps and trainer.global_step % every_n_steps == 0)
+    return bool(every_n_steps and step % every_n_steps == 0)
 
 
 def is_training(trainer: Trainer) -> bool:

@@ -2,20 +2,18 @@
 
 from lit_gpt_scratch.training.callbacks.best_checkpoint import BestCheckpoint
 from lit_gpt_scratch.training.callbacks.curves import Curves
-from lit_gpt_scratch.training.callbacks.early_stopping import EarlyStopping
+from lit_gpt_scratch.training.callbacks.early_stopping import ValLossEarlyStopping
 from lit_gpt_scratch.training.callbacks.ema import EMA
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSchedule
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
-from lit_gpt_scratch.training.callbacks.gradient_clipping import GradientClipping
-from lit_gpt_scratch.training.callbacks.guard import Guard
 from lit_gpt_scratch.training.callbacks.inspection import Inspection
 from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
-from lit_gpt_scratch.training.callbacks.learning_rate import LearningRate
 from lit_gpt_scratch.training.callbacks.overfitting import Overfitting
 from lit_gpt_scratch.training.callbacks.perplexity import Perplexity
 from lit_gpt_scratch.training.callbacks.progress import Progress
 from lit_gpt_scratch.training.callbacks.run_config import RunConfig
 from lit_gpt_scratch.training.callbacks.samples import Samples
+from lit_gpt_scratch.training.callbacks.step_control import StepControl
 from lit_gpt_scratch.training.callbacks.summary import Summary
 from lit_gpt_scratch.training.callbacks.throughput import Throughput
 
@@ -23,19 +21,17 @@ __all__ = [
     "EMA",
     "BestCheckpoint",
     "Curves",
-    "EarlyStopping",
+    "ValLossEarlyStopping",
     "EvaluationSchedule",
     "GracefulStop",
-    "GradientClipping",
-    "Guard",
     "Inspection",
     "LastCheckpoint",
-    "LearningRate",
     "Overfitting",
     "Perplexity",
     "Progress",
     "RunConfig",
     "Samples",
+    "StepControl",
     "Summary",
     "Throughput",
 ]

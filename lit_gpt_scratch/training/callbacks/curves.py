@@ -39,7 +39,7 @@ def drawn(log_dir: Path) -> bytes:
         (losses, "train/loss", "train, each batch", "#c6dbef", "-"),
         (losses, "train/eval_loss", "train", "#2171b5", "o-"),
         (losses, "val/loss", "validation", "#d94801", "o-"),
-        (rate, "train/learning_rate", "learning rate", "#238b45", "-"),
+        (rate, "learning_rate/decay", "learning rate", "#238b45", "-"),
     )
     for axes, tag, label, color, style in lines:
         if tag in events.Tags()["scalars"]:

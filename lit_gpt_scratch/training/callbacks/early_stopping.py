@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch import callbacks as lightnings
+from lightning.pytorch.callbacks import EarlyStopping
 
 from lit_gpt_scratch.training.parts import begins_anew, is_training
 
 log = logging.getLogger(__name__)
 
 
-class EarlyStopping(lightnings.EarlyStopping):
+class ValLossEarlyStopping(EarlyStopping):
     """Ends a run whose validation loss no longer falls; `best.ckpt` has the model from before."""
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0) -> None:

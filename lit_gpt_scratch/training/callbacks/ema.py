@@ -1,8 +1,5 @@
 """An average of the weights."""
 
-import warnings
-
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 
@@ -24,9 +21,3 @@ class EMA(EMAWeightAveraging):
         if not 0 < decay < 1:
             raise ValueError(f"ema.decay must lie between 0 and 1, not {decay}")
         super().__init__(decay=decay)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average, without Lightning's warning of shared-out weights, which this never meets."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*overrides the configure_model")
-            super().setup(trainer, pl_module, stage)

@@ -1,5 +1,6 @@
 """What a run is, said before it; what came of it, said after."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +15,6 @@ from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.event_logger import EventLogger, write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of
 from lit_gpt_scratch.training.run_folder import shell_path
-
-SAME_RATE = 1e-6  # of a learning rate, is rounding
 
 
 class Summary(Callback):
@@ -53,12 +52,11 @@ class Summary(Callback):
         write_events(trainer, lambda to: to.add_text("run", markdown, trainer.global_step))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what becomes of the learning rate where a run is resumed to another end."""
-        module = cast(Any, pl_module)
-        was = trainer.optimizers[0].param_groups[0]["lr"]
-        now, before = module.learning_rate_at(trainer.global_step), max(1, trainer.global_step) - 1
-        if trainer.is_global_zero and was and abs(module.learning_rate_at(before) / was - 1) > SAME_RATE:
-            self.console.print(f"rate    {was:.3g} in step {trainer.global_step}, {now:.3g} from here on")
+        """Print the learning rate of a resumed run's first step if its options have changed it."""
+        was = trainer.optimizers[0].param_groups[0]["lr"]  # restored from the checkpoint
+        now = cast(Any, pl_module).learning_rate_at(trainer.global_step)
+        if trainer.is_global_zero and trainer.global_step and not math.isclose(now, was, rel_tol=1e-6):
+            self.console.print(f"rate    {now:.3g} in step {trainer.global_step + 1}, in place of {was:.3g}")
 
     def choices(self, trainer: Trainer) -> str:
         """Precision and compilation, with the reason for each."""

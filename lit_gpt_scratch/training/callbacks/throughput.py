@@ -42,7 +42,7 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the rate since the last log or evaluation."""
-        if not is_log_step(trainer):
+        if not is_log_step(trainer, trainer.global_step):
             return
         steps = trainer.global_step - self.since_step
         tokens_per_second = steps * self.tokens_per_step / (time.perf_counter() - self.since_seconds)

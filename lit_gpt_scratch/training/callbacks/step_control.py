@@ -1,0 +1,150 @@
+"""Check each optimizer step before it is taken: clip the gradient, skip what would harm the run."""
+
+import logging
+import math
+from collections import deque
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.training.event_logger import log_scalars, write_events
+from lit_gpt_scratch.training.parts import begins_anew, is_log_step
+from lit_gpt_scratch.training.run_folder import write_whole
+from lit_gpt_scratch.training.saving import dispensable
+
+log = logging.getLogger(__name__)
+
+WINDOW_STEPS = 100  # length of the running means of loss and gradient norm
+MIN_SPIKE_NORM = 1.0  # gradient norms below this are never spikes
+
+
+class StepControl(Callback):
+    """Clip the gradient, and skip a step whose loss or gradient norm is NaN, infinite or unusually large.
+
+    A skipped step changes neither weights, optimizer state nor running means, but it counts as a step. Its
+    text is written to ``spikes/step-N.md`` in the run folder and to TensorBoard. The norm before clipping is
+    logged as ``train/grad_norm``. A GPU is waited for in each step.
+    """
+
+    def __init__(
+        self,
+        max_norm: float | None = 1.0,
+        loss_jump: float | None = 2.0,
+        norm_ratio: float | None = 100.0,
+        max_skipped_steps: int = 10,
+    ) -> None:
+        """Set the limits.
+
+        Args:
+            max_norm: Largest L2 norm of the gradient over all parameters; null disables clipping.
+            loss_jump: Increase of the loss over its mean of the last 100 steps, in nats, that counts as a
+                spike; null disables the check.
+            norm_ratio: Ratio of the gradient norm to its mean of the last 100 steps that counts as a spike,
+                if the norm is above 1; null disables the check.
+            max_skipped_steps: Consecutive skipped steps that end the run; 1 ends it at the first.
+
+        Raises:
+            ValueError: A limit is not positive.
+        """
+        limits = {"max_norm": max_norm, "loss_jump": loss_jump, "norm_ratio": norm_ratio}
+        for name, limit in (limits | {"max_skipped_steps": max_skipped_steps}).items():
+            if limit is not None and not limit > 0:
+                null = "" if name == "max_skipped_steps" else "; null disables it"
+                raise ValueError(f"step_control.{name} must be above 0, not {limit}{null}")
+        self.max_norm = max_norm
+        self.loss_jump = loss_jump
+        self.norm_ratio = norm_ratio
+        self.max_skipped_steps = max_skipped_steps
+        self._reset()
+
+    def _reset(self) -> None:
+        self.losses: deque[float] = deque(maxlen=WINDOW_STEPS)
+        self.norms: deque[float] = deque(maxlen=WINDOW_STEPS)
+        self.n_skipped = 0  # consecutive steps
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reset the means where another run's checkpoint begins a new run."""
+        if begins_anew(trainer):
+            self._reset()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Clip the gradient, or drop it if the step is bad.
+
+        Raises:
+            FloatingPointError: `max_skipped_steps` steps in a row were bad.
+        """
+        step = trainer.global_step + 1
+        loss = float(trainer.strategy.reduce(cast(Any, pl_module).step_loss, reduce_op="mean"))
+        norm = float(self._clip(pl_module))
+        if is_log_step(trainer, step):
+            log_scalars(trainer, {"train/grad_norm": norm}, step)
+        if trainer.precision == "16-mixed" and math.isfinite(loss) and not math.isfinite(norm):
+            return  # its gradient scaler skips the step, and scales less from then on
+        reason = self._why_bad(loss, norm)
+        if reason is None:
+            self.losses.append(loss)
+            self.norms.append(norm)
+            self.n_skipped = 0
+            return
+        for parameter in pl_module.parameters():
+            parameter.grad = None  # which optimizers skip
+        self.n_skipped += 1
+        log.warning("skipped step %s: %s; %s", step, reason, self._write_text(trainer, step, reason))
+        if self.n_skipped >= self.max_skipped_steps:
+            raise FloatingPointError(
+                f"{self.n_skipped} steps in a row were skipped, up to step {step}: the run has diverged; "
+                "try a smaller model.learning_rate or more model.warmup_steps"
+            )
+
+    def _clip(self, pl_module: LightningModule) -> Tensor:
+        """Scale the gradient down to the largest norm; return the norm that it had, over all devices."""
+        norm = clip_grad_norm_(pl_module.parameters(), math.inf if self.max_norm is None else self.max_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _why_bad(self, loss: float, norm: float) -> str | None:
+        if not math.isfinite(loss):
+            return f"loss is {loss}"
+        if not math.isfinite(norm):
+            return f"gradient norm is {norm}"
+        if len(self.losses) < WINDOW_STEPS:
+            return None
+        mean_loss, mean_norm = sum(self.losses) / WINDOW_STEPS, sum(self.norms) / WINDOW_STEPS
+        if self.loss_jump is not None and loss > mean_loss + self.loss_jump:
+            return f"loss is {loss:.3f}, its mean {mean_loss:.3f}"
+        if self.norm_ratio is not None and norm > max(MIN_SPIKE_NORM, mean_norm * self.norm_ratio):
+            return f"gradient norm is {norm:.3g}, its mean {mean_norm:.3g}"
+        return None
+
+    def _write_text(self, trainer: Trainer, step: int, reason: str) -> str:
+        """Write the step's text to a file and to TensorBoard; return where it is."""
+        path = Path(trainer.default_root_dir) / "spikes" / f"step-{step}.md"
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, TextDataModule):
+            return "its text is not known"
+        rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)]
+        text = "\n".join("".join(f"    {line}\n" for line in row.splitlines()) for row in rows)
+        markdown = f"# Step {step}: {reason}\n\n{text}"
+        write_events(trainer, lambda to: to.add_text("spikes", markdown, step))
+        if trainer.is_global_zero:
+            with dispensable(str(path)):
+                path.parent.mkdir(exist_ok=True)
+                write_whole(path, markdown.encode())
+        return f"its text is in {path}" if path.is_file() else "its text was not written"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running means and the number of consecutive skipped steps."""
+        return {"losses": list(self.losses), "norms": list(self.norms), "n_skipped": self.n_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self.losses.extend(state_dict["losses"])
+        self.norms.extend(state_dict["norms"])
+        self.n_skipped = state_dict["n_skipped"]
