@@ -63,17 +63,19 @@ def fit_alone(*args: object) -> subprocess.Popen[str]:
 def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random) -> None:
     """Begin a run, kill it, resume it, kill it ..., and let it come to its end."""
     last = run_dir / "last.ckpt"
+    longest_seconds = 0.7
     for _ in range(n_kills):
         beginning = ["--resume", run_dir] if last.exists() else [*args, "--run_dir", run_dir]
         with fit_alone(*beginning) as process:
             assert process.stdout is not None
             while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
                 assert line, "over before it was killed often enough"
-            time.sleep(rng.uniform(0.1, 0.7))
+            time.sleep(rng.uniform(0.1, longest_seconds))
             process.kill()
         assert process.returncode == -signal.SIGKILL
         if not last.exists():  # killed before the first save: the run begins again
             shutil.rmtree(run_dir)
+            longest_seconds *= 2  # the machine is slow, or busy
     assert 0 < step_of(last) < 3000
     with fit_alone("--resume", run_dir) as process:
         process.communicate()
