@@ -12,8 +12,7 @@ from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from scipy.optimize import least_squares
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,8 +21,7 @@ FLOPS_PER_PARAMETER_AND_TOKEN = 6  # Kaplan et al. 2020: 2 forward, 4 backward
 # Where fits begin: the logarithms of A and B, the exponents, and the share of the lowest loss that is E.
 STARTS = ((1.0, 6.0), (1.0, 6.0), (0.2, 0.6), (0.3, 0.9))
 N_BOOTSTRAP = 100
-MOST_ITERATIONS = 200
-TOLERANCES = (1e-10, 1e-12)  # of the gradient and of a step
+TOLERANCES = {"ftol": 1e-12, "xtol": 1e-12, "gtol": 1e-12}
 
 
 def training_flops(n_parameters: float, n_tokens: float) -> float:
@@ -131,56 +129,37 @@ def fit_law(points: Sequence[Point], seed: int = 0, advance: Callable[[int], obj
     check_enough(len(sizes), len(budgets), len(points))
     lowest = math.log(min(point.loss for point in points))
     starts = [
-        torch.tensor([a, b, lowest + math.log(e), math.log(alpha), math.log(alpha)])
+        np.array([a, b, lowest + math.log(e), math.log(alpha), math.log(alpha)])
         for a, b, alpha, e in itertools.product(*STARTS)
     ]
-    best = min((_descend(start.double(), points) for start in starts), key=lambda found: found[1])[0]
+    best = min((_least_huber(start, points) for start in starts), key=lambda found: found[1])[0]
     advance(1)
     rng = np.random.default_rng(seed)
     drawn: list[Law] = []
     while len(drawn) < N_BOOTSTRAP:
         picked = [points[i] for i in rng.integers(len(points), size=len(points))]
         if len({p.n_parameters for p in picked}) >= 3 and len({p.n_tokens for p in picked}) >= 3:
-            drawn.append(_law(_descend(best, picked)[0]))
+            drawn.append(_law(_least_huber(best, picked)[0]))
             advance(1)
     return Fit(_law(best), drawn)
 
 
-def _descend(start: Tensor, points: Sequence[Point]) -> tuple[Tensor, float]:
-    """The nearest least sum of Huber losses, and how small it is; the constants are those of `_law`."""
-    n, d, wanted = (
-        torch.tensor([getattr(point, name) for point in points], dtype=torch.float64).log()
-        for name in ("n_parameters", "n_tokens", "loss")
-    )
-    constants = start.clone().requires_grad_()
-    of_gradient, of_step = TOLERANCES
-    optimizer = torch.optim.LBFGS(
-        [constants],
-        max_iter=MOST_ITERATIONS,
-        tolerance_grad=of_gradient,
-        tolerance_change=of_step,
-        line_search_fn="strong_wolfe",
-    )
+def _least_huber(start: Floats, points: Sequence[Point]) -> tuple[Floats, float]:
+    """Minimize the sum of Huber losses of log L from a start; return the constants of `_law` and the sum."""
+    runs = [(point.n_parameters, point.n_tokens, point.loss) for point in points]
+    n, d, loss = np.log(np.array(runs, dtype=np.float64)).T
 
-    def objective() -> Tensor:
+    def residuals(constants: Floats) -> Floats:
         a, b, e = constants[:3]
-        alpha, beta = constants[3:].exp()  # loss never rises with size or text
-        expected = torch.logsumexp(torch.stack([a - alpha * n, b - beta * d, e.expand_as(n)]), dim=0)
-        loss = torch.nn.functional.huber_loss(expected, wanted, reduction="sum", delta=HUBER_DELTA)
-        return loss / HUBER_DELTA  # near 1, which the optimizer's tolerances are meant for
+        alpha, beta = np.exp(constants[3:])  # positive: loss never rises with size or text
+        return np.logaddexp(np.logaddexp(a - alpha * n, b - beta * d), e) - loss
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = objective()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        value = float(objective())
-    return constants.detach(), value if math.isfinite(value) else math.inf
+    found = least_squares(
+        residuals, start, loss="huber", f_scale=HUBER_DELTA, x_scale="jac", max_nfev=500, **TOLERANCES
+    )
+    return found.x, found.cost
 
 
-def _law(constants: Tensor) -> Law:
-    a, b, e, alpha, beta = constants.exp().tolist()
+def _law(constants: Floats) -> Law:
+    a, b, e, alpha, beta = np.exp(constants).tolist()
     return Law(E=e, A=a, B=b, alpha=alpha, beta=beta)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.special import stdtrit  # quantiles of Student's t
 
 from lit_gpt_scratch.data.tokenizer import TokenArray
 from lit_gpt_scratch.model.gpt import GPT
@@ -20,7 +21,6 @@ TOKENS_AT_ONCE = 2**14
 BLOCK_TOKENS = 256  # tokens near each other are alike, blocks of so many hardly
 FEWEST_BLOCKS = 10
 FEWEST_BLOCK_TOKENS = 16
-NORMAL_975 = 1.959964  # of a normal distribution, 95 % lie within so many deviations
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,5 @@ def mean_per_unit(amounts: Floats, units: npt.NDArray[np.int64]) -> Estimate:
     sums = np.add.reduceat(amounts.astype(np.float64), starts)
     residuals = sums - ratio * np.add.reduceat(units, starts)
     deviation = math.sqrt(n_blocks / (n_blocks - 1) * float((residuals**2).sum())) / total
-    half = _students_t(n_blocks - 1) * deviation
+    half = float(stdtrit(n_blocks - 1, 0.975)) * deviation
     return Estimate(ratio, ratio - half, ratio + half)
-
-
-def _students_t(degrees: int) -> float:
-    """The 97.5th percentile, by its expansion around the normal one's; of 9 degrees, 0.0003 too low."""
-    z = NORMAL_975
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / degrees + second / degrees**2
