@@ -30,15 +30,13 @@ def main() -> None:
     arguments = parser.parse_args()
     length = ["--trainer.max_steps", str(arguments.max_steps)] if arguments.max_steps else []
     figures = {config: measured(["--config", config, *length]) for config in arguments.configs}
-    print(f"\n{machine()}\n\n| config | planned | took | | planned | took | | estimated | |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"\n{machine()}\n\n| config | planned | took | | planned | took")
+    print("|---|---|---|---|---|---|---|")
     for config, found in figures.items():
         cells = []
         for name, unit in (("seconds", "s"), ("gigabytes", "GB")):
             planned, took = found[f"planned_{name}"], found[name]
             cells.append(f"{planned:.3g} {unit} | {took:.3g} {unit} | {planned / took - 1:+.1%}")
-        estimated, took = found["estimated_gigabytes"], found["gigabytes"]
-        cells.append(f"{estimated:.3g} GB | {estimated / took - 1:+.1%}")
         print(f"| {config} | {' | '.join(cells)} |")
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
@@ -60,7 +58,6 @@ def measured(options: list[str]) -> dict[str, float]:
     return {
         "planned_seconds": plan["total_seconds"],
         "seconds": seconds,
-        "estimated_gigabytes": plan["estimated_peak_bytes"] / 1e9,
         "planned_gigabytes": plan["measured"]["peak_bytes"] / 1e9,
         "gigabytes": 1024 * usage.ru_maxrss / 1e9,
     }

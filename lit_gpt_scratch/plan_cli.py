@@ -16,7 +16,7 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.lightning_cli import LitGPTCLI
-from lit_gpt_scratch.tools.plan import LAW, free_bytes, make_plan, report
+from lit_gpt_scratch.tools.plan import LAW, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, Stopwatch, peak_bytes
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.ending import end
@@ -83,8 +83,7 @@ class PlanCLI(LitGPTCLI):
     def fit(self, model: LitGPT, datamodule: TextDataModule, ckpt_path: str | None = None) -> None:
         """Train for some steps, and print the plan."""
         steps, measured = self.trainer.max_steps, None
-        device, stop = self.trainer.strategy.root_device, self._get(self.config_init, "graceful_stop")
-        bytes_before, free = peak_bytes(device), free_bytes(device)
+        stop = self._get(self.config_init, "graceful_stop")
         try:
             if steps < 1:
                 raise ValueError("a plan needs an end: set trainer.max_steps")
@@ -94,7 +93,7 @@ class PlanCLI(LitGPTCLI):
                     self.stopwatch.advance = advance
                     stop.watch_over_start(self.trainer, self._give_up_run_dir)
                     self.trainer.fit(model, datamodule)
-                measured = self.stopwatch.result(peak_bytes(device))
+                measured = self.stopwatch.result(peak_bytes(self.trainer.strategy.root_device))
         except BaseException as error:
             end(error, stop.asked_by, self.trainer.world_size, has_begun=False)
             raise
@@ -103,7 +102,7 @@ class PlanCLI(LitGPTCLI):
         if not self.trainer.is_global_zero:
             return
         eval_every = self._get(self.config, "eval_every")
-        made = make_plan(model, datamodule, device, steps, eval_every, bytes_before, free, measured, self.law)
+        made = make_plan(model, datamodule, steps, eval_every, measured, self.law)
         print(json.dumps(asdict(made), indent=1) if self.as_json else report(made, self.law))
         for warning in made.warnings:
             log.warning("%s", warning)

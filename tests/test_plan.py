@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import TINY, Run
 
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.tools.plan import estimated_bytes, kept_bytes_per_row, parameters_by_part
+from lit_gpt_scratch.tools.plan import parameters_by_part
 from lit_gpt_scratch.tools.stopwatch import Measured
-
-CPU = torch.device("cpu")
 
 
 def test_what_follows_from_numbers(run: Run) -> None:
@@ -42,17 +39,10 @@ def test_parameters_by_part() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("options", "warning"),
-    [
-        (["--model.warmup_steps", "20"], "20 steps of warmup are all of its 20: the rate never falls"),
-        (["--data.batch_size", str(2**30)], "1073741824 sequences takes about"),
-    ],
-)
-def test_what_speaks_against_a_run(run: Run, options: list[str], warning: str) -> None:
-    done = run("plan", *TINY, "--no_measure", *options)
+def test_a_warmup_without_an_end_is_warned_of(run: Run) -> None:
+    done = run("plan", *TINY, "--no_measure", "--model.warmup_steps", "20")
     assert done.code == 0
-    assert warning in done.err
+    assert "20 steps of warmup are all of its 20: the rate never falls" in done.err
 
 
 def test_a_measured_plan_leaves_nothing(run: Run, tmp_path: Path) -> None:
@@ -90,17 +80,6 @@ def test_a_law_of_the_same_text_foretells_the_loss(run: Run) -> None:
         assert "not foretold: law.json is no law of this text and optimizer" in run(*plan, *other).out
 
 
-def test_memory_grows_with_what_is_kept() -> None:
-    gpt = GPT(GPTConfig(100, block_size=64, n_layer=4, n_head=4, n_embd=64))
-    n_parameters = sum(p.numel() for p in gpt.parameters())
-    assert estimated_bytes(gpt, 0, CPU) == 12 * n_parameters  # gradient and two moments
-    assert estimated_bytes(gpt, 0, torch.device("cuda")) == 16 * n_parameters
-    one, two = (estimated_bytes(gpt, rows, CPU) for rows in (1, 2))
-    assert two - one == one - 12 * n_parameters
-    gpt.activation_checkpointing = True
-    assert estimated_bytes(gpt, 1, CPU) < one
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,12 +99,3 @@ def test_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str],
     assert done.code == 2
     assert message in done.err
     assert not list(Path().iterdir())
-
-
-def test_what_a_block_keeps_is_what_autograd_holds() -> None:
-    sizes = {"n_layer": 1, "n_head": 4, "n_embd": 64}
-    plain, longer = (kept_bytes_per_row(GPTConfig(100, block_size=n, **sizes)) for n in (64, 128))
-    assert longer == 2 * plain
-    assert plain > 4 * 64 * (4 + 4) * 64  # inputs of four matrices, and the MLP's four-fold width at least
-    dropping = kept_bytes_per_row(GPTConfig(100, block_size=64, dropout=0.1, **sizes))
-    assert dropping > plain + 2 * 4 * 4 * 64 * 64  # attention's weights before and after dropout, (H, T, T)
