@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     length = ["--trainer.max_steps", str(arguments.max_steps)] if arguments.max_steps else []
     figures = {config: measured(["--config", config, *length]) for config in arguments.configs}
-    print(f"\n{machine()}\n\n| config | planned | took | | planned | took")
+    print(f"\n{machine()}\n\n| config | planned | took | | planned | took | |")
     print("|---|---|---|---|---|---|---|")
     for config, found in figures.items():
         cells = []

@@ -29,7 +29,6 @@ CALLBACKS = {
     "inspection": callbacks.Inspection,
     "progress": callbacks.Progress,
     "summary": callbacks.Summary,
-    "overfitting": callbacks.Overfitting,
     "early_stopping": callbacks.ValLossEarlyStopping,
     "curves": callbacks.Curves,
     "graceful_stop": callbacks.GracefulStop,

@@ -56,7 +56,6 @@ from conftest import TINY, Run
         (["--step_control.norm_ratio", "-3"], "step_control.norm_ratio must be above 0, not -3"),
         (["--best_checkpoint.top_k", "0"], "best_checkpoint.top_k must be at least 1, not 0"),
         (["--ema.decay", "1", "--callbacks.ema", "true"], "ema.decay must lie between 0 and 1, not 1"),
-        (["--overfitting.patience", "0"], "overfitting.patience must be at least 1, not 0"),
         (["--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, not 0"),
         (["--early_stopping.min_delta", "-1"], "early_stopping.min_delta must not be negative, but is -1.0"),
         (["--progress.refresh_per_second", "0"], "progress.refresh_per_second must be above 0, not 0"),

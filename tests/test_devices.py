@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import BF16_TOLERANCE, ONE_DEVICE, TINY, Run, environment, two_devices
@@ -74,8 +73,6 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
         tokens = [list(steps_of(Path(name) / "vs_tokens", tag)) for name in ("one", "two")]
         assert tokens[0] == tokens[1]
     assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
-    embeddings = [np.loadtxt(f"{name}/00000/sentence/tensors.tsv", delimiter="\t") for name in ("one", "two")]
-    np.testing.assert_allclose(*embeddings, atol=1e-4)
 
 
 def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:

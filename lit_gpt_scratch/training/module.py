@@ -29,7 +29,7 @@ from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.micro_batch import largest_micro_batch, step_fits
 from lit_gpt_scratch.training.optim import make_optimizer
-from lit_gpt_scratch.training.parts import data_of, is_fit, is_log_step
+from lit_gpt_scratch.training.parts import begins_anew, data_of, is_fit, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
@@ -125,7 +125,8 @@ class LitGPT(LightningModule):
         self.tokenizer: Tokenizer | None = None  # the data's, or the checkpoint's
         self.sampling = SamplingOptions()  # of predict_step
         self.n_tokens = 0  # training tokens read so far, over all devices
-        self.evaluation: dict[str, float] = {}  # the last one's step and losses; it travels in the checkpoint
+        self.evaluation: dict[str, float] = {}  # step and losses of the last evaluation
+        self.best_evaluation: dict[str, float] = {}  # the same of the one with the lowest validation loss
 
     def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
         """Begin from weights that were trained elsewhere.
@@ -230,6 +231,8 @@ class LitGPT(LightningModule):
         if self.trainer.gradient_clip_val is not None:
             raise ValueError("gradient_clip_val: use the callback StepControl(max_norm=...), which clips")
         self.seed = torch.initial_seed()
+        if begins_anew(self.trainer):
+            self.best_evaluation = {}  # not that of another run, whose checkpoint this one begins from
         data = getattr(self.trainer, "datamodule", None)
         # Devices that share weights cannot try alone what fits.
         if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
@@ -340,6 +343,8 @@ class LitGPT(LightningModule):
         if is_fit(self.trainer):
             log_scalars(self.trainer, losses)
         self.evaluation = {"step": self.global_step, **losses}
+        if losses["val/loss"] < self.best_evaluation.get("val/loss", math.inf):
+            self.best_evaluation = self.evaluation
         self.val_loss.reset()
         self.train_eval_loss.reset()
 
@@ -372,6 +377,7 @@ class LitGPT(LightningModule):
         if data_name in checkpoint:
             checkpoint["TextDataModule"] = checkpoint.pop(data_name)  # also of a subclass
         checkpoint["evaluation"] = self.evaluation
+        checkpoint["best_evaluation"] = self.best_evaluation
         checkpoint["n_tokens"] = self.n_tokens
         checkpoint["begun_from"] = self.begun_from
         checkpoint["lineage"] = self.lineage
@@ -380,6 +386,7 @@ class LitGPT(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the checkpoint's last evaluation and its count of tokens."""
         self.evaluation = checkpoint["evaluation"]
+        self.best_evaluation = checkpoint.get("best_evaluation", {})
         self.n_tokens = tokens_read(checkpoint)
         self.begun_from = checkpoint.get("begun_from")
         self.lineage = self.lineage or checkpoint.get("lineage", [])

@@ -8,7 +8,6 @@ from lit_gpt_scratch.training.callbacks.evaluation_schedule import EvaluationSch
 from lit_gpt_scratch.training.callbacks.graceful_stop import GracefulStop
 from lit_gpt_scratch.training.callbacks.inspection import Inspection
 from lit_gpt_scratch.training.callbacks.last_checkpoint import LastCheckpoint
-from lit_gpt_scratch.training.callbacks.overfitting import Overfitting
 from lit_gpt_scratch.training.callbacks.perplexity import Perplexity
 from lit_gpt_scratch.training.callbacks.progress import Progress
 from lit_gpt_scratch.training.callbacks.run_config import RunConfig
@@ -26,7 +25,6 @@ __all__ = [
     "GracefulStop",
     "Inspection",
     "LastCheckpoint",
-    "Overfitting",
     "Perplexity",
     "Progress",
     "RunConfig",

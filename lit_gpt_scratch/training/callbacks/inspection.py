@@ -1,9 +1,7 @@
 """A look inside the model while it learns."""
 
 import logging
-import shutil
 import warnings
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -23,17 +21,11 @@ from lit_gpt_scratch.training.sharding import whole_gpt
 log = logging.getLogger(__name__)
 
 N_TOKENS = 32  # of the validation text, where no sentence is given: what still can be read beside a map
-MOST_EMBEDDINGS = 2000  # in the projector, which a browser has to hold
 PANELS_IN_A_ROW = 4
-PROJECTOR = "00000"  # what torch calls the folder of embeddings, by their step
 
 
 class Inspection(Callback):
-    """Shows in TensorBoard what happens to a sentence inside the model.
-
-    After each evaluation, attention maps, a picture of each layer; at the end, for the projector, the
-    embeddings of the first tokens of the vocabulary, and what the last layer makes of the sentence.
-    """
+    """Show the attention maps of a sentence in TensorBoard, a picture of each layer after each evaluation."""
 
     def __init__(self, sentence: str = "") -> None:
         """Remember the sentence.
@@ -80,24 +72,6 @@ class Inspection(Callback):
 
         write_events(trainer, add_all)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand embeddings to the projector, in place of those of an earlier end."""
-        if not self.is_on:
-            return
-        gpt = whole_gpt(gpt_of(pl_module), trainer.is_global_zero)
-        if gpt is None:
-            return
-        tokens = torch.arange(min(MOST_EMBEDDINGS, gpt.config.vocab_size))
-        table, names = gpt.wte.weight.detach()[tokens], token_labels(data_of(trainer).tokenizer, tokens)
-        read, places = last_features(gpt, self.ids), [f"{i} {label}" for i, label in enumerate(self.labels)]
-
-        def add_both(to: SummaryWriter) -> None:
-            shutil.rmtree(Path(to.get_logdir()) / PROJECTOR, ignore_errors=True)
-            to.add_embedding(table, names, global_step=0, tag="tokens")
-            to.add_embedding(read, places, global_step=0, tag="sentence")
-
-        write_events(trainer, add_both)
-
 
 def token_labels(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
     """Each token's text, in one line."""
@@ -122,22 +96,15 @@ def attention_maps(gpt: GPT, ids: Tensor) -> list[Tensor]:
         maps.append(attention_weights(q.float(), k.float())[0].cpu())
 
     hooks = [block.attn.register_forward_pre_hook(note) for block in cast(Any, gpt.h)]
+    was_training = gpt.training
     try:
-        last_features(gpt, ids)
+        with torch.compiler.set_stance("force_eager"):
+            gpt.eval().features(ids[None].to(gpt.wte.weight.device))
     finally:
+        gpt.train(was_training)
         for hook in hooks:
             hook.remove()
     return maps
-
-
-@torch.no_grad()
-def last_features(gpt: GPT, ids: Tensor) -> Tensor:
-    """What the output head reads of a sentence; (T,) -> (T, C)."""
-    was_training = gpt.training
-    with torch.compiler.set_stance("force_eager"):
-        features = gpt.eval().features(ids[None].to(gpt.wte.weight.device))[0]
-    gpt.train(was_training)
-    return features.float()
 
 
 def drawn(weights: Tensor, labels: list[str]) -> npt.NDArray[np.uint8]:

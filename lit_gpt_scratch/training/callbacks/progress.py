@@ -118,6 +118,9 @@ class Progress(ProgressBar):
             parts.append(f"untrained: {near} ln {vocab_size} = {guess:.4f}, a pure guess")
         elif "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
+        now, best = (cast(dict[str, float], e) for e in (pl_module.evaluation, pl_module.best_evaluation))
+        if now["val/loss"] > best["val/loss"] and now["train/eval_loss"] < best["train/eval_loss"]:
+            parts.append(f"overfitting: val was {best['val/loss']:.4f} at step {best['step']}")
         if not trainer.sanity_checking and step < trainer.max_steps:
             elapsed = time.perf_counter() - self.started_seconds
             seconds = round(elapsed / (step - self.first_step) * (trainer.max_steps - step))
