@@ -296,9 +296,6 @@ class LitGPTCLI(LightningCLI):
         """
         stop = self._get(self.config_init, "graceful_stop")
         try:
-            if self.checkpoint is not None and not self._stays_in_its_folder:
-                origin = {"checkpoint": str(self.checkpoint_path), "step": self.checkpoint["global_step"]}
-                model.lineage = [*self.checkpoint.get("lineage", []), origin]
             if self.checkpoint_path is not None and not self.goes_on:
                 self._load_weights(model)
             stop.watch_over_start(self.trainer, self._give_up_run_dir)

@@ -137,6 +137,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "x.ckpt"
     data = {"TextDataModule": {"tokenizer": {}, "corpus": {}}, "datamodule_hyper_parameters": {}}
     parts = {"hyper_parameters": {"n_layer": 0, "block_size": 8}, "global_step": 1, **data}
+    parts |= {"n_tokens": 8, "evaluation": {}, "best_evaluation": {}}
     write_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
 
     def disk_full(checkpoint: Any, stream: Any) -> None:

@@ -105,10 +105,10 @@ def _training(checkpoint: dict[str, Any]) -> dict[str, str]:
 
 
 def _optimizer(settings: dict[str, Any]) -> str:
-    """Of a checkpoint's hyper-parameters; older ones know AdamW and the cosine alone."""
-    schedule = f"{settings.get('schedule', 'cosine')}, {settings['warmup_steps']} steps of warmup"
+    """Describe optimizer and schedule of a checkpoint's hyper-parameters."""
+    schedule = f"{settings['schedule']}, {settings['warmup_steps']} steps of warmup"
     first = ""
-    if settings.get("optimizer") == "muon":
+    if settings["optimizer"] == "muon":
         first = (
             f"Muon for the blocks' matrices, learning rate {settings['muon_learning_rate']:g}; for the rest "
         )

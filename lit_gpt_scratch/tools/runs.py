@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_gpt_scratch.tools.scaling_law import Point, training_flops
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint, tokens_read
+from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.metrics import bits_per_byte
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,13 @@ def run_of(folder: Path) -> Run:
         name=folder.name,
         n_parameters=sum(counted),
         step=checkpoint["global_step"],
-        n_tokens=tokens_read(checkpoint),
+        n_tokens=checkpoint["n_tokens"],
         loss=loss,
         bits_per_byte=bits_per_byte(loss, bytes_per_token) if bytes_per_token else None,
         corpus=corpus["name"],
         corpus_sha256=corpus["sha256"],
         vocab_size=len(weights["gpt.wte.weight"]),
-        optimizer=checkpoint["hyper_parameters"].get("optimizer", "adamw"),
+        optimizer=checkpoint["hyper_parameters"]["optimizer"],
     )
 
 

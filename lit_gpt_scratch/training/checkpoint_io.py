@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -23,7 +23,10 @@ NOT_DATA = (
     zipfile.BadZipFile,
 )
 LONGEST_BLOCK = 2**20  # tokens; nothing in the weights of a model with rotary positions tells how long it is
-PARTS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule", "global_step"}
+PARTS = {
+    *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule"),
+    *("global_step", "n_tokens", "evaluation", "best_evaluation"),
+}
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
@@ -45,14 +48,6 @@ def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     finally:
         beside.unlink(missing_ok=True)
-
-
-def tokens_read(checkpoint: dict[str, Any]) -> int:
-    """Tokens that a checkpoint's run has read; checkpoints that do not say had one size of batch."""
-    if "n_tokens" not in checkpoint and checkpoint["global_step"]:
-        data, model = checkpoint["datamodule_hyper_parameters"], checkpoint["hyper_parameters"]
-        return cast(int, checkpoint["global_step"] * data["batch_size"] * model["block_size"])
-    return cast(int, checkpoint.get("n_tokens", 0))
 
 
 def find_checkpoint(path: PATH) -> Path:

@@ -14,8 +14,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from lit_gpt_scratch.training.checkpoint_io import tokens_read
-
 log = logging.getLogger(__name__)
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -128,7 +126,7 @@ def run_loggers(run_dir: Path, resumed: dict[str, Any] | None) -> list[TensorBoa
         resumed: The checkpoint of the same run that it goes on from.
     """
     next_step = None if resumed is None else resumed["global_step"] + 1
-    next_tokens = None if resumed is None else tokens_read(resumed) + 1
+    next_tokens = None if resumed is None else resumed["n_tokens"] + 1
     return [EventLogger(run_dir, next_step), TokenLogger(run_dir, next_tokens)]
 
 

@@ -23,7 +23,6 @@ from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.checkpoint_io import tokens_read
 from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
@@ -118,7 +117,6 @@ class LitGPT(LightningModule):
         if init_from is not None:
             weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
             self.take_weights({f"gpt.{name}": tensor for name, tensor in weights.items()}, init_from)
-        self.lineage: list[dict[str, Any]] = []  # checkpoints that the run descends from, the first one first
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.group_options: list[dict[str, Any]] = []  # one for each parameter group
@@ -380,15 +378,13 @@ class LitGPT(LightningModule):
         checkpoint["best_evaluation"] = self.best_evaluation
         checkpoint["n_tokens"] = self.n_tokens
         checkpoint["begun_from"] = self.begun_from
-        checkpoint["lineage"] = self.lineage
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the checkpoint's last evaluation and its count of tokens."""
         self.evaluation = checkpoint["evaluation"]
-        self.best_evaluation = checkpoint.get("best_evaluation", {})
-        self.n_tokens = tokens_read(checkpoint)
-        self.begun_from = checkpoint.get("begun_from")
-        self.lineage = self.lineage or checkpoint.get("lineage", [])
+        self.best_evaluation = checkpoint["best_evaluation"]
+        self.n_tokens = checkpoint["n_tokens"]
+        self.begun_from = checkpoint["begun_from"]
         self.tokenizer = tokenizer_from_json(json.dumps(checkpoint["TextDataModule"]["tokenizer"]))
         checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is a command's, not a run's whole life

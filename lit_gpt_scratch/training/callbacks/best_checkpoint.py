@@ -67,8 +67,6 @@ class BestCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best so far."""
-        if "best" in state_dict:  # a checkpoint from before there were several
-            state_dict = {"kept": [(state_dict["best"], 0)]}
         self.kept = [(value, step) for value, step in state_dict["kept"]]
 
 

@@ -41,8 +41,6 @@ class Summary(Callback):
             "device": f"{_device(trainer, pl_module.device)}, {self.choices(trainer)}",
             "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
         }
-        if lineage := cast(Any, pl_module).lineage:
-            rows["from"] = ", ".join(f"{one['checkpoint']} (step {one['step']})" for one in lineage)
         if self.changes:
             rows["changed"] = ", ".join(f"{name} {change}" for name, change in self.changes.items())
         for name, value in rows.items():
