@@ -127,6 +127,20 @@ def test_tensorboard_serves_a_run(finished: Path) -> None:
         server.wait()
 
 
+def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.txt").write_text("ROMEO: Half a league, half a league, half a league onward.\n" * 300)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    (script,) = (block for block in blocks if "Trainer(" in block)
+    short = script.replace("max_steps=1700, val_check_interval=425", "max_steps=4, val_check_interval=2")
+    assert short != script
+    done = subprocess.run(
+        [sys.executable, "-c", short], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "ROMEO:" in done.stdout
+    assert [*Path("kept").glob("*.ckpt")]
+
+
 def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
