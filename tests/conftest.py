@@ -15,6 +15,7 @@ import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the ent
 from lit_gpt_scratch.cli import main
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
+from lit_gpt_scratch.training.hardware import why_not_compile
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 # Bound on the relative difference of two gradients of tiny.yaml in bfloat16 that should be equal but for the
@@ -22,6 +23,8 @@ from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 # a gradient (2 blocks: 6 forward, 6 for the gradients of their inputs, 6 for those of their weights; and the
 # head's). Independent errors add up as the root of their number, and both results have them.
 BF16_TOLERANCE = (2 * 40) ** 0.5 * 2**-9  # 1.7 %
+# A test that runs compiled code on the CPU.
+needs_compiler = pytest.mark.skipif(why_not_compile() is not None, reason=f"{why_not_compile()}")
 ROOT = Path(__file__).parent.parent
 TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, TINY, Run
+from conftest import ROOT, TINY, Run, needs_compiler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
@@ -252,6 +252,7 @@ MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", 
 
 
 @pytest.mark.slow
+@needs_compiler
 def test_compiled_and_eager_runs_are_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights within rounding, under the same names; each goes on from the other's checkpoint."""
     graphs = torch._dynamo.utils.counters["stats"]

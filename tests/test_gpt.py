@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import needs_compiler
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import Dropout, RMSNorm, RMSNormOnCPU, attend, rotate, rotations
@@ -175,6 +176,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
 def test_a_block_with_dropout_compiles_whole(arch: str) -> None:
     """In one graph: where a graph breaks, PyTorch has handed views on that lead nowhere, and crashed."""

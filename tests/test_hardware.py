@@ -80,6 +80,9 @@ def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert hardware.auto_compile("cpu", modern, 1e14) == (False, "Python's headers are not installed")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
     assert hardware.auto_compile("cpu", modern, float("inf")) == (False, "there is no C++ compiler")
+    assert hardware.choose_compile("false", "cpu", modern, 1.0) == (False, "as asked")
+    with pytest.raises(ValueError, match="compile: there is no C"):
+        hardware.choose_compile("true", "cpu", modern, 1.0)
 
 
 def test_another_precision_is_taken_and_kept(run: Run) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Run, environment
+from conftest import TINY, Run, environment, needs_compiler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.tools.verify_resume import COMPARED, first_difference
+from lit_gpt_scratch.training import module
 from lit_gpt_scratch.training.schedule import learning_rate
 
 STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
@@ -217,6 +218,20 @@ def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
         done = run(*command)
         assert done.code == 0
         assert done.err == ""
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_compiled_run_resumes_to_the_same_bits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EAGER_STEPS", 2)
+    args = [*TINY, "--compile", "true", "--model.dropout", "0.1", "--eval_every", "4"]
+    args += ["--model.warmup_steps", "2", "--model.decay_steps", "8"]
+    assert run("fit", *args, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
+    assert run("fit", *args, "--trainer.max_steps", "5", "--run_dir", "parts").code == 0
+    assert run("fit", "--resume", "parts", "--trainer.max_steps", "8").code == 0
+    straight, parts = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("straight", "parts"))
+    assert same(straight["state_dict"], parts["state_dict"])
+    assert same(straight["optimizer_states"], parts["optimizer_states"])
 
 
 def test_what_is_changed_on_the_way_is_said(run: Run) -> None:

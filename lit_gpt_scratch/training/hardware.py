@@ -82,8 +82,16 @@ def keep_freed_memory() -> None:
 
 
 def choose_compile(asked: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
-    """Whether to compile, as `asked` (auto, true or false), and the reason in words."""
-    return auto_compile(kind, gpt, flops) if asked == "auto" else (asked == "true", "as asked")
+    """Return whether to compile, as `asked` (auto, true or false), and the reason in words.
+
+    Raises:
+        ValueError: It is asked for, and something that it needs is missing.
+    """
+    if asked == "auto":
+        return auto_compile(kind, gpt, flops)
+    if asked == "true" and kind == "cpu" and (reason := why_not_compile()):
+        raise ValueError(f"compile: {reason}; --compile false trains without")
+    return asked == "true", "as asked"
 
 
 def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
@@ -100,8 +108,15 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
         return False, f"not tried on {kind}"
     if flops < COMPILE_FLOPS[gpt.config.arch]:
         return False, "the run is too short to repay it"
-    if not (shutil.which("g++") or shutil.which("clang++")):
-        return False, "there is no C++ compiler"
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return False, "Python's headers are not installed"
+    if reason := why_not_compile():
+        return False, reason
     return True, "a long run"
+
+
+def why_not_compile() -> str | None:
+    """Return what torch.compile lacks on this machine's CPU; None if nothing."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        return "there is no C++ compiler"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers are not installed"
+    return None
