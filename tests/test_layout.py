@@ -22,11 +22,12 @@ MAY_IMPORT = {
     "plan_cli": {"lightning_cli", "data", "tools", "training"},
     "lightning_cli": {"class_path", "options", "usage", "data", "model", "generation", "training", "tools"},
     "options": {"usage", "data", "model", "training"},
-    "data": set(),
+    "atomic_write": set(),
+    "data": {"atomic_write"},
     "model": set(),
     "generation": {"model"},
-    "training": {"data", "model", "generation"},
-    "tools": {"data", "model", "generation", "training"},
+    "training": {"atomic_write", "data", "model", "generation"},
+    "tools": {"atomic_write", "data", "model", "generation", "training"},
 }
 MAY_IMPORT_LIGHTNING = ("cli", "lightning_cli", "options", "plan_cli", "training", "tools")
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from lit_gpt_scratch.atomic_write import atomic_write
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # part of each made file's name: to be raised when the same text would give another one
@@ -29,15 +31,12 @@ def cache_dir() -> Path:
 
 def keep(raw: bytes, path: Path) -> None:
     """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(raw)
-        os.replace(beside, path)
+        with atomic_write(path) as file:
+            file.write(raw)
     except OSError as error:
         log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def keep_json(content: Any, path: Path) -> None:

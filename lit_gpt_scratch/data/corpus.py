@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from lit_gpt_scratch.data.cache import FORMAT, cache_dir, file_sha256, keep, kept_or_made
+from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep, kept_or_made
 from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
 
@@ -268,7 +268,8 @@ def _shakespeare() -> str:
     raw = _downloaded_file(SHAKESPEARE_URL).read_bytes()
     if not _is_shakespeare(raw):
         raise DownloadError("the download's checksum is wrong")
-    keep(raw, path)
+    with alone(path):
+        keep(raw, path)
     return raw.decode()
 
 

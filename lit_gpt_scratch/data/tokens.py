@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep_json, kept_json
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.patience import patience
@@ -87,31 +88,27 @@ def _map(ids_file: Path, facts: dict[str, Any]) -> Tokens:
 
 def _make(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
     """Write a token file. It counts once its .json, which comes last, is there."""
-    part, ids_file = path.with_suffix(".part"), path.with_suffix(".bin")
+    ids_file = path.with_suffix(".bin")
     n_bytes_of = tokenizer.token_n_bytes
     n_bytes = 0
     digest = hashlib.sha256()
     label = f"tokenizing {Path(corpus.name).name}"
     share = (stop - start) / corpus.census.n_chars
     try:
-        with part.open("wb") as stream, patience(label, int(share * corpus.census.n_bytes), "B") as advance:
+        n_all_bytes = int(share * corpus.census.n_bytes)
+        with atomic_write(ids_file) as stream, patience(label, n_all_bytes, "B") as advance:
             for ids in tokenize(take(corpus.pieces(), start, stop), tokenizer):
                 stream.write(ids.data)
                 digest.update(ids.data)
                 n_more_bytes = int(n_bytes_of[ids].sum())
                 n_bytes += n_more_bytes
                 advance(n_more_bytes)
-            stream.flush()
-            os.fsync(stream.fileno())
-        corpus.check_unchanged()
-        os.replace(part, ids_file)
+            corpus.check_unchanged()
     except OSError as error:
         raise OSError(
             f"cannot write the tokens of {corpus.name} to {path.parent} ({error.strerror}); make room there, "
             "or name another folder by LIT_GPT_CACHE"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     dtype = np.dtype(id_type(tokenizer.vocab_size)).name
     facts = {"dtype": dtype, "n_bytes": n_bytes, "sha256": digest.hexdigest()}
     keep_json(facts, path.with_suffix(".json"))

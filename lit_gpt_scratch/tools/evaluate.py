@@ -9,13 +9,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.tools.evaluation import Evaluation, read
 from lit_gpt_scratch.tools.heatmap import N_GUESSES, heatmap
 from lit_gpt_scratch.tools.loaded import load
 from lit_gpt_scratch.tools.surprise import Estimate
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint
-from lit_gpt_scratch.training.run_folder import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ def run(options: Namespace) -> None:
         reading = read(model, corpus, options.stride, n_guesses)
         evaluations.append(reading.evaluation)
         if page is not None:
-            write_whole(page, heatmap(reading).encode())
+            with atomic_write(page) as file:
+                file.write(heatmap(reading).encode())
     if options.json:
         print(json.dumps([asdict(evaluation) for evaluation in evaluations], indent=1))
     else:

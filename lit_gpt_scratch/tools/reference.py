@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.tools.published import published_models
 from lit_gpt_scratch.tools.runs import finished_runs
 from lit_gpt_scratch.tools.scaling_law import BESIROGLU, HOFFMANN, Law, training_flops
 from lit_gpt_scratch.tools.scaling_plot import draw_reference
-from lit_gpt_scratch.training.run_folder import write_whole
 
 LAWS: Mapping[str, Law] = {"Hoffmann": HOFFMANN, "Besiroglu": BESIROGLU}
 NOTE = "in nats per token of MassiveText, which the laws were fitted on: not of each model's own text"
@@ -28,7 +28,8 @@ def show_reference(runs_folder: Path, picture: Path, as_json: bool) -> None:
         model.name: {name: law.loss(model.n_parameters, model.n_tokens) for name, law in LAWS.items()}
         for model in models
     }
-    write_whole(picture, draw_reference(models, LAWS, runs))
+    with atomic_write(picture) as file:
+        file.write(draw_reference(models, LAWS, runs))
     if as_json:
         published = [asdict(model) | losses[model.name] for model in models]
         print(json.dumps({"published": published, "runs": [asdict(run) for run in runs]}, indent=1))

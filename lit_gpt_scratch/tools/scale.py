@@ -11,13 +11,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.patience import patience, say
 from lit_gpt_scratch.tools.fit_process import finish
 from lit_gpt_scratch.tools.reference import show_reference
 from lit_gpt_scratch.tools.runs import Run, run_of
 from lit_gpt_scratch.tools.scaling_law import N_BOOTSTRAP, Fit, check_enough, fit_law
 from lit_gpt_scratch.tools.scaling_plot import draw_runs
-from lit_gpt_scratch.training.run_folder import make_folder, write_whole
+from lit_gpt_scratch.training.run_folder import make_folder
 
 RESULT = "scaling.json"
 FRONTIER_STEPS = 4  # rows of the frontier, each of ten times the FLOPs
@@ -68,8 +69,10 @@ def run(options: Namespace) -> None:
     with patience("fitting the law", N_BOOTSTRAP + 1) as advance:
         fit = fit_law([one.point for one in runs], advance=advance)
     result = Scaling(fit, runs, held_out)
-    write_whole(folder / RESULT, json.dumps(result.to_dict(), indent=1).encode())
-    write_whole(folder / "scaling.png", draw_runs(fit.law, runs, held_out))
+    with atomic_write(folder / RESULT) as file:
+        file.write(json.dumps(result.to_dict(), indent=1).encode())
+    with atomic_write(folder / "scaling.png") as file:
+        file.write(draw_runs(fit.law, runs, held_out))
     print(json.dumps(result.to_dict(), indent=1) if options.json else result.report(folder))
 
 
@@ -133,7 +136,8 @@ def train(planned: Planned, common: dict[str, Any], folder: Path) -> Run:
     content = json.dumps(settings, indent=1).encode()
     if not (run_dir / "last.ckpt").is_file():
         shutil.rmtree(run_dir, ignore_errors=True)  # a run that has saved nothing
-        write_whole(config, content)
+        with atomic_write(config) as file:
+            file.write(content)
         length = ["--trainer.max_steps", str(steps), "--eval_every", str(steps)]
         finish(["--config", str(config), *length, "--run_dir", str(run_dir)])
     elif not config.is_file() or config.read_bytes() != content:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lit_gpt_scratch.atomic_write import atomic_write
+
 PATH = str | os.PathLike[str]
 # What torch.load raises for a file that is none of its own, or holds objects.
 NOT_DATA = (
@@ -30,24 +32,17 @@ PARTS = {
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
-    """Write a checkpoint beside its target, sync and rename: a kill leaves the old file or the new one.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
         OSError: The disk is full, or the folder must not be written; the old file stays.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")  # what a kill leaves, the next save overwrites
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with beside.open("wb") as stream:
+        with atomic_write(Path(path)) as stream:
             torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, target)
     except RuntimeError as error:  # of torch.save, whose real reason stands behind it
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: PATH) -> Path:

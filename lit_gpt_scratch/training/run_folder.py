@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lit_gpt_scratch.atomic_write import atomic_write
+
 CONFIG = "config.yaml"
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
 
@@ -87,16 +89,7 @@ def write_config(folder: Path, yaml: str) -> None:
         ValueError: The folder cannot be written.
     """
     try:
-        write_whole(folder / CONFIG, yaml.encode())
+        with atomic_write(folder / CONFIG) as file:
+            file.write(yaml.encode())
     except OSError as error:
         raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; an error (OSError) leaves what was there."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

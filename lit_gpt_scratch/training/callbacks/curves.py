@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.training.event_logger import step_loggers
-from lit_gpt_scratch.training.run_folder import write_whole
 from lit_gpt_scratch.training.saving import dispensable
 
 
@@ -23,7 +23,8 @@ class Curves(Callback):
                 picture = Path(trainer.default_root_dir) / "curves.png"
                 with dispensable(picture.name):
                     logger.experiment.flush()
-                    write_whole(picture, drawn(Path(logger.log_dir)))
+                    with atomic_write(picture) as file:
+                        file.write(drawn(Path(logger.log_dir)))
 
 
 def drawn(log_dir: Path) -> bytes:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.training.event_logger import SETTINGS, EventLogger, settings_file
-from lit_gpt_scratch.training.run_folder import write_config, write_whole
+from lit_gpt_scratch.training.run_folder import write_config
 from lit_gpt_scratch.training.saving import dispensable
 
 
@@ -33,5 +34,5 @@ class RunConfig(Callback):
         folder = Path(trainer.default_root_dir)
         write_config(folder, self.yaml)
         if any(isinstance(logger, EventLogger) for logger in trainer.loggers):
-            with dispensable(SETTINGS):
-                write_whole(folder / SETTINGS, settings_file(self.comparable))
+            with dispensable(SETTINGS), atomic_write(folder / SETTINGS) as file:
+                file.write(settings_file(self.comparable))

@@ -12,10 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.event_logger import log_scalars, write_events
 from lit_gpt_scratch.training.parts import begins_anew, is_log_step
-from lit_gpt_scratch.training.run_folder import write_whole
 from lit_gpt_scratch.training.saving import dispensable
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,8 @@ class StepControl(Callback):
         if trainer.is_global_zero:
             with dispensable(str(path)):
                 path.parent.mkdir(exist_ok=True)
-                write_whole(path, markdown.encode())
+                with atomic_write(path) as file:
+                    file.write(markdown.encode())
         return f"its text is in {path}" if path.is_file() else "its text was not written"
 
     def state_dict(self) -> dict[str, Any]:
