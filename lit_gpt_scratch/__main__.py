@@ -50,7 +50,7 @@ def main() -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0 done, 1 the run failed, 2 a mistake in the input, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 done, 1 the run failed, 2 a mistake in the input, 128 + a signal's number.
     """
     restart_in_utf8_mode()
     args = sys.argv[1:]

@@ -216,7 +216,7 @@ def comparable(settings: Namespace, model: LitGPT, precision: str) -> dict[str, 
     every = vars(settings.as_flat())
     shown = {name: value for name, value in every.items() if name.startswith(COMPARED) and name not in LINKED}
     shown |= {"precision": precision, "data.vocab_size": model.gpt.config.vocab_size}
-    shown["parameters"] = sum(parameter.numel() for parameter in model.gpt.parameters())
+    shown["parameters"] = model.gpt.n_parameters
     if shown["data.tokenizer"].startswith("{"):  # a whole vocabulary, from a checkpoint
         shown["data.tokenizer"] = json.loads(shown["data.tokenizer"])["kind"]
     # A column has one type for all runs, and none for a truth or for what is not there.

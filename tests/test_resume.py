@@ -69,7 +69,10 @@ def test_stopped_and_resumed_is_the_same_run(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+)
 def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]
     command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *length, "--run_dir", "stopped"]

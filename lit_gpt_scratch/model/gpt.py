@@ -150,6 +150,11 @@ class GPT(nn.Module):
         ):  # own logit: C GPT2_STD times the last norm's weight
             nn.init.constant_(self.ln_f.weight, 0.5 / (GPT2_STD * self.config.n_embd))
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters; tied weights count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def forward(self, idx: Tensor) -> Tensor:
         """Map token ids (B, T) to the logits (B, T, V) of each next token.
 

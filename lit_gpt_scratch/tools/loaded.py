@@ -37,7 +37,7 @@ class Model:
     @property
     def n_parameters(self) -> int:
         """Its parameters, each counted once."""
-        return sum(parameter.numel() for parameter in self.gpt.parameters())
+        return self.gpt.n_parameters
 
 
 def load(path: str | Path) -> Model:

@@ -52,7 +52,7 @@ def gpt_parameters(n_layer: int, n_embd: int, block_size: int, n_head: int = 12)
     )
     with torch.device("meta"):
         gpt = GPT(config)
-    return sum(parameter.numel() for parameter in gpt.parameters())
+    return gpt.n_parameters
 
 
 def chinchilla_parameters(n_layer: int = 80, width: int = 8192, vocab_size: int = 32_000) -> int:

@@ -25,7 +25,7 @@ def train_flops_per_token(gpt: GPT) -> int:
     the position table, which is looked up and not multiplied, and the token table where it is not the head.
     """
     config = gpt.config
-    n_parameters = sum(p.numel() for p in gpt.parameters())
+    n_parameters = gpt.n_parameters
     if config.arch == "gpt2":
         n_parameters -= gpt.wpe.weight.numel()
     if not config.tie_weights:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM."""
+"""Stop on a signal: Ctrl-C, SIGTERM, a closed terminal (SIGHUP) and Slurm's warning (SIGUSR1)."""
 
 import logging
 import os
@@ -17,11 +17,12 @@ from lit_gpt_scratch.training.parts import is_training
 log = logging.getLogger(__name__)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]  # Windows has two
 
 
 class GracefulStop(Callback):
-    """Ends a run on Ctrl-C or SIGTERM between two steps, and never in the middle of an evaluation.
+    """Ends a run on a signal between two steps, and never in the middle of an evaluation.
 
     Lightning hears of it, and raises SIGTERMException, once the step that is under way and the evaluation
     that belongs to it are over; `LastCheckpoint` then saves. A second Ctrl-C stops at once. Of several
@@ -35,7 +36,7 @@ class GracefulStop(Callback):
         self.alarm: socket.socket | None = None  # what a signal is written to before the first step
 
     def watch_over_start(self, trainer: Trainer, clean_up: Callable[[], None]) -> None:
-        """Take over both signals until there is a step to save.
+        """Take over the signals until there is a step to save; one that is ignored, as by nohup, stays so.
 
         A thread of its own waits for them: the main one may be waiting for other devices, deaf to signals.
         Lightning's own handlers, which let devices wait for each other for ever, are left out.
@@ -50,13 +51,13 @@ class GracefulStop(Callback):
         listener, self.alarm = socket.socketpair()
         self.alarm.setblocking(False)
         signal.set_wakeup_fd(self.alarm.fileno())
-        self.before = {number: signal.signal(number, _leave_to_thread) for number in SIGNALS}
+        self.before = {number: signal.signal(number, _leave_to_thread) for number in not_ignored()}
         threading.Thread(target=_leave, args=(listener, trainer, clean_up), daemon=True).start()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal is a wish to stop."""
         if sys.platform != "win32":
-            for number in SIGNALS:
+            for number in not_ignored():
                 self.before.setdefault(number, signal.signal(number, self._ask))
             self._end_watch()
 
@@ -101,6 +102,11 @@ class GracefulStop(Callback):
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+
+def not_ignored() -> list[signal.Signals]:
+    """Return the signals that stop a run, but for those that this process ignores."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _leave_to_thread(number: int, _: Any) -> None:

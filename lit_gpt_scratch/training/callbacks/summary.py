@@ -32,11 +32,10 @@ class Summary(Callback):
             return
         data, gpt = data_of(trainer), gpt_of(pl_module)
         text, config = data.corpus.fingerprint(), gpt.config
-        n_parameters = sum(parameter.numel() for parameter in gpt.parameters())
         rows = {
             "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
             "tokens": _tokens(data),
-            "model": f"{n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
+            "model": f"{gpt.n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide, block {config.block_size}",
             "device": f"{_device(trainer, pl_module.device)}, {self.choices(trainer)}",
             "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
