@@ -307,7 +307,7 @@ def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
 def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:
     failed = run("fit", *TINY, "--model.learning_rate", "1e9", "--run_dir", "r")
     assert failed.code == 1
-    assert "error: 10 steps in a row were skipped, up to step 11" in failed.err
+    assert "error: consecutive skipped steps: 10, up to step 11" in failed.err
     assert failed.err.endswith(
         "the run has diverged; try a smaller model.learning_rate or more model.warmup_steps\n"
     )

@@ -107,7 +107,7 @@ def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
     failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "1", "--run_dir", "r")
     assert failed.code == 1
     assert "WARNING: skipped step 5: loss is nan; its text is in r/spikes/step-5.md\n" in failed.err
-    assert "error: 1 steps in a row were skipped, up to step 5: the run has diverged" in failed.err
+    assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 3
     assert run("fit", "--resume", "r", "--step_control.max_skipped_steps", "10").code == 0
 
@@ -116,7 +116,7 @@ def test_many_skipped_steps_in_a_row_end_the_run(run: Run, spoil: Any) -> None:
     spoil(range(5, 99), float("nan"))
     failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "3", "--run_dir", "r")
     assert failed.code == 1
-    assert "error: 3 steps in a row were skipped, up to step 7: the run has diverged" in failed.err
+    assert "error: consecutive skipped steps: 3, up to step 7: the run has diverged" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 6  # its weights are those of step 4
 
 

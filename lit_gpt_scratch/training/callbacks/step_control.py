@@ -22,14 +22,15 @@ log = logging.getLogger(__name__)
 
 WINDOW_STEPS = 100  # length of the running means of loss and gradient norm
 MIN_SPIKE_NORM = 1.0  # gradient norms below this are never spikes
+MAX_ROWS = 64  # of a skipped step's text that are written down
 
 
 class StepControl(Callback):
     """Clip the gradient, and skip a step whose loss or gradient norm is NaN, infinite or unusually large.
 
-    A skipped step changes neither weights, optimizer state nor running means, but it counts as a step. Its
-    text is written to ``spikes/step-N.md`` in the run folder and to TensorBoard. The norm before clipping is
-    logged as ``train/grad_norm``. A GPU is waited for in each step.
+    A skipped step changes neither weights, optimizer state nor running means, but it counts as a step. The
+    first 64 rows of its text are written to ``spikes/step-N.md`` in the run folder and to TensorBoard. The
+    norm before clipping is logged as ``train/grad_norm``. Each step waits for the GPU, to read loss and norm.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class StepControl(Callback):
         log.warning("skipped step %s: %s; %s", step, reason, self._write_text(trainer, step, reason))
         if self.n_skipped >= self.max_skipped_steps:
             raise FloatingPointError(
-                f"{self.n_skipped} steps in a row were skipped, up to step {step}: the run has diverged; "
+                f"consecutive skipped steps: {self.n_skipped}, up to step {step}: the run has diverged; "
                 "try a smaller model.learning_rate or more model.warmup_steps"
             )
 
@@ -129,7 +130,7 @@ class StepControl(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, TextDataModule):
             return "its text is not known"
-        rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)]
+        rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)[:MAX_ROWS]]
         text = "\n".join("".join(f"    {line}\n" for line in row.splitlines()) for row in rows)
         markdown = f"# Step {step}: {reason}\n\n{text}"
         write_events(trainer, lambda to: to.add_text("spikes", markdown, step))
