@@ -131,12 +131,12 @@ def write_half(checkpoint, stream):
 save = torch.save
 moments = {
     "half of a checkpoint": (torch, "save", 3, write_half),
-    "a checkpoint before its renaming": (os, "fsync", 4),
+    "a checkpoint before its renaming": (os, "fsync", 5),
     "a checkpoint after its renaming": (os, "replace", 5, os.replace),
     "an evaluation": (module.LitGPT, "validation_step", 9),
     "a sample": (samples, "generate", 3),
     "a log": (event_logger.EventLogger, "log_metrics", 40),  # against steps and tokens
-    "a gradient": (module.LitGPT, "manual_backward", 14),
+    "a gradient": (module.LitGPT, "backward", 14),
 }
 killed_at(*moments[sys.argv[1]])
 sys.exit(main(sys.argv[2:]))

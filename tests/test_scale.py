@@ -56,6 +56,15 @@ def test_large_exponents_do_not_overflow() -> None:
     assert Law(E=1.5, A=2.0, B=3.0, alpha=200.0, beta=300.0).loss(10**6, 10**7) == 1.5
 
 
+def test_a_law_of_one_constant_can_be_computed_with() -> None:
+    n, d = Law(E=1.5, A=1e-40, B=1e-3, alpha=5e-5, beta=5e-5).optimal(1e15)
+    assert (n, d) == pytest.approx((1, 1e15 / 6))
+    random = np.random.default_rng(1)
+    odd = [Point(n, d, 3 + random.normal()) for n in (10, 20, 30) for d in (100, 200, 300)]
+    for law in fit_law(odd).drawn:
+        assert 0 < law.best_loss(1e15) < np.inf
+
+
 @pytest.mark.parametrize("law", [HOFFMANN, BESIROGLU, PLANTED])
 def test_the_best_for_a_number_of_flops(law: Law) -> None:
     n, d = law.optimal(1e18)

@@ -22,6 +22,8 @@ FLOPS_PER_PARAMETER_AND_TOKEN = 6  # Kaplan et al. 2020: 2 forward, 4 backward
 STARTS = ((1.0, 6.0), (1.0, 6.0), (0.2, 0.6), (0.3, 0.9))
 N_BOOTSTRAP = 100
 TOLERANCES = {"ftol": 1e-12, "xtol": 1e-12, "gtol": 1e-12}
+# Logarithms of A, B, E, alpha and beta, beyond which a law of a few odd runs could not be computed with.
+BOUNDS = [(-100, -100, -20, -10, -10), (100, 100, 20, 5, 5)]
 
 
 def training_flops(n_parameters: float, n_tokens: float) -> float:
@@ -53,10 +55,14 @@ class Law:
         return self.E + self.A * n_parameters**-self.alpha + self.B * n_tokens**-self.beta
 
     def optimal(self, flops: float) -> tuple[float, float]:
-        """Parameters and tokens for which the loss is least, of all that cost so many FLOPs, 6 N D."""
+        """Parameters and tokens for which the loss is least, of all that cost so many FLOPs, 6 N D.
+
+        Both are at least 1, also by a law that a few odd runs gave.
+        """
         product = flops / FLOPS_PER_PARAMETER_AND_TOKEN
-        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        n_parameters = balance * product ** (self.beta / (self.alpha + self.beta))
+        log_ratio = math.log(self.alpha * self.A) - math.log(self.beta * self.B)
+        log_n = (log_ratio + self.beta * math.log(product)) / (self.alpha + self.beta)
+        n_parameters = math.exp(min(max(log_n, 0.0), math.log(product)))
         return n_parameters, product / n_parameters
 
     def best_loss(self, flops: float) -> float:
@@ -155,7 +161,14 @@ def _least_huber(start: Floats, points: Sequence[Point]) -> tuple[Floats, float]
         return np.logaddexp(np.logaddexp(a - alpha * n, b - beta * d), e) - loss
 
     found = least_squares(
-        residuals, start, loss="huber", f_scale=HUBER_DELTA, x_scale="jac", max_nfev=500, **TOLERANCES
+        residuals,
+        start,
+        bounds=BOUNDS,
+        loss="huber",
+        f_scale=HUBER_DELTA,
+        x_scale="jac",
+        max_nfev=500,
+        **TOLERANCES,
     )
     return found.x, found.cost
 
