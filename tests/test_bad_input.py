@@ -1,6 +1,7 @@
 """A person's mistake gets one clear line and exit code 2, and nothing is written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY, Run
@@ -156,10 +157,14 @@ def test_debug_brings_the_traceback_back(run: Run) -> None:
 def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only folder; simulated, because the superuser may write anywhere."""
 
-    def read_only(self: Path, *args: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    really_open = Path.open
 
-    monkeypatch.setattr(Path, "write_bytes", read_only)
+    def read_only(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if "w" in mode and self.name == ".config.yaml.part":
+            raise PermissionError(13, "Permission denied")
+        return really_open(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
     done = run("fit", *TINY, "--run_dir", "r")
     assert done.code == 2
     assert "cannot write into the run folder r: Permission denied" in done.err

@@ -132,8 +132,9 @@ def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.Mon
     Path("my.txt").write_text("ROMEO: Half a league, half a league, half a league onward.\n" * 300)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     (script,) = (block for block in blocks if "Trainer(" in block)
-    short = script.replace("max_steps=1700, val_check_interval=425", "max_steps=4, val_check_interval=2")
-    assert short != script
+    short = script.replace("max_steps=1700", "max_steps=4").replace("interval=425", "interval=2")
+    assert "max_steps=4" in short
+    assert "interval=2" in short
     done = subprocess.run(
         [sys.executable, "-c", short], env=environment(), capture_output=True, text=True, check=True
     )
