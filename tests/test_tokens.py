@@ -47,7 +47,7 @@ def bpe() -> SubwordTokenizer:
 
 
 def made() -> list[str]:
-    return sorted(path.name for path in cache_dir().iterdir() if path.name.startswith("tokens-"))
+    return sorted(path.name for path in cache_dir().iterdir() if path.name.lstrip(".").startswith("tokens-"))
 
 
 @pytest.mark.parametrize("n_chars", [10, 100, 20_000])
@@ -192,6 +192,19 @@ data = TextDataModule(sys.argv[1], tokenizer=sys.argv[2], block_size=8, seed=0)
 print(len(data.train_tokens), len(data.val_tokens), hash(data.train_tokens.ids.tobytes()))
 """
 
+# Put before PREPARE: the process kills itself once it has the given number of arrays of tokens.
+KILLED_AFTER = """
+import os, signal, sys
+from lit_gpt_scratch.data import tokens
+tokenize = tokens.tokenize
+def killed(*args):
+    for i, ids in enumerate(tokenize(*args)):
+        if i == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield ids
+tokens.tokenize = killed
+"""
+
 
 def large_text(path: Path, n_bytes: int) -> Path:
     docs = "".join(piece or "" for piece in load_corpus("python_docs").pieces())
@@ -232,21 +245,13 @@ def test_a_cache_that_can_only_be_read_serves(
 
 @pytest.mark.faults
 def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
-    text = large_text(tmp_path / "large.txt", 30 * 10**6)
-    command = [sys.executable, "-c", PREPARE, str(text), "char"]
+    text = large_text(tmp_path / "large.txt", 10 * 10**6)
     env = {**environment(), "PYTHONHASHSEED": "0"}
-    kills = 0
-    for after_seconds in (0.0, 0.03, 0.06):
-        for left in cache_dir().glob("tokens-*"):  # so that the next is seen to begin
-            left.unlink()
-        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list(cache_dir().glob("tokens-*")):
-            time.sleep(0.01)
-        time.sleep(after_seconds)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills == 3
-    assert [Path(name).suffix for name in made()] == [".part"]  # of the last one killed
+    for n_arrays in (0, 1, 20):
+        killed = [sys.executable, "-c", KILLED_AFTER + PREPARE, str(text), "char", str(n_arrays)]
+        assert subprocess.run(killed, env=env, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+        assert [Path(name).suffix for name in made()] == [".part"]  # of the last one killed
+    command = [sys.executable, "-c", PREPARE, str(text), "char"]
     after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "damaged" not in after.stderr
     env["LIT_GPT_CACHE"] = str(tmp_path / "another")
