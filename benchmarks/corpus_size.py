@@ -32,7 +32,7 @@ from lit_gpt_scratch.training.loss import cross_entropy
 MEGABYTE = 10**6
 PREPARE = """
 import resource, sys, time
-import lit_gpt_scratch.cli  # all that a run imports
+import lit_gpt_scratch.cli.main  # all that a run imports
 from lit_gpt_scratch.data.datamodule import TextDataModule
 def resident(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 before, started = resident(), time.perf_counter()

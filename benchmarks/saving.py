@@ -19,7 +19,7 @@ from throughput import machine  # noqa: I001  # sets the environment
 
 from lightning.pytorch import Trainer
 
-from lit_gpt_scratch.cli import main as run
+from lit_gpt_scratch.cli.main import main as run
 from lit_gpt_scratch.training.module import LitGPT
 
 

@@ -27,7 +27,7 @@ import lightning
 import torch
 from plain import plain_loop
 
-from lit_gpt_scratch.cli import main as run
+from lit_gpt_scratch.cli.main import main as run
 from lit_gpt_scratch.training.module import LitGPT
 
 WARMUP = 15  # steps, in which compiling falls

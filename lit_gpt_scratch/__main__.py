@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 from lit_gpt_scratch import COMMANDS, PRINTING_COMMANDS, PROGRAM, __version__
-from lit_gpt_scratch.usage import fail
+from lit_gpt_scratch.cli.usage import fail
 
 # A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
@@ -21,6 +21,10 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 # Our `configure_model` may be called twice, and shards nothing where weights are averaged.
 warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
+# Of ModelCheckpoint: a run folder has its config.yaml before its first checkpoint.
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+# Of commands that evaluate, and need no logger.
+warnings.filterwarnings("ignore", message="You called `self.log.* but have no logger configured")
 # In a notebook, of a library's progress bar that is never shown.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
@@ -71,7 +75,7 @@ def main() -> int:
     if os.environ.get("COLUMNS") == "0":  # a terminal without a size: rich would print nothing at all
         del os.environ["COLUMNS"]
     try:
-        from lit_gpt_scratch.cli import main as cli_main  # takes seconds, in which Ctrl-C may come
+        from lit_gpt_scratch.cli.main import main as cli_main  # takes seconds, in which Ctrl-C may come
 
         return cli_main(args)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the entry point does
-from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.cli.main import main
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.training.hardware import why_not_compile

@@ -31,8 +31,8 @@ from conftest import TINY, Run
         (["--model.block_size", "400"], "hamlet is too short"),
         (["--data.corpus", "nothing.txt"], "no such text: 'nothing.txt'"),
         (["--data.corpus", "."], "no .txt, .md, .jsonl, .parquet or .gz file in the folder ."),
-        (["--eval_every", "0"], "eval_every must be at least 1, not 0"),
-        (["--save_every", "-5"], "save_every must be at least 1, not -5"),
+        (["--eval_every", "0"], '"eval_every": must be > 0, not 0'),
+        (["--save_every", "-5"], '"save_every": must be > 0, not -5'),
         (["--step_control.max_norm", "0"], "step_control.max_norm must be above 0"),
         (["--samples.temperature", "-1"], "temperature must be 0 (greedy) or above"),
         (["--trainer.max_steps", "-1"], "set trainer.max_steps or model.decay_steps"),
@@ -41,21 +41,30 @@ from conftest import TINY, Run
         (["--trainer.gradient_clip_val", "1"], "here step_control.max_norm does that"),
         (["--model.decay_steps", "5"], "model.decay_steps (5) must not be below warmup_steps (10)"),
         (["--data.corpus", ""], "data.corpus is empty: name a text"),
-        (["--resume", "a", "--run_dir", "b"], "leave --run_dir out"),
         (["--run_dir", "."], "run_dir must name a folder of its own, not '.'"),
         (["--seed_everything", "-1"], "seed_everything"),
         (["--model.vocab_size", "3"], "model.vocab_size"),
-        (["--resume", "a", "--ckpt_path", "b"], "--resume goes on with a run, --ckpt_path begins another"),
+        (
+            ["--ckpt_path", "a", "--init_from", "b"],
+            "--ckpt_path goes on with a run, --init_from begins a new",
+        ),
+        (["--resume", "a"], "unrecognized arguments: --resume a; here --ckpt_path RUN_FOLDER does that"),
+        (
+            ["--model.init_from", "a"],
+            "unrecognized arguments: --model.init_from a; here --init_from does that",
+        ),
         (["--config", "missing.yaml"], "File does not exist"),
-        (["--resume", "missing"], "cannot resume missing: there is no missing/last.ckpt"),
         (["--ckpt_path", "missing"], "no such checkpoint: missing"),
         (["--run_dir", "/dev/null/run"], "cannot make the folder /dev/null/run"),
-        (["--fork", "other"], "--fork is for --resume: a run that goes on in another folder"),
-        (["--finetune"], "--finetune takes the weights of --ckpt_path: name one"),
-        (["--on_save_error", "panic"], "Literal['retry', 'stop']"),
+        (["--fork", "a"], "unrecognized arguments: --fork a; here --run_dir beside --ckpt_path does that"),
+        (["--finetune"], "unrecognized arguments: --finetune; here --init_from does that"),
+        (["--init_from", "missing"], "no such folder: missing"),
         (["--step_control.max_skipped_steps", "0"], "step_control.max_skipped_steps must be above 0, not 0"),
         (["--step_control.norm_ratio", "-3"], "step_control.norm_ratio must be above 0, not -3"),
-        (["--best_checkpoint.top_k", "0"], "best_checkpoint.top_k must be at least 1, not 0"),
+        (
+            ["--best_checkpoint.save_top_k", "0"],
+            "best_checkpoint.save_top_k must be at least 1, or -1, not 0",
+        ),
         (["--ema.decay", "1", "--callbacks.ema", "true"], "ema.decay must lie between 0 and 1, not 1"),
         (["--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, not 0"),
         (["--early_stopping.min_delta", "-1"], "early_stopping.min_delta must not be negative, but is -1.0"),
@@ -87,7 +96,7 @@ from conftest import TINY, Run
 def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
     if "cuda" in args and __import__("torch").cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run("fit", *TINY, *([] if "--resume" in args else ["--run_dir", "run"]), *args)
+    done = run("fit", *TINY, "--run_dir", "run", *args)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert message in done.err
@@ -99,7 +108,10 @@ def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("model: [1, 2", "Problems parsing config: while parsing a flow sequence in bad.yaml, line 1"),
-        ("model: {n_layre: 3}", "'model.n_layre'; did you mean model.n_layer?"),
+        (
+            "model: {n_layre: 3}",
+            "'model' does not accept option 'n_layre'; did you mean model.n_layer?",
+        ),
         ("model: {n_layer: many}", 'Parser key "model.n_layer": Expected int. Got value: many'),
         ("run_folder: x", "'run_folder'"),
         ("", "bad.yaml is not a mapping of options"),
@@ -132,7 +144,7 @@ def test_bad_yaml(run: Run, text: str, message: str) -> None:
         (["--prompts_file", "nothing.txt"], "cannot read nothing.txt: No such file or directory"),
         (["--format", "xml"], "Literal['text', 'jsonl']"),
         (["--interactive", "--format", "jsonl"], "--interactive asks for its prompts"),
-        (["--resume", "x"], "--resume is for fit; predict takes --ckpt_path"),
+        (["--resume", "x"], "unrecognized arguments: --resume x; here --ckpt_path RUN_FOLDER does that"),
     ],
 )
 def test_predict(run: Run, finished: Path, args: list[str], message: str) -> None:
@@ -146,7 +158,7 @@ def test_predict(run: Run, finished: Path, args: list[str], message: str) -> Non
 def test_an_unknown_command(run: Run) -> None:
     done = run("train")
     assert done.code == 2
-    assert "choose from 'fit', 'validate', 'test', 'predict'" in done.err
+    assert done.err.startswith("error: no such command: train; there are fit, validate, test, predict, plan")
 
 
 def test_debug_brings_the_traceback_back(run: Run) -> None:

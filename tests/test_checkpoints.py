@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import Run
 
+from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint, write_checkpoint
-from lit_gpt_scratch.training.saving import RunCheckpointIO
 
 
 class Malicious:
@@ -69,7 +69,7 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
         assert done.code == 2
         assert done.err.count("\n") == 1
     with pytest.raises(ValueError, match="damaged"):
-        RunCheckpointIO().load_checkpoint(path, weights_only=False)
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
     assert not marker.exists()
 
 

@@ -81,8 +81,8 @@ def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
     assert run(*common, "--run_dir", "straight", "--trainer.max_steps", "18").code == 0
     sharded = two_devices("fsdp")
     assert as_process(*common, *sharded, "--run_dir", "turns", "--trainer.max_steps", "6").returncode == 0
-    assert run("fit", "--resume", "turns", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
-    done = as_process("fit", "--resume", "turns", *sharded, "--trainer.max_steps", "18")
+    assert run("fit", "--ckpt_path", "turns", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
+    done = as_process("fit", "--ckpt_path", "turns", *sharded, "--trainer.max_steps", "18")
     assert done.returncode == 0, done.stderr
     assert "changed trainer.strategy auto -> fsdp, trainer.devices 1 -> 2" in done.stdout
     straight, turns = checkpoint("straight"), checkpoint("turns")

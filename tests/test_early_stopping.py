@@ -25,7 +25,7 @@ def test_an_evaluation_says_when_the_run_overfits(run: Run) -> None:
 
     half = ["--trainer.max_steps", "180", "--model.decay_steps", "240"]
     first = run("fit", *TINY, *LONG, *half, "--run_dir", "parts").out
-    second = run("fit", "--resume", "parts", "--trainer.max_steps", "240").out
+    second = run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "240").out
     assert [part.strip() for part in overfitting(first) + overfitting(second)] == [p.strip() for p in parts]
 
 
@@ -37,20 +37,12 @@ def test_early_stopping_ends_a_run_that_learns_no_more(run: Run) -> None:
     assert last["global_step"] == best["global_step"] + 5 * 20 < 240
     loss = best["evaluation"]["val/loss"]
     assert f"early stopping: no validation loss of the last 5 was better than {loss:.4f}\n" in done.err
-    assert done.out.endswith("fit --resume r\n")  # which has steps left
+    assert done.out.endswith("fit --ckpt_path r\n")  # which has steps left
 
     half = best["global_step"] + 40  # it waits since two evaluations
     assert run("fit", *TINY, *early, "--trainer.max_steps", half, "--run_dir", "parts").code == 0
-    assert run("fit", "--resume", "parts", "--trainer.max_steps", "240").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "240").code == 0
     assert read_checkpoint("parts/last.ckpt")["global_step"] == last["global_step"]
 
-    assert run("fit", "--resume", "r", "--early_stopping.patience", "6").code == 0
+    assert run("fit", "--ckpt_path", "r", "--early_stopping.patience", "6").code == 0
     assert read_checkpoint("r/last.ckpt")["global_step"] == last["global_step"] + 20
-
-
-def test_early_stopping_of_another_run_is_forgotten(run: Run) -> None:
-    early = [*LONG, "--callbacks.early_stopping", "true", "--early_stopping.patience", "2"]
-    assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
-    step = read_checkpoint("r/last.ckpt")["global_step"]
-    assert run("fit", "--resume", "r", "--fork", "other").code == 0
-    assert read_checkpoint("other/last.ckpt")["global_step"] == step + 3 * 20

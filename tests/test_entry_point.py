@@ -33,7 +33,7 @@ def test_help_lists_every_command_and_every_command_has_help() -> None:
     text = call("--help").stdout
     assert all(f"  {name} " in text for name in COMMANDS)
     fit = call("fit", "--help").stdout
-    for option in ("--run_dir", "--eval_every", "--save_every", "--resume", "--debug", "--data.corpus"):
+    for option in ("--run_dir", "--eval_every", "--save_every", "--ckpt_path", "--debug", "--data.corpus"):
         assert option in fit
     assert "Longest context in tokens" in fit  # GPTConfig's own words
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import ONE_DEVICE, ROOT, TINY, Run, environment, two_devices
-from test_resume import LOGS, assert_same_run, same, steps_of
+from test_resume import LOGS, assert_same_run, steps_of
 
-from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.cli.main import main
 
 pytestmark = pytest.mark.faults
 OFTEN = ["--eval_every", "5", "--save_every", "3", "--trainer.max_steps", "40", *LOGS]
@@ -65,7 +65,7 @@ def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random)
     last = run_dir / "last.ckpt"
     longest_seconds = 0.7
     for _ in range(n_kills):
-        beginning = ["--resume", run_dir] if last.exists() else [*args, "--run_dir", run_dir]
+        beginning = ["--ckpt_path", run_dir] if last.exists() else [*args, "--run_dir", run_dir]
         with fit_alone(*beginning) as process:
             assert process.stdout is not None
             while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
@@ -77,7 +77,7 @@ def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random)
             shutil.rmtree(run_dir)
             longest_seconds *= 2  # the machine is slow, or busy
     assert 0 < step_of(last) < 3000
-    with fit_alone("--resume", run_dir) as process:
+    with fit_alone("--ckpt_path", run_dir) as process:
         process.communicate()
     assert process.returncode == 0
 
@@ -107,7 +107,7 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Pat
 AT_A_CHOSEN_MOMENT = """
 import io, os, signal, sys
 import torch
-from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.cli.main import main
 from lit_gpt_scratch.training import event_logger, module
 from lit_gpt_scratch.training.callbacks import samples
 
@@ -161,7 +161,7 @@ def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, momen
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 0 < step_of(Path("killed/last.ckpt")) < 40
-    assert run("fit", "--resume", "killed").code == 0
+    assert run("fit", "--ckpt_path", "killed").code == 0
     assert_same_run(finished_often, Path("killed"))
     for tag in ("train/loss", "val/loss"):
         assert steps_of(finished_often, tag) == steps_of(Path("killed"), tag)
@@ -215,9 +215,9 @@ def test_two_devices_stop_together(
     step = step_of(Path("two/last.ckpt"))
     lines = [line for line in err.splitlines() if not line.startswith("WARNING: stopping after this step")]
     assert lines == [
-        f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume two"
+        f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --ckpt_path two"
     ]
-    assert run("fit", "--resume", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
+    assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -227,7 +227,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     process = start_two_devices("ddp", "two/config.yaml")
     time.sleep(1)  # the first process waits for the second, which takes seconds to start
     os.killpg(process.pid, sent)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, "")
     assert not list(tmp_path.iterdir())
 
@@ -239,9 +239,9 @@ def test_a_device_that_dies_ends_the_run(run: Run, strategy: str) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.endswith("error: the process of another device ended before this one\n")
-    assert "go on with: python -m lit_gpt_scratch fit --resume two" in err
+    assert "go on with: python -m lit_gpt_scratch fit --ckpt_path two" in err
     step = step_of(Path("two/last.ckpt"))
-    assert run("fit", "--resume", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
+    assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
 def test_torchrun(tmp_path: Path) -> None:
@@ -293,45 +293,26 @@ def test_a_job_that_is_preempted_goes_on(tmp_path: Path) -> None:
     assert not (tmp_path / "run-2").exists()
 
 
-def test_a_disk_without_room_ends_no_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_a_disk_without_room_ends_the_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:
     script = 'fit "$@" --run_dir disk/r; code=$?; cp -a disk/r kept; exit $code'
     done = on_a_small_disk(tmp_path, 1000, script)
     assert done.returncode == 1  # there is room for two checkpoints, and not for a third beside them
     lines = done.stderr.splitlines()
-    assert all(line.startswith(("WARNING: ", "error: ")) for line in lines)
-    assert lines[0] == (
-        "WARNING: last.ckpt of step 5 could not be written: No space left on device; "
-        "the one before stays, and the next save tries again"
-    )
-    assert lines[-1] == "error: last.ckpt of step 40 could not be written: No space left on device"
-    assert "step 40/40" in done.stdout
+    assert lines[0].startswith("WARNING: stopped; step 3 is saved, go on with: ")
+    assert lines[1].startswith("error: cannot write ")
+    assert lines[1].endswith("/disk/r/last.ckpt: No space left on device")
+    assert len(lines) == 2
     assert not list(Path("kept").glob(".*"))
     assert step_of(Path("kept/last.ckpt")) == 3
     assert step_of(Path("kept/best.ckpt")) == 5
-    assert run("fit", "--resume", "kept").code == 0
+    assert run("fit", "--ckpt_path", "kept").code == 0
     assert run("fit", *TINY, *OFTEN, "--run_dir", "straight").code == 0
     assert_same_run(Path("straight"), Path("kept"))
 
 
-def test_a_disk_without_any_room_and_then_with_some(run: Run, tmp_path: Path) -> None:
-    script = """
-        fit "$@" --trainer.max_steps 3000 --save_every 100 --eval_every 1000 --run_dir disk/r &
-        while ! grep -qs 'Step 0' disk/r/samples.md; do sleep 0.1; done
-        cat /dev/zero > disk/zeros 2> /dev/null; sleep 2; rm disk/zeros
-        wait $!; code=$?; cp -a disk/r kept; exit $code"""
-    done = on_a_small_disk(tmp_path, 4000, script)
-    assert done.returncode == 0
-    full = "WARNING: TensorBoard's data could not be written to disk/r: No space left on device"
-    assert full in done.stderr
-    assert all(line.startswith("WARNING: ") for line in done.stderr.splitlines())
-    assert step_of(Path("kept/last.ckpt")) == 3000
-    assert 3000 in steps_of(Path("kept"), "train/loss")
-    assert all(path.stat().st_size for path in Path("kept").rglob("*"))
-
-
 def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
     script = """
-        fit "$@" --trainer.max_steps 400 --run_dir disk/r &
+        fit "$@" --trainer.max_steps 4000 --run_dir disk/r &
         while ! [ -f disk/r/last.ckpt ]; do sleep 0.1; done
         mount -o remount,ro disk || exit 77
         wait $!; code=$?; cp -a disk/r kept; exit $code"""
@@ -339,27 +320,7 @@ def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
     if done.returncode == 77:  # a file is being written
         pytest.skip(done.stderr)
     assert done.returncode == 1
-    assert done.stderr.endswith("error: last.ckpt of step 400 could not be written: Read-only file system\n")
+    assert done.stderr.splitlines()[-1].startswith("error: cannot write ")
+    assert done.stderr.endswith(": Read-only file system\n")
     assert "Traceback" not in done.stderr
     assert step_of(tmp_path / "kept" / "last.ckpt") > 0
-
-
-def test_a_save_that_failed_is_made_up_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    saves, real = 0, torch.save
-
-    def full_for_a_while(*args: Any, **options: Any) -> None:
-        nonlocal saves
-        saves += 1
-        if 2 < saves < 7:
-            raise OSError(28, "No space left on device")
-        real(*args, **options)
-
-    args = [*TINY, "--eval_every", "5", "--save_every", "5"]
-    assert run("fit", *args, "--run_dir", "straight").code == 0
-    monkeypatch.setattr(torch, "save", full_for_a_while)
-    done = run("fit", *args, "--run_dir", "r")
-    assert done.code == 0
-    assert done.err.count("could not be written") == 4  # the best and the last of steps 10 and 15
-    straight, own = (torch.load(Path(name) / "best.ckpt", weights_only=True) for name in ("straight", "r"))
-    assert same(straight["state_dict"], own["state_dict"])
-    assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 20

@@ -138,7 +138,7 @@ def test_what_a_run_says(run: Run) -> None:
     assert f"untrained: within 0.1 of ln 39 = {math.log(39):.4f}, a pure guess" in lines[5]
     assert "python -m lit_gpt_scratch predict --ckpt_path runs/mine" in done.out
     assert "tensorboard --logdir runs" in done.out
-    assert "python -m lit_gpt_scratch fit --resume runs/mine --trainer.max_steps 8" in done.out
+    assert "python -m lit_gpt_scratch fit --ckpt_path runs/mine --trainer.max_steps 8" in done.out
 
 
 def test_the_end_is_always_evaluated_and_saved(run: Run) -> None:
@@ -158,9 +158,9 @@ def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
     )
     last = torch.load("r/last.ckpt", weights_only=True)
     assert last["global_step"] == last["evaluation"]["step"] > 0
-    again = run("fit", "--resume", "r")  # for another second
+    again = run("fit", "--ckpt_path", "r")  # for another second
     assert again.code == 0
-    assert again.out.endswith("fit --resume r\n")
+    assert again.out.endswith("fit --ckpt_path r\n")
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] > last["global_step"]
 
 
@@ -270,7 +270,7 @@ def test_compiled_and_eager_runs_are_one(run: Run, monkeypatch: pytest.MonkeyPat
     for key, tensor in eager["state_dict"].items():
         torch.testing.assert_close(tensor, compiled_["state_dict"][key], atol=1e-4, rtol=1e-3)
     for name, compiled in (("eager", "true"), ("compiled", "false")):
-        done = run("fit", "--resume", name, "--trainer.max_steps", "8", "--compile", compiled)
+        done = run("fit", "--ckpt_path", name, "--trainer.max_steps", "8", "--compile", compiled)
         assert done.code == 0, done.err
         assert run("predict", "--ckpt_path", name, "--prompt", "To", "--max_new_tokens", "5").code == 0
 
@@ -298,7 +298,7 @@ def test_a_modern_run_learns(run: Run, optimizer: str) -> None:
 
 
 def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
-    args = [*TINY, "--eval_every", "2", "--best_checkpoint.top_k", "3", "--model.decay_steps", "400"]
+    args = [*TINY, "--eval_every", "2", "--best_checkpoint.save_top_k", "3", "--model.decay_steps", "400"]
     done = run("fit", *args, "--trainer.max_steps", "150", "--run_dir", "r")
     assert done.code == 0
     # The text is learnt by heart, so that the best evaluations are not the last ones.
@@ -309,7 +309,7 @@ def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
         checkpoint = torch.load(f"r/best-{step}.ckpt", weights_only=True)
         assert checkpoint["global_step"] == checkpoint["evaluation"]["step"] == step
     assert torch.load("r/best.ckpt", weights_only=True)["global_step"] == best[0][1]
-    resumed = run("fit", "--resume", "r", "--trainer.max_steps", "160")
+    resumed = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "160")
     assert resumed.code == 0
     assert len(list(Path("r").glob("best-*"))) == 3
 

@@ -93,9 +93,9 @@ def test_another_precision_is_taken_and_kept(run: Run) -> None:
     checkpoint = torch.load("checkpoints/run/last.ckpt", weights_only=True)
     assert checkpoint["device"] == {"kind": "cpu", "precision": "bf16-mixed"}
     assert {tensor.dtype for tensor in checkpoint["state_dict"].values()} == {torch.float32}
-    again = run("fit", "--resume", "checkpoints/run", "--trainer.max_steps", "4", "--precision", "auto")
+    again = run("fit", "--ckpt_path", "checkpoints/run", "--trainer.max_steps", "4", "--precision", "auto")
     assert "precision bf16-mixed (as before)" in again.out
-    exact = run("fit", "--resume", "checkpoints/run", "--trainer.max_steps", "5", "--precision", "32-true")
+    exact = run("fit", "--ckpt_path", "checkpoints/run", "--trainer.max_steps", "5", "--precision", "32-true")
     assert "precision 32-true (as asked)" in exact.out
 
 

@@ -1,4 +1,4 @@
-"""`import`, `export`, init_from and --finetune, with folders in Hugging Face's layout, whole or broken."""
+"""`import`, `export`, --init_from, with folders in Hugging Face's layout, whole or broken."""
 
 import json
 import re
@@ -39,22 +39,24 @@ def test_imported_weights_are_a_beginning(run: Run, hub_folder: Path) -> None:
     measured = run("validate", "--ckpt_path", "gpt2", *data)
     assert measured.code == 0
     assert measured.err == ""
-    for extra in (["--finetune"], []):  # there is no optimizer to go on with
-        args = ["--ckpt_path", "gpt2", *extra, *data, "--trainer.max_steps", "2", "--run_dir", "fine"]
-        assert loss_before(run("fit", *args).out) == loss_measured(measured.out)
+    args = ["--init_from", "gpt2", *data, "--trainer.max_steps", "2", "--run_dir", "fine"]
+    assert loss_before(run("fit", *args).out) == loss_measured(measured.out)
+    no_optimizer = run("fit", "--ckpt_path", "gpt2")
+    assert no_optimizer.code == 2
+    assert "holds weights and no optimizer: begin a new run from them with --init_from" in no_optimizer.err
     fine = read_checkpoint("fine/last.ckpt")
     assert fine["global_step"] == 2
     assert fine["hyper_parameters"]["learning_rate"] == 3e-5
     named = yaml.safe_load(Path("fine/config.yaml").read_text())["data"]["tokenizer"]
     assert json.loads(named) == bpe(281).to_dict()
-    assert run("fit", "--resume", "fine", "--trainer.max_steps", "3").code == 0
+    assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "3").code == 0
 
 
 def test_finetuning_leaves_step_and_optimizer_behind(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])
-    args = ["--finetune", "--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
+    args = ["--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
     args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
-    done = run("fit", "--ckpt_path", finished, *args, "--model.warmup_steps", "0")
+    done = run("fit", "--init_from", finished, *args, "--model.warmup_steps", "0")
     assert done.code == 0
     assert done.err == ""  # another text is what fine-tuning is for
     assert "untrained" not in done.out
@@ -63,12 +65,11 @@ def test_finetuning_leaves_step_and_optimizer_behind(run: Run, finished: Path) -
     assert all(state["step"] == 3 for state in fine["optimizer_states"][0]["state"].values())
     before = run("validate", "--ckpt_path", finished, "--data.corpus", "own.txt").out
     assert loss_before(done.out) == loss_measured(before)
-    assert run("fit", "--finetune").err == "error: --finetune takes the weights of --ckpt_path: name one\n"
 
 
 def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     Path("fine.yaml").write_text(
-        f"data: {{corpus: hamlet, val_fraction: 0.3, batch_size: 2}}\nmodel: {{init_from: {hub_folder}}}\n"
+        f"data: {{corpus: hamlet, val_fraction: 0.3, batch_size: 2}}\ninit_from: {hub_folder}\n"
     )
     steps = ["--config", "fine.yaml", "--trainer.max_steps", "2"]
     done = run("fit", *steps, "--run_dir", "r")
@@ -77,9 +78,8 @@ def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     assert "vocabulary 281" in done.out
     assert "untrained" not in done.out
     assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
-    measured = run(
-        "validate", "--ckpt_path", "gpt2", "--config", "fine.yaml", "--model.init_from", "null"
-    ).out
+    data = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3", "--data.batch_size", "2"]
+    measured = run("validate", "--ckpt_path", "gpt2", *data).out
     assert loss_before(done.out) == loss_measured(measured)
     assert "init_from" in Path("r/config.yaml").read_text()
 
@@ -87,8 +87,6 @@ def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     assert short.code == 0  # later positions are left out
     other = run("fit", *steps, "--model.n_layer", "2", "--run_dir", "other")
     assert other.err == f"error: {hub_folder}'s model.n_layer is 3, not 2: leave the architecture out\n"
-    both = run("fit", *steps, "--ckpt_path", "gpt2")
-    assert "--ckpt_path and model.init_from both bring weights" in both.err
     other = run("fit", *steps, "--data.tokenizer", "byte", "--run_dir", "other")
     assert "transformer.wte.weight" in other.err
     assert other.code == 2
@@ -100,13 +98,13 @@ def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     assert named.code == 0
 
     shutil.rmtree(hub_folder)  # no longer needed
-    assert run("fit", "--resume", "r", "--trainer.max_steps", "3").code == 0
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "3").code == 0
     assert f"init_from: {hub_folder}" in Path("r/config.yaml").read_text()
     assert run("validate", "--ckpt_path", "r").code == 0
 
 
 def test_gpt2s_weights_do_not_go_into_another_architecture(run: Run, hub_folder: Path) -> None:
-    asked = ["--model.init_from", hub_folder, "--model.arch", "modern"]
+    asked = ["--init_from", hub_folder, "--model.arch", "modern"]
     done = run("fit", *TINY, *asked)
     assert done.code == 2
     assert done.err.startswith(f"error: {hub_folder}'s model.arch is gpt2, not modern")
@@ -250,16 +248,13 @@ def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, 
 
 
 def test_a_card_keeps_secrets_and_says_what_it_began_from(run: Run, finished: Path) -> None:
-    assert (
-        run("fit", "--ckpt_path", finished, "--finetune", "--trainer.max_steps", "1", "--run_dir", "r").code
-        == 0
-    )
-    assert run("fit", "--resume", "r", "--trainer.max_steps", "2").code == 0
+    assert run("fit", "--init_from", finished, "--trainer.max_steps", "1", "--run_dir", "r").code == 0
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "2").code == 0
     checkpoint = read_checkpoint("r/last.ckpt")
     checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
     card = model_card(checkpoint, gpt_of(Path("r")).config, "mine")
     assert "| corpus | https://example.org/a.txt: 606 characters" in card
-    assert "| first weights | those of run/best.ckpt |" in card
+    assert "| first weights | those of run/last.ckpt |" in card
     assert "password" not in card
     assert "signature" not in card
 
@@ -270,7 +265,7 @@ def test_mistakes_with_the_tools(run: Run, finished: Path, hub_folder: Path) -> 
         (["import", "--from", "nothing", "--run_dir", "x"], "no such folder: nothing"),
         (
             ["import", "--from", finished, "--run_dir", "x"],
-            "is a run of this program: give it as --ckpt_path",
+            "is a run of this program, and no Hugging Face folder",
         ),
         (["import", "--form", "x"], "did you mean from?"),
         (["export", "--ckpt_path", finished, "--to", hub_folder], "is there already: name a new folder"),

@@ -15,13 +15,8 @@ MAY_IMPORT = {
         "tools",
         "training",
     },  # imported when asked for
-    "__main__": {"cli", "usage"},
-    "cli": {"lightning_cli", "plan_cli", "usage", "tools"},
-    "class_path": set(),
-    "usage": set(),
-    "plan_cli": {"lightning_cli", "data", "tools", "training"},
-    "lightning_cli": {"class_path", "options", "usage", "data", "model", "generation", "training", "tools"},
-    "options": {"usage", "data", "model", "training"},
+    "__main__": {"cli"},
+    "cli": {"data", "model", "generation", "training", "tools"},
     "atomic_write": set(),
     "data": {"atomic_write"},
     "model": set(),
@@ -29,7 +24,7 @@ MAY_IMPORT = {
     "training": {"atomic_write", "data", "model", "generation"},
     "tools": {"atomic_write", "data", "model", "generation", "training"},
 }
-MAY_IMPORT_LIGHTNING = ("cli", "lightning_cli", "options", "plan_cli", "training", "tools")
+MAY_IMPORT_LIGHTNING = ("cli", "training", "tools")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

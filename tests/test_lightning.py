@@ -265,7 +265,10 @@ def test_own_classes_are_named_on_the_command_line(run: Run, monkeypatch: pytest
     )
     monkeypatch.syspath_prepend(Path.cwd())
     own = ["--model.class_path", "own.OwnGPT", "--data.class_path", "own.OwnData"]
-    one, two = ("fit", *TINY, *own, "--trainer.max_steps", "2"), ["--resume", "r", "--trainer.max_steps", "3"]
+    one, two = (
+        ("fit", *TINY, *own, "--trainer.max_steps", "2"),
+        ["--ckpt_path", "r", "--trainer.max_steps", "3"],
+    )
     assert run(*one, "--run_dir", "r").code == 0
     before = torch.load("r/last.ckpt", weights_only=True)["state_dict"]
     refused = run("fit", *two)

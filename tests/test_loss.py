@@ -111,7 +111,7 @@ def test_a_run_with_averaged_weights_goes_on_exactly(run: Run) -> None:
     ema = [*TINY, "--callbacks.ema", "true", "--model.decay_steps", "20", "--save_every", "4"]
     assert run("fit", *ema, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
     assert run("fit", *ema, "--trainer.max_steps", "4", "--run_dir", "parts").code == 0
-    assert run("fit", "--resume", "parts", "--trainer.max_steps", "8").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "8").code == 0
     one, other = (torch.load(Path(name) / "last.ckpt", weights_only=True) for name in ("straight", "parts"))
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(tensor, other[part][key]) for key, tensor in one[part].items())

@@ -67,7 +67,7 @@ def test_names_and_texts_are_utf8_in_any_locale(tmp_path: Path) -> None:
     done = shell("$fit --data.corpus März.txt --run_dir r", tmp_path, **locale)
     assert done.returncode == 0, done.stderr
     assert "März.txt" in done.stdout
-    resumed = shell("$lit_gpt fit --resume r --trainer.max_steps 3", tmp_path, **locale)
+    resumed = shell("$lit_gpt fit --ckpt_path r --trainer.max_steps 3", tmp_path, **locale)
     assert resumed.returncode == 0, resumed.stderr
     assert "März.txt" in resumed.stdout
 
@@ -117,8 +117,8 @@ def test_a_page_that_cannot_be_written_is_said_before_the_work(
 
 
 def test_hints_can_be_pasted(run: Run) -> None:
-    assert "--resume ./-d1 " in run("fit", *SHORT, "--run_dir=-d1").out
-    assert run("fit", "--resume", "./-d1", "--trainer.max_steps", "3").code == 0
+    assert "--ckpt_path ./-d1 " in run("fit", *SHORT, "--run_dir=-d1").out
+    assert run("fit", "--ckpt_path", "./-d1", "--trainer.max_steps", "3").code == 0
     assert shell_path("my run") == "'my run'"
 
 

@@ -83,7 +83,7 @@ def test_a_law_of_the_same_text_foretells_the_loss(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume", "run"], "plan is for a new run: leave --resume and --ckpt_path out"),
+        (["--ckpt_path", "run"], "no such checkpoint: run"),
         (
             ["--trainer.max_steps", "-1", "--model.decay_steps", "50"],
             "a plan needs an end: set trainer.max_steps",

@@ -87,7 +87,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
             continue
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
-            more = str(2 + ("--resume" in args) + ("--fork" in args))
+            more = str(2 + (args.count("--ckpt_path") + args.count("--run_dir")) * ("--ckpt_path" in args))
             args += [*SHORT, "--trainer.max_steps", more]
         if "plan" in args:
             args += ["--no_measure"]  # tests/test_plan.py does

@@ -54,7 +54,7 @@ def test_stopped_and_resumed_is_the_same_run(
     assert run("fit", *options, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
     time_out = [*options[2:], "--trainer.max_steps", first_part, "--eval_every", "6"]
     assert run("fit", *TINY, *time_out, "--run_dir", "parts").code == 0
-    resumed = run("fit", "--resume", "parts", "--trainer.max_steps", 20)
+    resumed = run("fit", "--ckpt_path", "parts", "--trainer.max_steps", 20)
     assert resumed.code == 0
     assert not list(tmp_path.glob("parts-*"))
     one, other = (
@@ -88,21 +88,23 @@ def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code:
     assert "Traceback" not in err
     step = torch.load("stopped/last.ckpt", weights_only=True)["global_step"]
     assert 0 < step < 3000
-    assert f"stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --resume stopped" in err
-    assert run("fit", "--resume", "stopped", "--trainer.max_steps", step + 2).code == 0
+    assert (
+        f"stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --ckpt_path stopped" in err
+    )
+    assert run("fit", "--ckpt_path", "stopped", "--trainer.max_steps", step + 2).code == 0
     assert torch.load("stopped/last.ckpt", weights_only=True)["global_step"] == step + 2
 
 
 def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None:
     assert run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r").code == 0
     before = torch.load("r/last.ckpt", weights_only=True)
-    done = run("fit", "--resume", "r")
+    done = run("fit", "--ckpt_path", "r")
     assert done.code == 2
     assert done.err == "error: step 3 is reached and trainer.max_steps is 3: give a larger one\n"
     assert same(before["state_dict"], torch.load("r/last.ckpt", weights_only=True)["state_dict"])
 
 
-def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from lit_gpt_scratch.training import module
 
     calls = 0
@@ -122,7 +124,7 @@ def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.Monke
         "--eval_every",
         "6",
         "--save_every",
-        "100",
+        "3",
         *LOGS,
         "--model.dropout",
         "0.2",
@@ -130,16 +132,18 @@ def test_a_failure_keeps_the_last_whole_step(run: Run, monkeypatch: pytest.Monke
     failed = run("fit", *TINY, *args, "--run_dir", "failed")
     assert failed.code == 1
     assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err
-    assert "step 7 is saved, go on with" in failed.err
+    assert "step 6 is saved, go on with" in failed.err
     assert "Traceback" not in failed.err
     monkeypatch.setattr(module, "next_token_loss", real)
-    assert run("fit", "--resume", "failed").code == 0
+    assert run("fit", "--ckpt_path", "failed").code == 0
     assert run("fit", *TINY, *args, "--run_dir", "straight").code == 0
     assert_same_run(Path("straight"), Path("failed"))
     assert steps_of(Path("straight"), "val/loss") == steps_of(Path("failed"), "val/loss")
 
 
-def test_a_full_disk_stops_a_run_that_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saves, real = 0, torch.save
 
     def disk_fills_up(*args: Any, **options: Any) -> None:
@@ -150,11 +154,17 @@ def test_a_full_disk_stops_a_run_that_is_told_so(run: Run, monkeypatch: pytest.M
         real(*args, **options)
 
     monkeypatch.setattr(torch, "save", disk_fills_up)
-    failed = run("fit", *TINY, "--eval_every", "5", "--on_save_error", "stop", "--run_dir", "r")
+    failed = run("fit", *TINY, "--eval_every", "5", "--run_dir", "r")
     assert failed.code == 1
-    assert failed.err.endswith("error: best.ckpt of step 10 could not be written: No space left on device\n")
+    assert failed.err.endswith(
+        f"error: cannot write {Path('r').resolve()}/best.ckpt: No space left on device\n"
+    )
     assert "step 5 is saved, go on with" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 5
+    monkeypatch.setattr(torch, "save", real)
+    assert run("fit", "--ckpt_path", "r").code == 0
+    assert run("fit", *TINY, "--eval_every", "5", "--run_dir", "straight").code == 0
+    assert_same_run(Path("straight"), Path("r"))
 
 
 @pytest.mark.parametrize("at_step", [6, 20])  # in the middle, and at the end
@@ -176,9 +186,9 @@ def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPat
     if at_step < 20:
         assert stopped.code == 143
         assert "step 6 is saved" in stopped.err
-        assert run("fit", "--resume", "parts").code == 0
+        assert run("fit", "--ckpt_path", "parts").code == 0
     else:
-        assert stopped.code == 0  # there was nothing left to stop
+        assert stopped.code == 143  # also where nothing is left to stop
     assert_same_run(Path("straight"), Path("parts"))
     assert steps_of(Path("straight"), "val/loss") == steps_of(Path("parts"), "val/loss")
 
@@ -187,7 +197,7 @@ def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_p
     shutil.copytree(finished, "r")
     before = Path("r/config.yaml").read_bytes()
     for wrong in (["--trainer.max_steps", "10"], ["--model.n_layer", "3"]):
-        failed = run("fit", "--resume", "r", "--trainer.max_steps", "50", *wrong)
+        failed = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "50", *wrong)
         assert failed.code == 2
         assert "go on with" not in failed.err
     assert Path("r/config.yaml").read_bytes() == before
@@ -201,7 +211,7 @@ def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pyte
     assert run("fit", *TINY, "--data.corpus", "own.txt", "--run_dir", "run[1]").code == 0
     monkeypatch.chdir(tmp_path / "other")
     moved = tmp_path / "one" / "run[1]"
-    assert run("fit", "--resume", moved / "last.ckpt", "--trainer.max_steps", "22").code == 0
+    assert run("fit", "--ckpt_path", moved, "--trainer.max_steps", "22").code == 0
     assert torch.load(moved / "last.ckpt", weights_only=True)["global_step"] == 22
     assert torch.load(moved / "last.ckpt", weights_only=True)["hyper_parameters"]["n_embd"] == 32
 
@@ -217,7 +227,10 @@ def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
     far = ["--data.corpus", "https://example.invalid/text", "--data.offline_corpus", "hamlet"]
     assert run("fit", *TINY, *far, "--run_dir", "r").code == 0
     monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("Quite another text.\n" * 50))
-    for command in (["fit", "--resume", "r", "--trainer.max_steps", "22"], ["validate", "--ckpt_path", "r"]):
+    for command in (
+        ["fit", "--ckpt_path", "r", "--trainer.max_steps", "22"],
+        ["validate", "--ckpt_path", "r"],
+    ):
         done = run(*command)
         assert done.code == 0
         assert done.err == ""
@@ -231,7 +244,7 @@ def test_a_compiled_run_resumes_to_the_same_bits(run: Run, monkeypatch: pytest.M
     args += ["--model.warmup_steps", "2", "--model.decay_steps", "8"]
     assert run("fit", *args, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
     assert run("fit", *args, "--trainer.max_steps", "5", "--run_dir", "parts").code == 0
-    assert run("fit", "--resume", "parts", "--trainer.max_steps", "8").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "8").code == 0
     straight, parts = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("straight", "parts"))
     assert same(straight["state_dict"], parts["state_dict"])
     assert same(straight["optimizer_states"], parts["optimizer_states"])
@@ -240,18 +253,18 @@ def test_a_compiled_run_resumes_to_the_same_bits(run: Run, monkeypatch: pytest.M
 def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
     args = ["--model.warmup_steps", "2", "--trainer.max_steps", "6", "--run_dir", "r"]
     assert run("fit", *TINY, *args).code == 0
-    longer = run("fit", "--resume", "r", "--trainer.max_steps", "7", "--model.decay_steps", "6")
+    longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "7", "--model.decay_steps", "6")
     assert "changed model.decay_steps null -> 6, trainer.max_steps 6 -> 7\n" in longer.out
     assert "\nrate " not in longer.out
-    other = run("fit", "--resume", "r", "--model.learning_rate", "0.006", "--trainer.max_steps", "8")
+    other = run("fit", "--ckpt_path", "r", "--model.learning_rate", "0.006", "--trainer.max_steps", "8")
     assert "changed model.learning_rate 0.003 -> 0.006, trainer.max_steps 7 -> 8\n" in other.out
-    assert "changed" not in run("fit", "--resume", "r", "--trainer.max_steps", "8").out
+    assert "changed" not in run("fit", "--ckpt_path", "r", "--trainer.max_steps", "8").out
 
 
 def test_another_end_moves_the_learning_rate_and_that_is_said(run: Run) -> None:
     linear = ["--model.schedule", "linear", "--model.warmup_steps", "0", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *linear, "--run_dir", "r").code == 0
-    longer = run("fit", "--resume", "r", "--trainer.max_steps", "20")
+    longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "20")
     assert "\nrate    0.00165 in step 11, in place of 0.0003\n" in longer.out  # half way from 3e-3 to 3e-4
 
 
@@ -259,7 +272,7 @@ def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
     """Its learning rate is high until the last fifth, wherever that comes to lie."""
     wsd = ["--model.schedule", "wsd", "--model.warmup_steps", "2", *LOGS]
     assert run("fit", *TINY, *wsd, "--trainer.max_steps", "20", "--run_dir", "r").code == 0
-    longer = run("fit", "--resume", "r", "--trainer.max_steps", "40")
+    longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "40")
     assert "rate    0.003 in step 21, in place of 0.0003\n" in longer.out
     first = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 20) for step in range(20)]
     then = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
@@ -274,27 +287,46 @@ def test_another_text_is_no_resume(run: Run) -> None:
         run("fit", *TINY, "--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "r").code == 0
     )
     Path("own.txt").write_text(HAMLET + " To be.")
-    more = ["--resume", "r", "--trainer.max_steps", "6"]
+    more = ["--ckpt_path", "r", "--trainer.max_steps", "6"]
     refused = run("fit", *more)
     assert refused.code == 2
     assert refused.err.startswith("error: this is not the text that the checkpoint was trained on (")
     assert f"own.txt, {len(HAMLET)} characters, sha256 " in refused.err
     assert f"own.txt, {len(HAMLET) + 7} characters, sha256 " in refused.err
-    assert run("fit", *more, "--fork", "other").code == 0
+    assert run("fit", *more, "--run_dir", "other").code == 0
 
 
-def test_a_fork_leaves_the_run_alone_and_remembers_it(run: Run) -> None:
+def test_going_on_in_another_folder_leaves_the_run_alone(run: Run) -> None:
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
     before = {path.name: path.read_bytes() for path in Path("r").rglob("*.*")}
-    forked = run("fit", "--resume", "r", "--fork", "other", "--trainer.max_steps", "20")
+    forked = run("fit", "--ckpt_path", "r", "--run_dir", "other", "--trainer.max_steps", "20")
     assert forked.code == 0
     assert {path.name: path.read_bytes() for path in Path("r").rglob("*.*")} == before
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "20", "--run_dir", "straight").code == 0
     straight, other = (torch.load(Path(n) / "last.ckpt", weights_only=True) for n in ("straight", "other"))
     assert same(straight["state_dict"], other["state_dict"])
-    assert run("fit", "--resume", "other", "--trainer.max_steps", "22").code == 0
-    alone = run("fit", *TINY, "--fork", "x")
-    assert alone.err == "error: --fork is for --resume: a run that goes on in another folder\n"
+    assert run("fit", "--ckpt_path", "other", "--trainer.max_steps", "22").code == 0
+
+
+def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
+    early = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
+    assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
+    refused = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
+    assert refused.code == 2
+    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to go on" in refused.err
+    other = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "10", "--run_dir", "other")
+    assert other.code == 0
+    one, same_steps = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("r", "other"))
+    assert same(one["state_dict"], same_steps["state_dict"])
+
+
+def test_a_moved_run_remembers_its_best(run: Run) -> None:
+    assert run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r").code == 0
+    Path("r").rename("moved")
+    worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "12"]
+    assert run("fit", "--ckpt_path", "moved", *worse).code == 0
+    assert torch.load("moved/best.ckpt", weights_only=True)["global_step"] == 10
+    assert not Path("r").exists()
 
 
 def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
@@ -316,7 +348,7 @@ def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:
 
 KILLED_AFTER_A_SAVE = """
 import os, signal, sys
-from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.cli.main import main
 saves, real = 0, os.replace
 def replace(old, new):
     global saves
@@ -339,5 +371,5 @@ def test_what_comes_before_a_save_is_in_the_logs(run: Run) -> None:
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert run("fit", "--resume", "killed").code == 0
+    assert run("fit", "--ckpt_path", "killed").code == 0
     assert list(steps_of(Path("killed"), "train/loss")) == list(range(1, 21))

@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import ROOT, Run
 
-from lit_gpt_scratch.cli import main
+from lit_gpt_scratch.cli.main import main
 from lit_gpt_scratch.tools import scale
 from lit_gpt_scratch.tools.published import published_models
 from lit_gpt_scratch.tools.scaling_law import BESIROGLU, HOFFMANN, Law, Point, fit_law
@@ -197,7 +197,7 @@ def test_a_grid_that_was_stopped_goes_on(run: Run, fits: list[list[str]]) -> Non
     config.write_text(config.read_text().replace("max_steps: 16", "max_steps: 32"))
     del fits[:]
     assert run("scale", *GRID, "--fit", whole).code == 0
-    assert [arguments[0] for arguments in fits] == ["--config", "--resume"]
+    assert [arguments[0] for arguments in fits] == ["--config", "--ckpt_path"]
     assert json.loads(Path("grid/scaling.json").read_text()) == straight
 
 

@@ -109,7 +109,7 @@ def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
     assert "WARNING: skipped step 5: loss is nan; its text is in r/spikes/step-5.md\n" in failed.err
     assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 3
-    assert run("fit", "--resume", "r", "--step_control.max_skipped_steps", "10").code == 0
+    assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "10").code == 0
 
 
 def test_many_skipped_steps_in_a_row_end_the_run(run: Run, spoil: Any) -> None:
@@ -125,6 +125,6 @@ def test_a_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
     spoil([105], 3.0)
     assert run("fit", *args, "--trainer.max_steps", "110", "--run_dir", "straight").code == 0
     assert run("fit", *args, "--trainer.max_steps", "100", "--run_dir", "parts").code == 0
-    assert run("fit", "--resume", "parts", "--trainer.max_steps", "110").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "110").code == 0
     assert Path("parts/spikes/step-105.md").exists()
     assert same(weights("straight"), weights("parts"))

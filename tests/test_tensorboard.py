@@ -62,12 +62,12 @@ def test_a_resumed_run_counts_on_from_what_it_has_read(run: Run) -> None:
     """Half of the steps with another batch; what an interrupted run had logged beyond is forgotten."""
     assert run(*FIT, "--trainer.max_steps", 10, "--run_dir", "r").code == 0
     smaller = ["--data.batch_size", 4, "--trainer.max_steps", 20]
-    assert run("fit", "--resume", "r", *smaller).code == 0
+    assert run("fit", "--ckpt_path", "r", *smaller).code == 0
     tokens = [n_tokens for n_tokens, _ in points("r/vs_tokens", "vs_tokens/val_loss")]
     assert tokens == [0, 5 * 256, 10 * 256, 10 * 256 + 5 * 128, 10 * 256 + 10 * 128]
     assert torch.load("r/last.ckpt", weights_only=True)["n_tokens"] == tokens[-1]
-    again = ["--fork", "f", "--trainer.max_steps", 25]
-    assert run("fit", "--resume", "r", *again).code == 0
+    again = ["--run_dir", "f", "--trainer.max_steps", 25]
+    assert run("fit", "--ckpt_path", "r", *again).code == 0
     assert points("f/vs_tokens", "vs_tokens/val_loss")[-1][0] == tokens[-1] + 5 * 128
 
 
@@ -79,7 +79,7 @@ def test_points_beyond_a_kill_are_forgotten(run: Run) -> None:
     assert before["global_step"] == 9
     assert run("fit", *TINY, *late, "--trainer.max_steps", 5, "--run_dir", "short").code == 0
     Path("short/last.ckpt").replace("r/last.ckpt")  # as if it had been killed after step 9, saved after 5
-    assert run("fit", "--resume", "r", "--trainer.max_steps", 9).code == 0
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 9).code == 0
     tokens = [n_tokens for n_tokens, _ in points("r/vs_tokens", "vs_tokens/train_loss")]
     assert tokens == [256 * step for step in range(1, 10)]
 
@@ -118,17 +118,17 @@ def test_all_runs_have_the_same_columns_of_the_same_type(run: Run) -> None:
 def test_a_refused_resume_leaves_the_table_as_it_was(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
-    assert run("fit", "--resume", "r", "--trainer.max_steps", 10, *long).code == 2
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 10, *long).code == 2
     assert settings("r")["trainer.max_steps"] == 5
 
 
 def test_a_resumed_run_shows_what_it_is_now(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
-    assert run("fit", "--resume", "r", "--trainer.max_steps", 10).code == 0
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 10).code == 0
     assert settings("r")["trainer.max_steps"] == 10
     assert len(list(Path("r").glob("*.settings"))) == 1
-    tune = ["--finetune", "--data.corpus", "hamlet", "--trainer.max_steps", 5, "--run_dir", "t"]
-    assert run("fit", "--ckpt_path", "r", *tune).code == 0
+    tune = ["--data.corpus", "hamlet", "--trainer.max_steps", 5, "--run_dir", "t"]
+    assert run("fit", "--init_from", "r", *tune).code == 0
     assert settings("t")["data.tokenizer"] == "char"  # and not its whole vocabulary
 
 

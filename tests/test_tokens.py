@@ -351,9 +351,9 @@ def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None
     )
     assert run("validate", "--ckpt_path", "r").code == 0
     assert run("predict", "--ckpt_path", "r", "--max_new_tokens", "3").code == 0
-    fine = ["--ckpt_path", "r", "--finetune", "--trainer.max_steps", "1", "--run_dir", "fine"]
+    fine = ["--init_from", "r", "--trainer.max_steps", "1", "--run_dir", "fine"]
     assert run("fit", *fine).code == 0
-    assert run("fit", "--resume", "fine", "--trainer.max_steps", "2").code == 0
+    assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "2").code == 0
 
 
 def test_a_vocabulary_comes_back_whole_from_a_runs_settings(run: Run) -> None:
@@ -378,7 +378,7 @@ def test_another_text_is_not_validated_on_the_first_ones(run: Run) -> None:
     assert f"text              {own}\n" in run("validate", "--ckpt_path", "r").out
     other = run("validate", "--ckpt_path", "r", "--data.corpus", "mine.txt")
     assert f"the validation part of {Path('mine.txt').resolve()}" in other.out
-    fine = ["--ckpt_path", "r", "--finetune", "--data.corpus", "mine.txt", "--trainer.max_steps", "1"]
+    fine = ["--init_from", "r", "--data.corpus", "mine.txt", "--trainer.max_steps", "1"]
     assert "val.txt" not in run("fit", *fine, "--run_dir", "fine").out
     Path("val.txt").write_text(HAMLET[:301])
     changed = run("validate", "--ckpt_path", "r")

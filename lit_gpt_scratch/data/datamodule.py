@@ -361,7 +361,7 @@ class TextDataModule(LightningDataModule):
                 f"{is_now.census.n_chars:,} characters, sha256 {is_now.sha256[:12]}"
             )
             if must_match:
-                raise ValueError(f"{difference}: --resume needs the same, another run (--fork) does not")
+                raise ValueError(f"{difference}: to go on with another text, name another --run_dir")
             log.warning("%s", difference)
 
     def describe_validation(self) -> str:

@@ -35,7 +35,7 @@ def run(options: Namespace) -> None:
         f"imported       {made / 'best.ckpt'}\n"
         f"let it speak   {PROGRAM} predict --ckpt_path {run_dir}\n"
         f"measure it     {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
-        f"fine-tune it   {PROGRAM} fit --ckpt_path {run_dir} --finetune --data.corpus my.txt"
+        f"fine-tune it   {PROGRAM} fit --init_from {run_dir} --data.corpus my.txt"
     )
 
 

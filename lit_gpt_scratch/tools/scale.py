@@ -143,7 +143,7 @@ def train(planned: Planned, common: dict[str, Any], folder: Path) -> Run:
     elif not config.is_file() or config.read_bytes() != content:
         raise ValueError(f"{run_dir} is a run with other options: name another --run_dir")
     elif run_of(run_dir).step < steps:
-        finish(["--resume", str(run_dir)])
+        finish(["--ckpt_path", str(run_dir)])
     return run_of(run_dir)
 
 

@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch import STARTED_SECONDS
-from lit_gpt_scratch.training.module import EAGER_STEPS
+from lit_gpt_scratch.training.module import EAGER_STEPS, LitGPT
 
 WARM_UP_STEPS = 3  # of eager code, and once more after compiling
 FEWEST_STEPS = 5  # that are timed
@@ -48,18 +48,15 @@ class Measured:
 class Stopwatch(Callback):
     """Takes the time of steps until there are enough of them, and ends the run with an evaluation."""
 
-    def __init__(self, is_compiled: bool) -> None:
-        """Remember how many steps do not count.
-
-        Args:
-            is_compiled: On a CPU, steps are so after the first few.
-        """
-        self.n_first = WARM_UP_STEPS + (EAGER_STEPS if is_compiled else 0)
+    def __init__(self) -> None:
+        self.n_first = WARM_UP_STEPS  # steps that are not counted
         self.step_seconds: list[float] = []
         self.advance: Callable[[int], object] = lambda n_steps: None  # called with each step that is done
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All that comes before the first step is over."""
+        if cast(LitGPT, pl_module).is_compiled and pl_module.device.type == "cpu":
+            self.n_first += EAGER_STEPS
         self.before_seconds = time.perf_counter() - STARTED_SECONDS
         self._mark(pl_module)
 

@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
         print(f"killed    after step {half}", flush=True)
         kill_after_save([*fit, "--run_dir", str(killed)], killed / "last.ckpt")
         print(f"resumed   to step {options.steps}", flush=True)
-        finish(["--resume", str(killed)])
+        finish(["--ckpt_path", str(killed)])
         one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (straight, killed))
         for part in COMPARED:
             if found := first_difference(one.get(part), other.get(part), part):

@@ -13,6 +13,9 @@ import torch
 from lit_gpt_scratch.atomic_write import atomic_write
 
 PATH = str | os.PathLike[str]
+# Which checkpoint of a run folder is used: training goes on from the last, all else takes the best.
+BEST_FIRST = ("best.ckpt", "last.ckpt")
+LAST_FIRST = ("last.ckpt", "best.ckpt")
 # What torch.load raises for a file that is none of its own, or holds objects.
 NOT_DATA = (
     OSError,
@@ -45,8 +48,8 @@ def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def find_checkpoint(path: PATH) -> Path:
-    """The checkpoint that a path means: the file itself, or a run folder's best, else its last.
+def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:
+    """Return the checkpoint that a path means: the file itself, or the first of `names` in a run folder.
 
     Raises:
         ValueError: There is no such file or folder, or no checkpoint in the folder.
@@ -56,7 +59,7 @@ def find_checkpoint(path: PATH) -> Path:
         return path
     if not path.is_dir():
         raise ValueError(f"no such checkpoint: {path}")
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in names:
         if (path / name).is_file():
             return path / name
     raise ValueError(f"the folder {path} has neither best.ckpt nor last.ckpt")

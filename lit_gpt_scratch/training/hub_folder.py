@@ -27,7 +27,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"no such folder: {folder}")
     path = folder / "config.json"
     if not path.is_file() and any(folder.glob("*.ckpt")):
-        raise ValueError(f"{folder} is a run of this program: give it as --ckpt_path, with --finetune")
+        raise ValueError(f"{folder} is a run of this program, and no Hugging Face folder")
     return settings_from_hub(read_json(path), str(path))
 
 

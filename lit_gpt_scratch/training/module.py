@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -24,11 +23,10 @@ from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.event_logger import log_scalars
-from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.micro_batch import largest_micro_batch, step_fits
 from lit_gpt_scratch.training.optim import make_optimizer
-from lit_gpt_scratch.training.parts import begins_anew, data_of, is_fit, is_log_step
+from lit_gpt_scratch.training.parts import data_of, is_fit, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
@@ -55,7 +53,6 @@ class LitGPT(LightningModule):
         optimizer: Literal["adamw", "muon"] = "adamw",
         muon_learning_rate: float = 0.02,
         activation_checkpointing: bool = False,
-        init_from: str | None = None,
         **gpt: Any,
     ) -> None:
         """Build the model.
@@ -74,12 +71,11 @@ class LitGPT(LightningModule):
             muon_learning_rate: Muon's learning rate at the end of warmup.
             activation_checkpointing: Keep no activations inside of blocks for the backward pass, but compute
                 them again: less memory, more time.
-            init_from: Hugging Face GPT-2 folder to take the first weights from; null draws them at random.
             **gpt: The fields of `GPTConfig`. Without vocab_size or block_size, the network is built when
                 it is fitted, and takes them from the data module.
 
         Raises:
-            ValueError: A number is out of range, or init_from has no such model.
+            ValueError: A number is out of range.
         """
         super().__init__()
         if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
@@ -99,7 +95,7 @@ class LitGPT(LightningModule):
             raise ValueError(
                 f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
             )
-        self.save_hyperparameters(ignore=["init_from"])  # a checkpoint brings weights of its own
+        self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.min_learning_rate = min_learning_rate
         self.schedule = schedule
@@ -113,10 +109,8 @@ class LitGPT(LightningModule):
         self.gpt_options = gpt
         if {"vocab_size", "block_size"} <= gpt.keys():
             self._build_gpt()
+        self.is_compiled = False
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
-        if init_from is not None:
-            weights = read_weights(Path(init_from).expanduser(), self.gpt.config)
-            self.take_weights({f"gpt.{name}": tensor for name, tensor in weights.items()}, init_from)
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.group_options: list[dict[str, Any]] = []  # one for each parameter group
@@ -144,6 +138,7 @@ class LitGPT(LightningModule):
         torch._dynamo.config.suppress_errors = or_not
         for block in self.gpt.h:
             block.compile()
+        self.is_compiled = True
 
     def _build_gpt(self) -> None:
         self.gpt = GPT(GPTConfig(**self.gpt_options))
@@ -229,8 +224,6 @@ class LitGPT(LightningModule):
         if self.trainer.gradient_clip_val is not None:
             raise ValueError("gradient_clip_val: use the callback StepControl(max_norm=...), which clips")
         self.seed = torch.initial_seed()
-        if begins_anew(self.trainer):
-            self.best_evaluation = {}  # not that of another run, whose checkpoint this one begins from
         data = getattr(self.trainer, "datamodule", None)
         # Devices that share weights cannot try alone what fits.
         if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:

@@ -1,6 +1,5 @@
 """What callbacks need of a run, typed: Lightning hangs these on its objects without declaring them."""
 
-from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
@@ -34,10 +33,3 @@ def is_training(trainer: Trainer) -> bool:
 def is_fit(trainer: Trainer) -> bool:
     """Whether this is a training run, and not the evaluation of a checkpoint."""
     return trainer.state.fn == TrainerFn.FITTING
-
-
-def begins_anew(trainer: Trainer) -> bool:
-    """Whether this is a new run, be it from random weights or from another run's checkpoint."""
-    if trainer.ckpt_path is None:
-        return True
-    return Path(trainer.ckpt_path).resolve().parent != Path(trainer.default_root_dir).resolve()

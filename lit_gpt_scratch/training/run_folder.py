@@ -1,14 +1,19 @@
 """A run's folder: taken by one run alone, never overwritten."""
 
 import itertools
+import logging
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lit_gpt_scratch.atomic_write import atomic_write
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
@@ -63,20 +68,6 @@ def shell_path(path: Path | str) -> str:
     return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
 
 
-def resumed_folder(given: str) -> Path:
-    """The run folder that --resume means: itself, or the one of a checkpoint in it.
-
-    Raises:
-        ValueError: It is no run folder.
-    """
-    folder = Path(given).expanduser()
-    folder = folder.parent if folder.is_file() else folder
-    for name in ("last.ckpt", CONFIG):
-        if not (folder / name).is_file():
-            raise ValueError(f"cannot resume {given}: there is no {folder / name}")
-    return folder
-
-
 def give_up_folder(folder: Path) -> None:
     """Remove the folder of a run that never took a step."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -93,3 +84,12 @@ def write_config(folder: Path, yaml: str) -> None:
             file.write(yaml.encode())
     except OSError as error:
         raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def warn_on_os_error(name: str) -> Iterator[None]:
+    """Let a run go on without a file that cannot be written and is not needed to resume it."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s could not be written: %s; the run goes on without", name, error.strerror or error)

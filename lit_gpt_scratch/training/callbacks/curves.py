@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.training.event_logger import step_loggers
-from lit_gpt_scratch.training.saving import dispensable
+from lit_gpt_scratch.training.run_folder import warn_on_os_error
 
 
 class Curves(Callback):
@@ -21,7 +21,7 @@ class Curves(Callback):
         for logger in step_loggers(trainer):
             if trainer.is_global_zero:
                 picture = Path(trainer.default_root_dir) / "curves.png"
-                with dispensable(picture.name):
+                with warn_on_os_error(picture.name):
                     logger.experiment.flush()
                     with atomic_write(picture) as file:
                         file.write(drawn(Path(logger.log_dir)))

@@ -1,14 +1,12 @@
 """An end to a run that learns no more."""
 
 import logging
-import math
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lit_gpt_scratch.training.parts import begins_anew, is_training
+from lit_gpt_scratch.training.parts import is_training
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +29,6 @@ class ValLossEarlyStopping(EarlyStopping):
         if not min_delta >= 0:
             raise ValueError(f"early_stopping.min_delta must not be negative, but is {min_delta}")
         super().__init__("val/loss", min_delta, patience, check_on_train_epoch_end=False)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget another run, from whose checkpoint this one begins."""
-        if begins_anew(trainer):
-            self.wait_count, self.best_score = 0, torch.tensor(math.inf)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare with the best evaluation, and say so if it ends the run."""

@@ -7,8 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.training.event_logger import SETTINGS, EventLogger, settings_file
-from lit_gpt_scratch.training.run_folder import write_config
-from lit_gpt_scratch.training.saving import dispensable
+from lit_gpt_scratch.training.run_folder import warn_on_os_error, write_config
 
 
 class RunConfig(Callback):
@@ -34,5 +33,5 @@ class RunConfig(Callback):
         folder = Path(trainer.default_root_dir)
         write_config(folder, self.yaml)
         if any(isinstance(logger, EventLogger) for logger in trainer.loggers):
-            with dispensable(SETTINGS), atomic_write(folder / SETTINGS) as file:
+            with warn_on_os_error(SETTINGS), atomic_write(folder / SETTINGS) as file:
                 file.write(settings_file(self.comparable))

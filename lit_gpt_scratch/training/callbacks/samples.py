@@ -11,7 +11,7 @@ from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.event_logger import write_events
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
-from lit_gpt_scratch.training.saving import dispensable
+from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.sharding import whole_gpt
 
 
@@ -42,7 +42,7 @@ class Samples(Callback):
             f"    {line}\n" for line in text.splitlines()
         )  # Markdown's way to leave text alone
         path = Path(trainer.default_root_dir) / "samples.md"
-        with dispensable(path.name), path.open("a", encoding="utf-8") as samples:
+        with warn_on_os_error(path.name), path.open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
         markdown = f"val loss {loss:.4f}\n\n{indented}"
         write_events(trainer, lambda to: to.add_text("samples", markdown, step))

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.event_logger import log_scalars, write_events
-from lit_gpt_scratch.training.parts import begins_anew, is_log_step
-from lit_gpt_scratch.training.saving import dispensable
+from lit_gpt_scratch.training.parts import is_log_step
+from lit_gpt_scratch.training.run_folder import warn_on_os_error
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +62,9 @@ class StepControl(Callback):
         self.loss_jump = loss_jump
         self.norm_ratio = norm_ratio
         self.max_skipped_steps = max_skipped_steps
-        self._reset()
-
-    def _reset(self) -> None:
         self.losses: deque[float] = deque(maxlen=WINDOW_STEPS)
         self.norms: deque[float] = deque(maxlen=WINDOW_STEPS)
         self.n_skipped = 0  # consecutive steps
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the means where another run's checkpoint begins a new run."""
-        if begins_anew(trainer):
-            self._reset()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -135,7 +127,7 @@ class StepControl(Callback):
         markdown = f"# Step {step}: {reason}\n\n{text}"
         write_events(trainer, lambda to: to.add_text("spikes", markdown, step))
         if trainer.is_global_zero:
-            with dispensable(str(path)):
+            with warn_on_os_error(str(path)):
                 path.parent.mkdir(exist_ok=True)
                 with atomic_write(path) as file:
                     file.write(markdown.encode())

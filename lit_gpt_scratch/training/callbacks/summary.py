@@ -20,10 +20,16 @@ from lit_gpt_scratch.training.run_folder import shell_path
 class Summary(Callback):
     """Prints one compact summary at the start of a run, and at its end the result and the next commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, reasons: dict[str, str], changes: dict[str, str]) -> None:
+        """Set what is known before the run.
+
+        Args:
+            reasons: Why precision and compilation are what they are.
+            changes: Options that a resumed run has changed, each as ``old -> new``.
+        """
         self.console = Console(highlight=False, soft_wrap=True)
-        self.reasons: dict[str, str] = {}  # of choices that were made before there was a run
-        self.changes: dict[str, str] = {}  # of a resumed run's options
+        self.reasons = reasons
+        self.changes = changes
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will be trained on what."""
@@ -83,7 +89,7 @@ class Summary(Callback):
         has_own = any(isinstance(logger, EventLogger) for logger in trainer.loggers)
         self.console.print(
             f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"
-            f"\ntrain it more  {PROGRAM} fit --resume {run}{longer}",
+            f"\ntrain it more  {PROGRAM} fit --ckpt_path {run}{longer}",
             markup=False,
         )
 

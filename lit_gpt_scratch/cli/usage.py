@@ -5,12 +5,16 @@ import sys
 from contextlib import suppress
 from difflib import get_close_matches
 
-# Options of Lightning's Trainer that a run of optimizer steps has no use for, and what serves instead.
+# Options that this program does not have, and what replaces them: most are of Lightning's Trainer.
 REPLACED = {
     "accumulate_grad_batches": "data.micro_batch_size",
     "barebones": "callbacks",
     "check_val_every_n_epoch": "eval_every",
     "default_root_dir": "run_dir",
+    "finetune": "--init_from",
+    "fork": "--run_dir beside --ckpt_path",
+    "model.init_from": "--init_from",
+    "resume": "--ckpt_path RUN_FOLDER",
     "enable_checkpointing": "save_every",
     "enable_model_summary": "callbacks.summary",
     "enable_progress_bar": "callbacks.progress",
@@ -37,6 +41,11 @@ def explain_usage(message: str, config_files: list[str], known: list[str]) -> st
     message = re.sub(r"a <class '(\w+)'>", r"\1", message)
     message = re.sub(
         r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
+    )
+    message = re.sub(
+        r"Not of type \w+: (\S+) does not conform to restriction v([<>=]+)(\S+)",
+        r"must be \2 \3, not \1",
+        message,
     )
     union = r'Parser key "([\w.]+)":.*Subtypes: \[(.*?)\] Errors:.*Given value: (.*)'
     if found := re.search(union, " ".join(message.split())):

@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 from argparse import ArgumentError
+from difflib import get_close_matches
 from typing import Any, cast
 
 from jsonargparse import ArgumentParser
 
+from lit_gpt_scratch import COMMANDS as ALL_COMMANDS
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
-from lit_gpt_scratch.usage import explain_usage, fail
+from lit_gpt_scratch.cli.usage import explain_usage, fail
 
 TOOL_MODULES = {
     "evaluate": "evaluate",
@@ -74,13 +76,17 @@ def run_lightning(name: str, args: list[str]) -> None:
         own.setLevel(logging.ERROR)  # rank 0 logs the warnings
     try:
         if name == "plan":
-            from lit_gpt_scratch.plan_cli import plan
+            from lit_gpt_scratch.cli.plan import plan
 
             plan(args)
         else:
-            from lit_gpt_scratch.lightning_cli import LitGPTCLI
+            from lit_gpt_scratch.cli.commands import COMMANDS
 
-            LitGPTCLI([name, *args])
+            if name not in COMMANDS:
+                near = get_close_matches(name, ALL_COMMANDS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ALL_COMMANDS)}"
+                raise ValueError(f"no such command: {name}; {hint}")
+            COMMANDS[name](args)
     except (ValueError, MisconfigurationException) as error:
         if is_quiet:
             sys.exit(2)

@@ -1,0 +1,84 @@
+"""`plan`: train for a few steps in a temporary folder, and print what a whole run would take."""
+
+import argparse
+import json
+import logging
+import sys
+from argparse import ArgumentError, ArgumentParser
+from dataclasses import asdict
+from pathlib import Path
+
+from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
+from lit_gpt_scratch.cli.commands import is_rank_zero, train
+from lit_gpt_scratch.cli.run import Run, check_data, load_weights, read_run
+from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.tools.plan import LAW, make_plan, report
+from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, WARM_UP_STEPS, Measured, Stopwatch, peak_bytes
+from lit_gpt_scratch.training.module import EAGER_STEPS
+
+log = logging.getLogger(__name__)
+
+
+def plan(args: list[str]) -> None:
+    """Print the plan of a run: options of its own, and those of `fit`.
+
+    Raises:
+        ValueError: An option is wrong.
+        SystemExit: A signal stopped it.
+    """
+    own, others = parse_own_options(args)
+    run = read_run("fit", others)
+    if run.start.is_resume:
+        raise ValueError("plan is for a new run: leave --ckpt_path out")
+    steps = run.config.trainer.max_steps
+    if steps < 1:
+        raise ValueError("a plan needs an end: set trainer.max_steps")
+    check_data(run, "tokens")
+    load_weights(run)
+    measured = None if own.no_measure else measure(run, steps)
+    if not is_rank_zero():
+        return
+    made = make_plan(run.model, run.data, steps, run.config.eval_every, measured, Path(own.law))
+    print(json.dumps(asdict(made), indent=1) if own.json else report(made, Path(own.law)))
+    for warning in made.warnings:
+        log.warning("%s", warning)
+
+
+def parse_own_options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of `plan`, and the other arguments.
+
+    Raises:
+        ValueError: An option is wrong.
+    """
+    parser = ArgumentParser(
+        "plan",
+        usage=f"{PROGRAM} plan [options of plan] [options of fit]",
+        description=f"{TOOL_COMMANDS['plan']}.",
+        epilog=f"The options of fit are listed by {PROGRAM} fit --help.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--law", default=LAW, help="What `scale` has fitted, to foretell the loss.")
+    parser.add_argument(
+        "--no_measure", action="store_true", help="Time no steps: only what follows from numbers."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    try:
+        own, others = parser.parse_known_args(args)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if own.law != LAW and not Path(own.law).is_file():
+        raise ValueError(f"no such law: {own.law}")
+    return own, others
+
+
+def measure(run: Run, steps: int) -> Measured:
+    """Train for a few steps, and return what they took."""
+    stopwatch = Stopwatch()
+    n_timed = min(steps, WARM_UP_STEPS + EAGER_STEPS + MOST_STEPS)
+    with patience("timing some steps", n_timed) as advance:
+        stopwatch.advance = advance
+        trainer = train(run, is_temporary=True, extra=[stopwatch], is_silent=True)
+    if run.stop.received is not None:
+        sys.exit(128 + run.stop.received)
+    return stopwatch.result(peak_bytes(trainer.strategy.root_device))
