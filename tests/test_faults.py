@@ -171,6 +171,18 @@ def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, momen
     assert not list(Path("killed").rglob(".*"))
 
 
+SIGNAL_AT_FIRST_EVALUATION = """
+import os, sys
+from lit_gpt_scratch.cli.main import main
+from lit_gpt_scratch.training.module import LitGPT
+def signalled(self, *args):
+    assert os.path.exists("r/config.yaml")
+    os.kill(os.getpid(), int(sys.argv[1]))
+LitGPT.validation_step = signalled
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 def start_two_devices(strategy: str, sign_of_life: str = "two/last.ckpt") -> subprocess.Popen[str]:
     """A run of two processes, once it has written a file."""
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
@@ -220,15 +232,25 @@ def test_two_devices_stop_together(
     assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_before_the_first_step_leaves_nothing(
     run: Run, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
-    process = start_two_devices("ddp", "two/config.yaml")
-    time.sleep(1)  # the first process waits for the second, which takes seconds to start
-    os.killpg(process.pid, sent)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (code, "")
+    """It comes in the middle of the evaluation of step 0."""
+    command = [
+        sys.executable,
+        "-c",
+        SIGNAL_AT_FIRST_EVALUATION,
+        str(int(sent)),
+        "fit",
+        *TINY,
+        "--run_dir",
+        "r",
+    ]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
     assert not list(tmp_path.iterdir())
 
 
