@@ -39,7 +39,7 @@ TOOL_COMMANDS = {
     "plan": "what a run of fit's options will cost and reach, before it is begun",
     "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and where it surprises them",
     "scale": "train a grid of small models, fit a scaling law, and say what a larger one would reach",
-    "import": "make a checkpoint of a Hugging Face folder with a GPT-2",
+    "import": "make a checkpoint of a Hugging Face folder with a GPT-2 or a Qwen3",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
     "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
 }

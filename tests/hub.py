@@ -8,7 +8,6 @@ import torch
 
 from lit_gpt_scratch.data.corpus import HAMLET, Corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
-from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.tools.loaded import load
 
@@ -35,8 +34,10 @@ def bpe(n_tokens: int = 280) -> SubwordTokenizer:
 
 def write_hub_folder(folder: Path) -> None:
     """As transformers writes it, with a tokenizer of 281 tokens."""
+    from lit_gpt_scratch.hub.tokenizer import to_hub  # only if transformers is there
+
     random_hub_model(vocab_size=281).save_pretrained(folder)
-    to_tokenizer_json(bpe(281)).save(str(folder / "tokenizer.json"))
+    to_hub(bpe(281)).save(str(folder / "tokenizer.json"))
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY, Run, with_small_files
-from hub import bpe, gpt_of
+from conftest import TINY, Run, environment, with_small_files
+from hub import bpe
 from safetensors.torch import load_file, save_file
 
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
-from lit_gpt_scratch.tools.model_card import model_card
+from lit_gpt_scratch.hub.model_card import model_card
+from lit_gpt_scratch.hub.tokenizer import to_hub
+from lit_gpt_scratch.tools.loaded import load
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 
 
@@ -88,7 +91,7 @@ def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
     other = run("fit", *steps, "--model.n_layer", "2", "--run_dir", "other")
     assert other.err == f"error: {hub_folder}'s model.n_layer is 3, not 2: leave the architecture out\n"
     other = run("fit", *steps, "--data.tokenizer", "byte", "--run_dir", "other")
-    assert "transformer.wte.weight" in other.err
+    assert "the model has 281 tokens, and the tokenizer 256" in other.err
     assert other.code == 2
 
     (hub_folder / "tokenizer.json").rename("away.json")
@@ -133,58 +136,69 @@ class Malicious:
 
 C_FC = "transformer.h.1.mlp.c_fc.weight"
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "llama": (lambda f: edit(f, model_type="llama"), "model_type 'llama': only 'gpt2' is supported"),
-    "relu": (lambda f: edit(f, activation_function="relu"), "not supported here: activation_function relu"),
+    "llama": (lambda f: edit(f, model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
+    "relu": (
+        lambda f: edit(f, activation_function="relu"),
+        "GPT-2 is not supported: activation_function relu",
+    ),
     "scaled": (
         lambda f: edit(f, scale_attn_by_inverse_layer_idx=True, n_inner=7),
-        "not supported here: scale_attn_by_inverse_layer_idx True, n_inner 7",
+        "not supported: scale_attn_by_inverse_layer_idx True, n_inner 7",
     ),
     "words for sizes": (
         lambda f: edit(f, n_layer="two"),
-        "n_layer must be a positive whole number, not 'two'",
+        "cannot read theirs/config.json: Validation error for field 'n_layer'",
     ),
     "wrong heads": (lambda f: edit(f, n_head=5), "must be a multiple of model.n_head (5)"),
-    "more layers": (lambda f: edit(f, n_layer=4), "lacks the tensor transformer.h.3.ln_1.weight"),
-    "fewer layers": (lambda f: edit(f, n_layer=2), "a tensor that is none of GPT-2's: transformer.h.2."),
-    "no dropout": (lambda f: edit(f, resid_pdrop=None), "resid_pdrop must be a number, not None"),
-    "missing": (lambda f: change(f, C_FC, None), f"lacks the tensor {C_FC}"),
+    "more layers": (
+        lambda f: edit(f, n_layer=4),
+        "config.json: missing transformer.h.3.attn.c_attn.bias",
+    ),
+    "fewer layers": (lambda f: edit(f, n_layer=2), "do not fit its config.json: unexpected transformer.h.2."),
+    "no dropout": (lambda f: edit(f, resid_pdrop=None), "Validation error for field 'resid_pdrop'"),
+    "missing": (lambda f: change(f, C_FC, None), f"do not fit its config.json: missing {C_FC}"),
     "wrong shape": (
         lambda f: change(f, C_FC, torch.zeros(48, 7)),
-        f"the tensor {C_FC} of theirs has the shape [48, 7], not [48, 192]",
+        f"do not fit its config.json: mismatched ('{C_FC}'",
     ),
-    "no config": (lambda f: (f / "config.json").unlink(), "cannot read theirs/config.json"),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), "theirs/config.json is no JSON file"),
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        "theirs is no Hugging Face folder: it has no config.json",
+    ),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "cannot read theirs/config.json: "),
     "list config": (
         lambda f: (f / "config.json").write_text("[]"),
-        "theirs/config.json holds no JSON object",
+        "cannot read theirs/config.json: ",
     ),
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
-        "theirs has neither model.safetensors nor pytorch_model.bin",
+        "cannot read the weights of theirs: Error no file named model.safetensors",
     ),
     "cut weights": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
-        "theirs/model.safetensors is damaged",
+        "cannot read the weights of theirs: ",
     ),
     "missing shard": (
         lambda f: (
             (f / "model.safetensors").rename(f / "model.safetensors.index.json")
-            and (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
+            and (f / "model.safetensors.index.json").write_text(
+                '{"metadata": {}, "weight_map": {"a": "gone.safetensors"}}'
+            )
         ),
-        "cannot read theirs/gone.safetensors",
+        "cannot read the weights of theirs: ",
     ),
     "shard elsewhere": (
         lambda f: (
             (f / "model.safetensors").rename(f / "model.safetensors.index.json")
             and (f / "model.safetensors.index.json").write_text(
-                '{"weight_map": {"a": "../../x.safetensors"}}'
+                '{"metadata": {}, "weight_map": {"a": "../../x.safetensors"}}'
             )
         ),
-        "names a file outside of its folder: ../../x.safetensors",
+        "the weights of theirs",
     ),
     "code in bin": (
         lambda f: (f / "model.safetensors").unlink() or torch.save(Malicious(), f / "pytorch_model.bin"),
-        "theirs/pytorch_model.bin is damaged, or holds more than tensors",
+        "the weights of theirs are damaged, or hold more than tensors",
     ),
     "no tokenizer": (
         lambda f: (f / "tokenizer.json").unlink(),
@@ -192,14 +206,14 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "broken tokenizer": (
         lambda f: (f / "tokenizer.json").write_text("{}"),
-        "the tokenizer of theirs is damaged",
+        "the tokenizer of theirs cannot be used: ",
     ),
     "words": (
         lambda f: (f / "tokenizer.json").write_text(
             '{"model": {"type": "BPE", "vocab": {"ab": 0}, "merges": ["a b"]}, "normalizer": null, '
             '"pre_tokenizer": null, "added_tokens": []}'
         ),
-        "it does not take its text apart as GPT-2's does",
+        "the tokenizer of theirs cannot be used: ",
     ),
     "empty tokenizer": (
         lambda f: (
@@ -207,11 +221,11 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
             or (f / "vocab.json").write_text("{}")
             and (f / "merges.txt").touch()
         ),
-        "the tokenizer of theirs is damaged",
+        "the tokenizer of theirs cannot be used: ",
     ),
     "other tokenizer": (
-        lambda f: to_tokenizer_json(bpe(270)).save(str(f / "tokenizer.json")),
-        "theirs: the model knows 281 tokens and its tokenizer 270",
+        lambda f: to_hub(bpe(270)).save(str(f / "tokenizer.json")),
+        "theirs: the model has 281 tokens, and its tokenizer 270",
     ),
 }
 
@@ -234,7 +248,7 @@ def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
     torch.save(checkpoint, "damaged.ckpt")
     done = run("export", "--ckpt_path", "damaged.ckpt", "--to", "out")
     assert done.code == 2
-    assert "its tensor h.0.mlp.c_fc.weight is missing or has a wrong shape" in done.err
+    assert "damaged.ckpt is damaged: its weights do not fit" in done.err
     assert not Path("out").exists()
 
 
@@ -252,7 +266,7 @@ def test_a_card_keeps_secrets_and_says_what_it_began_from(run: Run, finished: Pa
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "2").code == 0
     checkpoint = read_checkpoint("r/last.ckpt")
     checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
-    card = model_card(checkpoint, gpt_of(Path("r")).config, "mine")
+    card = str(model_card(checkpoint, load("r"), "mine"))
     assert "| corpus | https://example.org/a.txt: 606 characters" in card
     assert "| first weights | those of run/last.ckpt |" in card
     assert "password" not in card
@@ -265,7 +279,7 @@ def test_mistakes_with_the_tools(run: Run, finished: Path, hub_folder: Path) -> 
         (["import", "--from", "nothing", "--run_dir", "x"], "no such folder: nothing"),
         (
             ["import", "--from", finished, "--run_dir", "x"],
-            "is a run of this program, and no Hugging Face folder",
+            "is no Hugging Face folder: it has no config.json",
         ),
         (["import", "--form", "x"], "did you mean from?"),
         (["export", "--ckpt_path", finished, "--to", hub_folder], "is there already: name a new folder"),
@@ -280,3 +294,24 @@ def test_mistakes_with_the_tools(run: Run, finished: Path, hub_folder: Path) -> 
         assert message in done.err
         assert done.err.count("\n") == 1
     assert {path.name for path in Path().iterdir()} == {"theirs"}
+
+
+WITHOUT_TRANSFORMERS = """
+import sys
+import lit_gpt_scratch.training.module  # libraries that use transformers where it is
+sys.modules["transformers"] = None
+from lit_gpt_scratch.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("args", [["import", "--from", "x", "--run_dir", "y"], ["fit", "--init_from", "."]])
+def test_without_transformers_one_line_names_the_extra(args: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TRANSFORMERS, *args]
+    done = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: this needs Hugging Face's transformers: pip install 'lit_gpt_scratch[hub]'\n"
+    )

@@ -16,7 +16,8 @@ MAY_IMPORT = {
         "training",
     },  # imported when asked for
     "__main__": {"cli"},
-    "cli": {"data", "model", "generation", "training", "tools"},
+    "cli": {"data", "model", "generation", "training", "tools", "hub"},
+    "hub": {"data", "model", "generation", "training", "tools"},
     "atomic_write": set(),
     "data": {"atomic_write"},
     "model": set(),

@@ -18,7 +18,7 @@ from conftest import ROOT, Run, environment
 
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.data.subwords import train_bpe
-from lit_gpt_scratch.data.tokenizer_json import to_tokenizer_json
+from lit_gpt_scratch.hub.tokenizer import to_hub
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -42,7 +42,7 @@ def hub_folder(folder: Path) -> None:
     sizes = {"vocab_size": tokenizer.vocab_size, "n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 2}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)).save_pretrained(folder)
-    to_tokenizer_json(tokenizer).save(str(folder / "tokenizer.json"))
+    to_hub(tokenizer).save(str(folder / "tokenizer.json"))
 
 
 def test_the_first_screen_has_the_two_commands() -> None:

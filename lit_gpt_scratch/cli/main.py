@@ -16,11 +16,11 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.cli.usage import explain_usage, fail
 
 TOOL_MODULES = {
-    "evaluate": "evaluate",
-    "scale": "scale",
-    "import": "hub_import",
-    "export": "hub_export",
-    "verify-resume": "verify_resume",
+    "evaluate": "tools.evaluate",
+    "scale": "tools.scale",
+    "import": "hub.import_folder",
+    "export": "hub.export_folder",
+    "verify-resume": "tools.verify_resume",
 }
 
 
@@ -108,7 +108,7 @@ def discard_stdout() -> None:
 
 def run_tool(name: str, args: list[str]) -> None:
     """Run a subcommand that works on files and needs no Trainer."""
-    tool = importlib.import_module(f"lit_gpt_scratch.tools.{TOOL_MODULES[name]}")
+    tool = importlib.import_module(f"lit_gpt_scratch.{TOOL_MODULES[name]}")
     usage = f"{PROGRAM} {name} [options]"
     parser = ArgumentParser(exit_on_error=False, description=TOOL_COMMANDS[name], usage=usage)
     tool.add_arguments(parser)

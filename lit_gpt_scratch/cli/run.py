@@ -36,7 +36,6 @@ from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.event_logger import run_loggers
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
-from lit_gpt_scratch.training.hub_folder import read_weights
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.sharding import sharded_settings
@@ -236,8 +235,14 @@ def load_weights(run: Run) -> None:
     if path is None:
         return
     if run.start.checkpoint is None:
-        hub = read_weights(path, run.model.gpt.config)
-        state = {f"gpt.{name}": tensor for name, tensor in hub.items()}
+        from lit_gpt_scratch.hub.pretrained import read_state  # transformers is an extra
+
+        state = {f"gpt.{name}": tensor for name, tensor in read_state(path).items()}
+        n_tokens, vocab_size = len(state["gpt.wte.weight"]), run.data.vocab_size
+        if n_tokens != vocab_size:
+            raise ValueError(f"{path}: the model has {n_tokens} tokens, and the tokenizer {vocab_size}")
+        if "gpt.wpe.weight" in state:  # a shorter block leaves later positions out
+            state["gpt.wpe.weight"] = state["gpt.wpe.weight"][: run.model.gpt.config.block_size]
     else:
         state = read_checkpoint(path)["state_dict"]
     try:

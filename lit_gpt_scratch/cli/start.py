@@ -11,7 +11,6 @@ import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
 
 from lit_gpt_scratch.cli.usage import LINKED
 from lit_gpt_scratch.training.checkpoint_io import LAST_FIRST, find_checkpoint, read_checkpoint
-from lit_gpt_scratch.training.hub_folder import read_settings
 from lit_gpt_scratch.training.run_folder import CONFIG
 
 
@@ -64,7 +63,7 @@ def read_start(command: str, args: list[str]) -> Start:
     path = Path(init_from).expanduser()
     if path.is_file() or any(path.glob("*.ckpt")):
         return _checkpoint_start(find_checkpoint(path, LAST_FIRST))
-    return Start(path, options=hub_options(path, has_tokenizer=given.tokenizer is not None))
+    return _hub_start(path, has_tokenizer=given.tokenizer is not None)
 
 
 def _given(args: list[str]) -> argparse.Namespace:
@@ -93,6 +92,15 @@ def _checkpoint_start(path: Path) -> Start:
     checkpoint = read_checkpoint(path, mmap=True)
     parts = {name: part for name, part in checkpoint.items() if name != "state_dict"}
     return Start(path, parts, options=checkpoint_options(parts))
+
+
+def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
+    from lit_gpt_scratch.hub.pretrained import read_options  # transformers is an extra
+
+    model = read_options(folder, has_tokenizer)
+    data = {"data.tokenizer": json.dumps(model.pop("tokenizer"))} if "tokenizer" in model else {}
+    options = {f"model.{name}": value for name, value in model.items()} | data
+    return Start(folder, options={name: value for name, value in options.items() if name not in LINKED})
 
 
 def _resume(path: Path, run_dir: str | None) -> Start:
@@ -129,23 +137,4 @@ def checkpoint_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
         validated_on = state.get("val", {}).get("corpus")
         options["data.val_corpus"] = validated_on and validated_on["name"]
     options["data.tokenizer"] = json.dumps(state["tokenizer"])
-    return {name: value for name, value in options.items() if name not in LINKED}
-
-
-def hub_options(folder: Path, has_tokenizer: bool) -> dict[str, Any]:
-    """Return the options that describe the model in a Hugging Face folder.
-
-    Args:
-        folder: The folder.
-        has_tokenizer: Whether a tokenizer is given, and the folder's own is not needed.
-
-    Raises:
-        ValueError: There is no such folder, or its model or tokenizer is not supported.
-    """
-    from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer  # few runs need it
-
-    settings = read_settings(folder)
-    options = {f"model.{name}": value for name, value in settings.items()}
-    if not has_tokenizer:
-        options["data.tokenizer"] = json.dumps(read_hub_tokenizer(folder, settings["vocab_size"]))
     return {name: value for name, value in options.items() if name not in LINKED}

@@ -1,4 +1,4 @@
-"""A Hugging Face GPT-2 folder into a checkpoint of ours."""
+"""`import`: a Hugging Face folder into a checkpoint."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -7,10 +7,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
-from lit_gpt_scratch.data.tokenizer_json import read_hub_tokenizer
-from lit_gpt_scratch.model.gpt import GPTConfig
+from lit_gpt_scratch.hub.pretrained import read_options, read_state
 from lit_gpt_scratch.training.checkpoint_io import write_checkpoint
-from lit_gpt_scratch.training.hub_folder import read_settings, read_weights
 from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, shell_path
 
 # Gentle enough for weights that know something already; --model.learning_rate sets another.
@@ -20,7 +18,10 @@ FINETUNE_LEARNING_RATE = 3e-5
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of `import`."""
     parser.add_argument(
-        "--from", type=str, required=True, help="Folder with config.json, weights and tokenizer of a GPT-2."
+        "--from",
+        type=str,
+        required=True,
+        help="Folder with config.json, weights and tokenizer.",
     )
     parser.add_argument(
         "--run_dir", type=str, required=True, help="Folder to make; where it is taken, a number is added."
@@ -48,18 +49,18 @@ def import_folder(folder: Path, wanted: Path) -> Path:
     Raises:
         ValueError: The folder is broken or partial, or its model or tokenizer is not supported.
     """
-    settings = read_settings(folder)
-    state = read_hub_tokenizer(folder, settings["vocab_size"])
+    options = read_options(folder)
+    state = options.pop("tokenizer")
     vocab_size = tokenizer_from_dict(state).vocab_size
-    if vocab_size != settings["vocab_size"]:
+    if vocab_size != options["vocab_size"]:
         raise ValueError(
-            f"{folder}: the model knows {settings['vocab_size']} tokens and its tokenizer {vocab_size}"
+            f"{folder}: the model has {options['vocab_size']} tokens, and its tokenizer {vocab_size}"
         )
-    weights = read_weights(folder, GPTConfig(**settings))
+    weights = read_state(folder)
     rates = {"learning_rate": FINETUNE_LEARNING_RATE, "min_learning_rate": FINETUNE_LEARNING_RATE / 10}
     checkpoint = {
         "state_dict": {f"gpt.{name}": tensor for name, tensor in weights.items()},
-        "hyper_parameters": {**settings, **rates},
+        "hyper_parameters": {**options, **rates},
         "datamodule_hyper_parameters": {},
         "TextDataModule": {"tokenizer": state, "corpus": None},
         "evaluation": {},

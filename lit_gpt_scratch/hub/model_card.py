@@ -1,34 +1,29 @@
-"""What an exported model is, for those who find it: the README.md of its folder."""
+"""The README of an exported model."""
 
 import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from lit_gpt_scratch import __version__
-from lit_gpt_scratch.model.gpt import GPTConfig
-from lit_gpt_scratch.training.hub_layout import shapes
+from lit_gpt_scratch.tools.loaded import Model
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
 
-
-def model_card(checkpoint: dict[str, Any], config: GPTConfig, title: str) -> str:
-    """Markdown with the corpus, the losses, the size and the training of a checkpoint's model."""
-    layout, tag = ("Qwen3", "qwen3") if config.arch == "modern" else ("GPT-2", "gpt2")
-    rows = "".join(f"| {name} | {value} |\n" for name, value in _facts(checkpoint, config).items())
-    return f"""\
+TEMPLATE = """\
 ---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [{tag}, lit_gpt_scratch]
+{{ card_data }}
 ---
 
-# {title}
+# {{ title }}
 
-A GPT in {layout}'s layout, exported by lit_gpt_scratch {__version__}.
+A GPT in the layout of {{ layout }}, exported by lit_gpt_scratch {{ version }}.
 
 | | |
 |---|---|
-{rows}
+{% for name, value in facts.items() %}| {{ name }} | {{ value }} |
+{% endfor %}
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -41,12 +36,33 @@ It continues text in the manner of what it was trained on; what it writes is not
 """
 
 
-def _facts(checkpoint: dict[str, Any], config: GPTConfig) -> dict[str, str]:
-    tokenizer = checkpoint["TextDataModule"]["tokenizer"]
-    n_parameters = sum(shape.numel() for shape in shapes(config).values())
+def model_card(checkpoint: dict[str, Any], model: Model, title: str) -> ModelCard:
+    """Return a card with corpus, losses, size and training of a model.
+
+    Args:
+        checkpoint: The model's checkpoint.
+        model: The model.
+        title: Name of the model.
+    """
+    layout, tag = ("Qwen3", "qwen3") if model.gpt.config.arch == "modern" else ("GPT-2", "gpt2")
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag="text-generation", tags=[tag, "lit_gpt_scratch"]
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        title=title,
+        layout=layout,
+        version=__version__,
+        facts=_facts(checkpoint, model),
+    )
+
+
+def _facts(checkpoint: dict[str, Any], model: Model) -> dict[str, str]:
+    config, tokenizer = model.gpt.config, checkpoint["TextDataModule"]["tokenizer"]
     kind = {"tiktoken": tokenizer.get("name"), "bpe": "byte pair encoding learnt from the training text"}
     return {
-        "parameters": f"{n_parameters:,}",
+        "parameters": f"{model.n_parameters:,}",
         "architecture": f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, "
         f"context {config.block_size} tokens",
         "tokenizer": f"{kind.get(tokenizer['kind'], tokenizer['kind'])}, {config.vocab_size:,} tokens",
