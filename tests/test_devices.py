@@ -69,9 +69,6 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)
     for tag in ("train/loss", "train/grad_norm", "val/loss"):  # and each step logged once
         assert steps_of(Path("one"), tag) == pytest.approx(steps_of(Path("two"), tag), abs=1e-5), tag
-    for tag in ("vs_tokens/train_loss", "vs_tokens/val_loss"):
-        tokens = [list(steps_of(Path(name) / "vs_tokens", tag)) for name in ("one", "two")]
-        assert tokens[0] == tokens[1]
     assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
 
 

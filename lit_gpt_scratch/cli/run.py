@@ -12,6 +12,7 @@ from typing import Any, cast
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
 from lit_gpt_scratch.cli.class_path import check_class, take_class
@@ -34,7 +35,6 @@ from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.event_logger import run_loggers
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
@@ -314,7 +314,11 @@ def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_sile
         shown = comparable(settings, run.model, options["precision"])
         options["callbacks"].append(callbacks.RunConfig(yaml, shown))
     if options["logger"] in (None, True):
-        options["logger"] = run_loggers(run_dir, run.start.checkpoint if run.start.run_dir else None)
+        # Points of a killed run that come after its last save are logged again.
+        purge_step = run.start.step if run.start.run_dir else None
+        options["logger"] = TensorBoardLogger(
+            run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
+        )
     return Trainer(**options)
 
 

@@ -22,11 +22,10 @@ from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.micro_batch import largest_micro_batch, step_fits
 from lit_gpt_scratch.training.optim import make_optimizer
-from lit_gpt_scratch.training.parts import data_of, is_fit, is_log_step
+from lit_gpt_scratch.training.parts import data_of, is_log_step
 from lit_gpt_scratch.training.schedule import Schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
@@ -234,8 +233,6 @@ class LitGPT(LightningModule):
 
     def on_train_start(self) -> None:
         """Apply this run's options to an optimizer that a checkpoint has restored with its own."""
-        # Lightning saves the step of its logs before it counts it, so that a resumed run would log it twice.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
         for optimizer in self.trainer.optimizers:
             for group, options in zip(optimizer.param_groups, self.group_options, strict=False):
                 group.update(options)
@@ -243,6 +240,15 @@ class LitGPT(LightningModule):
             if isinstance(scheduler := config.scheduler, LambdaLR):
                 for group, rate in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
                     group["lr"] = group["initial_lr"] * rate(scheduler.last_epoch)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Log a training step with its own number, which Lightning saves before or after it is counted.
+
+        This hook comes before those of callbacks that log.
+        """
+        if self.trainer.training:
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        return batch
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
@@ -289,8 +295,7 @@ class LitGPT(LightningModule):
         loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
         if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
             self._check_finite("train/loss", loss)
-        self.log("train/loss", loss, logger=False)
-        log_scalars(self.trainer, {"train/loss": loss}, self.global_step + 1)
+        self.log("train/loss", loss)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Clear the gradients of the step."""
@@ -330,9 +335,7 @@ class LitGPT(LightningModule):
         if self.train_eval_loss.update_called:
             train = float(self.train_eval_loss.compute())
             losses |= {"train/eval_loss": train, "val/gap": losses["val/loss"] - train}
-        self.log_dict(losses, logger=not is_fit(self.trainer))
-        if is_fit(self.trainer):
-            log_scalars(self.trainer, losses)
+        self.log_dict(losses)
         self.evaluation = {"step": self.global_step, **losses}
         if losses["val/loss"] < self.best_evaluation.get("val/loss", math.inf):
             self.best_evaluation = self.evaluation

@@ -3,7 +3,9 @@
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.model.gpt import GPT
@@ -23,6 +25,12 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
     """Return whether an optimizer step, counted from 1, is logged."""
     every_n_steps = cast(Any, trainer).log_every_n_steps
     return bool(every_n_steps and step % every_n_steps == 0)
+
+
+def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
+    """Return the writers of the run's TensorBoard loggers, for text and pictures; none on other ranks."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
 def is_training(trainer: Trainer) -> bool:

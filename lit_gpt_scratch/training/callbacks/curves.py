@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.atomic_write import atomic_write
-from lit_gpt_scratch.training.event_logger import step_loggers
+from lit_gpt_scratch.training.parts import tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 
 
@@ -18,13 +18,12 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        for logger in step_loggers(trainer):
-            if trainer.is_global_zero:
-                picture = Path(trainer.default_root_dir) / "curves.png"
-                with warn_on_os_error(picture.name):
-                    logger.experiment.flush()
-                    with atomic_write(picture) as file:
-                        file.write(drawn(Path(logger.log_dir)))
+        for writer in tensorboards(trainer):
+            picture = Path(trainer.default_root_dir) / "curves.png"
+            with warn_on_os_error(picture.name):
+                writer.flush()
+                with atomic_write(picture) as file:
+                    file.write(drawn(Path(writer.log_dir)))
 
 
 def drawn(log_dir: Path) -> bytes:

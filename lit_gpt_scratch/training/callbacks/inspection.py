@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt, token_label
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.model.layers import attention_weights
-from lit_gpt_scratch.training.event_logger import step_loggers, write_events
-from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit, tensorboards
 from lit_gpt_scratch.training.sharding import whole_gpt
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Inspection(Callback):
         Raises:
             ValueError: They are more than a block.
         """
-        self.is_on = bool(step_loggers(trainer))
+        self.is_on = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         if not self.is_on:
             log.warning("callbacks.inspection is for TensorBoard, which this run has not: nothing is shown")
             return
@@ -65,12 +64,10 @@ class Inspection(Callback):
         if gpt is None:
             return
         pictures = [drawn(weights, self.labels) for weights in attention_maps(gpt, self.ids)]
-
-        def add_all(to: SummaryWriter) -> None:
+        for writer in tensorboards(trainer):
             for layer, picture in enumerate(pictures, start=1):
-                to.add_image(f"attention/layer_{layer:02}", picture, trainer.global_step, dataformats="HWC")
-
-        write_events(trainer, add_all)
+                tag = f"attention/layer_{layer:02}"
+                writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
 
 
 def token_labels(tokenizer: Tokenizer, ids: Tensor) -> list[str]:

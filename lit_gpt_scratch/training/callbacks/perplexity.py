@@ -3,7 +3,6 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
 from lit_gpt_scratch.training.parts import data_of
 
@@ -26,9 +25,5 @@ class Perplexity(Callback):
         metric = pl_module.val_loss
         assert isinstance(metric, MeanMetric)
         loss = float(metric.compute())
-        scalars = {
-            f"{stage}/perplexity": perplexity(loss),
-            f"{stage}/bits_per_byte": bits_per_byte(loss, bytes_per_token),
-        }
-        pl_module.log_dict(scalars, logger=False)
-        log_scalars(trainer, scalars)
+        pl_module.log(f"{stage}/perplexity", perplexity(loss))
+        pl_module.log(f"{stage}/bits_per_byte", bits_per_byte(loss, bytes_per_token))

@@ -9,8 +9,7 @@ from lit_gpt_scratch.data.tokenizer import encode_prompt
 from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.training.event_logger import write_events
-from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit
+from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit, tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.sharding import whole_gpt
 
@@ -45,7 +44,8 @@ class Samples(Callback):
         with warn_on_os_error(path.name), path.open("a", encoding="utf-8") as samples:
             samples.write(f"## Step {step}, val loss {loss:.4f}\n\n{indented}\n")
         markdown = f"val loss {loss:.4f}\n\n{indented}"
-        write_events(trainer, lambda to: to.add_text("samples", markdown, step))
+        for writer in tensorboards(trainer):
+            writer.add_text("samples", markdown, step)
 
     def _write(self, trainer: Trainer, gpt: GPT) -> str:
         tokenizer = data_of(trainer).tokenizer

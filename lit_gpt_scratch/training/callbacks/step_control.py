@@ -14,8 +14,7 @@ from torch.optim import Optimizer
 
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.training.event_logger import log_scalars, write_events
-from lit_gpt_scratch.training.parts import is_log_step
+from lit_gpt_scratch.training.parts import is_log_step, tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class StepControl(Callback):
         loss = float(trainer.strategy.reduce(cast(Any, pl_module).step_loss, reduce_op="mean"))
         norm = float(self._clip(pl_module))
         if is_log_step(trainer, step):
-            log_scalars(trainer, {"train/grad_norm": norm}, step)
+            pl_module.log("train/grad_norm", norm)
         if trainer.precision == "16-mixed" and math.isfinite(loss) and not math.isfinite(norm):
             return  # its gradient scaler skips the step, and scales less from then on
         reason = self._why_bad(loss, norm)
@@ -125,7 +124,8 @@ class StepControl(Callback):
         rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)[:MAX_ROWS]]
         text = "\n".join("".join(f"    {line}\n" for line in row.splitlines()) for row in rows)
         markdown = f"# Step {step}: {reason}\n\n{text}"
-        write_events(trainer, lambda to: to.add_text("spikes", markdown, step))
+        for writer in tensorboards(trainer):
+            writer.add_text("spikes", markdown, step)
         if trainer.is_global_zero:
             with warn_on_os_error(str(path)):
                 path.parent.mkdir(exist_ok=True)

@@ -12,8 +12,7 @@ from rich.console import Console
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.event_logger import EventLogger, write_events
-from lit_gpt_scratch.training.parts import data_of, gpt_of
+from lit_gpt_scratch.training.parts import data_of, gpt_of, tensorboards
 from lit_gpt_scratch.training.run_folder import shell_path
 
 
@@ -52,7 +51,8 @@ class Summary(Callback):
             self.console.print(f"{name:<7} {value}", markup=False)
         whole = rows | {"sha256": str(text["sha256"])}
         markdown = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
-        write_events(trainer, lambda to: to.add_text("run", markdown, trainer.global_step))
+        for writer in tensorboards(trainer):
+            writer.add_text("run", markdown, trainer.global_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the learning rate of a resumed run's first step if its options have changed it."""
@@ -86,7 +86,7 @@ class Summary(Callback):
         is_over = trainer.global_step == trainer.max_steps
         longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
         logs = f"\nsee it learn   tensorboard --logdir {shell_path(Path(folder).parent)}"
-        has_own = any(isinstance(logger, EventLogger) for logger in trainer.loggers)
+        has_own = any(Path(writer.log_dir) == Path(folder) for writer in tensorboards(trainer))
         self.console.print(
             f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"
             f"\ntrain it more  {PROGRAM} fit --ckpt_path {run}{longer}",

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.event_logger import log_scalars
 from lit_gpt_scratch.training.metrics import peak_flops_per_second, train_flops_per_token
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_log_step
 
@@ -49,8 +48,7 @@ class Throughput(Callback):
         scalars = {"throughput/tokens_per_second": tokens_per_second}
         if self.peak_flops_per_second:
             scalars["throughput/mfu"] = tokens_per_second * self.flops_per_token / self.peak_flops_per_second
-        pl_module.log_dict(scalars, logger=False)
-        log_scalars(trainer, scalars)
+        pl_module.log_dict(scalars)
         self._restart_clock(trainer)
 
     def _restart_clock(self, trainer: Trainer) -> None:
