@@ -14,7 +14,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 
 from lit_gpt_scratch import PROGRAM
-from lit_gpt_scratch.cli.run import Run, check_data, load_weights, make_fit_trainer, make_trainer, read_run
+from lit_gpt_scratch.cli.checks import check_data, check_steps_left
+from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, read_run
 from lit_gpt_scratch.tools.predict import PredictOptions, predict
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE, claim_folder, give_up_folder, shell_path
@@ -32,8 +33,8 @@ def fit(args: list[str]) -> None:
         SystemExit: A signal stopped the run; 128 and its number.
     """
     run = read_run("fit", args)
-    check_data(run, "tokens")  # before anything is written
-    check_steps_left(run)
+    prepare(run, "tokens")  # before anything is written
+    check_steps_left(run.start, run.config.trainer.max_steps)
     if not run.start.is_resume:
         load_weights(run)
     train(run, is_temporary=bool(run.config.trainer.fast_dev_run))
@@ -41,15 +42,18 @@ def fit(args: list[str]) -> None:
         sys.exit(128 + run.stop.received)
 
 
-def check_steps_left(run: Run) -> None:
-    """Check that the last step of a resumed run lies ahead.
+def prepare(run: Run, needed: str) -> None:
+    """Prepare what a command needs of the data, and compare it with the checkpoint.
+
+    Args:
+        run: The run.
+        needed: Attribute of the data that is prepared.
 
     Raises:
-        ValueError: It has been reached.
+        ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
     """
-    step, max_steps = run.start.step, run.config.trainer.max_steps
-    if 0 < max_steps <= step:
-        raise ValueError(f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one")
+    getattr(run.data, needed)
+    check_data(run.data, run.start, run.command)
 
 
 def train(
@@ -137,7 +141,7 @@ def validate(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     run = read_run("validate", args)
-    check_data(run, "tokens")
+    prepare(run, "tokens")
     trainer = make_trainer(run)
     trainer.validate(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     print_results(run, trainer, run.data.describe_validation())
@@ -150,7 +154,7 @@ def test(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     run = read_run("test", args)
-    check_data(run, "test_tokens")
+    prepare(run, "test_tokens")
     trainer = make_trainer(run)
     trainer.test(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     if run.data.test_corpus is not None:
@@ -180,7 +184,7 @@ def write_text(args: list[str]) -> None:
     """
     run = read_run("predict", args)
     options = {name: getattr(run.config, name) for name in PredictOptions.__dataclass_fields__}
-    check_data(run, "tokenizer")
+    prepare(run, "tokenizer")
     load_weights(run)
     gpt = run.model.gpt.to(make_trainer(run).strategy.root_device)
     predict(gpt, run.data.tokenizer, run.config.prompt, PredictOptions(**options))

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
-from lit_gpt_scratch.cli.commands import is_rank_zero, train
-from lit_gpt_scratch.cli.run import Run, check_data, load_weights, read_run
+from lit_gpt_scratch.cli.commands import is_rank_zero, prepare, train
+from lit_gpt_scratch.cli.run import Run, load_weights, read_run
 from lit_gpt_scratch.data.patience import patience
 from lit_gpt_scratch.tools.plan import LAW, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, WARM_UP_STEPS, Measured, Stopwatch, peak_bytes
@@ -33,7 +33,7 @@ def plan(args: list[str]) -> None:
     steps = run.config.trainer.max_steps
     if steps < 1:
         raise ValueError("a plan needs an end: set trainer.max_steps")
-    check_data(run, "tokens")
+    prepare(run, "tokens")
     load_weights(run)
     measured = None if own.no_measure else measure(run, steps)
     if not is_rank_zero():

@@ -5,7 +5,7 @@ import logging
 import math
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
+from lit_gpt_scratch.cli.checks import check_architecture
 from lit_gpt_scratch.cli.class_path import check_class, take_class
 from lit_gpt_scratch.cli.options import (
     CALLBACKS,
@@ -31,7 +32,6 @@ from lit_gpt_scratch.cli.options import (
 from lit_gpt_scratch.cli.start import Start, read_start
 from lit_gpt_scratch.cli.usage import explain_usage
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.model.gpt import GPTConfig
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
@@ -39,8 +39,6 @@ from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, 
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.sharding import sharded_settings
-
-log = logging.getLogger(__name__)
 
 TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
@@ -135,24 +133,6 @@ def parse_options(parser: LightningArgumentParser, args: list[str], start: Start
     return config
 
 
-def check_architecture(asked: Namespace, start: Start) -> None:
-    """Compare the architecture that options ask for with that of the weights to begin with.
-
-    Raises:
-        ValueError: They differ in anything but dropout, which has no weights, or a shorter block of a Hugging
-            Face model.
-    """
-    for field in fields(GPTConfig):
-        option = f"model.{field.name}"
-        if option not in start.options or field.name == "dropout":
-            continue
-        now, trained = asked[field.name], start.options[option]
-        is_shorter = field.name == "block_size" and start.checkpoint is None and now < trained
-        if now != trained and not is_shorter:
-            whose = "the checkpoint" if start.checkpoint else start.path
-            raise ValueError(f"{whose}'s {option} is {trained}, not {now}: leave the architecture out")
-
-
 @dataclass(frozen=True)
 class Run:
     """A run that can be started.
@@ -205,26 +185,6 @@ def read_run(command: str, args: list[str]) -> Run:
     return Run(command, start, cli.config, defaults, cli.config_init, cli.parser)
 
 
-def check_data(run: Run, needed: str) -> None:
-    """Prepare what a command needs of the data; it must be what the checkpoint's model was trained on.
-
-    Args:
-        run: The run.
-        needed: Attribute of the data that is prepared.
-
-    Raises:
-        ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
-    """
-    getattr(run.data, needed)
-    if run.start.checkpoint is not None:
-        state = run.start.checkpoint["TextDataModule"]
-        run.data.check_tokenizer(state)
-        if run.start.is_resume or run.command != "fit":  # other weights are for another text
-            run.data.check_corpus(state, must_match=run.start.run_dir is not None)
-    elif run.command != "fit":
-        log.warning("no --ckpt_path: this model is untrained, its weights are random")
-
-
 def load_weights(run: Run) -> None:
     """Load the weights to begin with.
 
@@ -246,9 +206,10 @@ def load_weights(run: Run) -> None:
     else:
         state = read_checkpoint(path)["state_dict"]
     try:
-        run.model.take_weights(state, str(path))
+        run.model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is damaged: its weights do not fit") from error
+    run.model.begun_from = str(path)
 
 
 def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any], dict[str, str]]:

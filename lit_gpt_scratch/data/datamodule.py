@@ -1,6 +1,5 @@
 """A text as batches of token windows, for Lightning's Trainer."""
 
-import logging
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
@@ -23,8 +22,6 @@ from lit_gpt_scratch.data.windows import (
     random_starts,
     spread_starts,
 )
-
-log = logging.getLogger(__name__)
 
 ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
@@ -329,40 +326,6 @@ class TextDataModule(LightningDataModule):
             "bytes_per_token": self.val_bytes_per_token,
         }
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
-
-    def check_tokenizer(self, state_dict: dict[str, Any]) -> None:
-        """Compare what a checkpoint keeps with the tokenizer at hand.
-
-        Raises:
-            ValueError: They differ, so that the model's tokens would mean something else.
-        """
-        if state_dict["tokenizer"] != self.tokenizer.to_dict():
-            raise ValueError(
-                f"the checkpoint's tokenizer is not the one made from {self.corpus.name} ({self.vocab_size} "
-                "tokens); leave data.tokenizer and data.corpus as they were"
-            )
-
-    def check_corpus(self, state_dict: dict[str, Any], must_match: bool = False) -> None:
-        """Say so where a text at hand, if it was read, is not the one of a checkpoint's training.
-
-        Raises:
-            ValueError: It is another one, and must not be.
-        """
-        pairs = [("trained", state_dict["corpus"], self.__dict__.get("corpus"))]  # a test may not read it
-        if self.val_source is not None:
-            was = state_dict.get("val", {}).get("corpus")
-            pairs.append(("validated", was, self.__dict__.get("val_corpus")))
-        for verb, was, is_now in pairs:
-            if was is None or is_now is None or was["sha256"] == is_now.sha256:
-                continue
-            difference = (
-                f"this is not the text that the checkpoint was {verb} on ({was['name']}, "
-                f"{was['n_chars']:,} characters, sha256 {was['sha256'][:12]}), but {is_now.name}, "
-                f"{is_now.census.n_chars:,} characters, sha256 {is_now.sha256[:12]}"
-            )
-            if must_match:
-                raise ValueError(f"{difference}: to go on with another text, name another --run_dir")
-            log.warning("%s", difference)
 
     def describe_validation(self) -> str:
         """What an evaluation looks at."""

@@ -8,6 +8,19 @@ import torch
 from lit_gpt_scratch.model.gpt import GPT
 
 
+def check_finite(name: str, loss: float, step: int) -> None:
+    """Check that a run has not diverged, which it would not recover from.
+
+    Raises:
+        FloatingPointError: The loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"{name} is {loss} at step {step}: the run has diverged; a smaller model.learning_rate or "
+            "longer model.warmup_steps may help"
+        )
+
+
 def perplexity(loss_nats: float) -> float:
     """E to the mean cross-entropy: among how many equally likely tokens the model hesitates."""
     return math.exp(loss_nats) if loss_nats < 700 else math.inf

@@ -1,11 +1,20 @@
 """The largest micro-batch that a GPU has room for."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from lightning.pytorch import Trainer
 
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.loss import next_token_loss
+
+
+def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
+    """Return the largest micro-batch of a GPU's share of a batch that fits into the memory of every GPU."""
+    with trainer.precision_plugin.forward_context():
+        size = largest_micro_batch(n_rows, partial(step_fits, gpt))
+    return trainer.strategy.broadcast(size)
 
 
 def largest_micro_batch(n_rows: int, takes: Callable[[int], bool]) -> int:

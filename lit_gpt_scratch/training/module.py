@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -23,10 +22,11 @@ from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.generation.engine import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
-from lit_gpt_scratch.training.micro_batch import largest_micro_batch, step_fits
-from lit_gpt_scratch.training.optim import make_optimizer
-from lit_gpt_scratch.training.parts import data_of, is_log_step
-from lit_gpt_scratch.training.schedule import Schedule, learning_rate
+from lit_gpt_scratch.training.metrics import check_finite
+from lit_gpt_scratch.training.micro_batch import find_micro_batch
+from lit_gpt_scratch.training.optim import check_optimizer, make_optimizer
+from lit_gpt_scratch.training.parts import data_of, is_log_step, log_with_global_step
+from lit_gpt_scratch.training.schedule import Schedule, check_schedule, learning_rate
 from lit_gpt_scratch.training.sharding import shard
 
 EAGER_STEPS = 10  # of a compiled run on a CPU: by their number, so that a resumed run does the same
@@ -77,23 +77,8 @@ class LitGPT(LightningModule):
             ValueError: A number is out of range.
         """
         super().__init__()
-        if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
-            raise ValueError(
-                f"model.learning_rate ({learning_rate}) must be above 0 and model.min_learning_rate "
-                f"({min_learning_rate}) between 0 and it"
-            )
-        if warmup_steps < 0 or weight_decay < 0:
-            raise ValueError("model.warmup_steps and model.weight_decay must not be negative")
-        if decay_steps is not None and not warmup_steps <= decay_steps:
-            raise ValueError(
-                f"model.decay_steps ({decay_steps}) must not be below warmup_steps ({warmup_steps})"
-            )
-        if not muon_learning_rate > 0:
-            raise ValueError(f"model.muon_learning_rate must be above 0, not {muon_learning_rate}")
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-            raise ValueError(
-                f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}"
-            )
+        check_schedule(learning_rate, min_learning_rate, warmup_steps, decay_steps)
+        check_optimizer(weight_decay, beta1, beta2, muon_learning_rate)
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.min_learning_rate = min_learning_rate
@@ -118,15 +103,6 @@ class LitGPT(LightningModule):
         self.n_tokens = 0  # training tokens read so far, over all devices
         self.evaluation: dict[str, float] = {}  # step and losses of the last evaluation
         self.best_evaluation: dict[str, float] = {}  # the same of the one with the lowest validation loss
-
-    def take_weights(self, state_dict: dict[str, Tensor], whose: str) -> None:
-        """Begin from weights that were trained elsewhere.
-
-        Raises:
-            RuntimeError: They do not fit.
-        """
-        self.load_state_dict(state_dict)
-        self.begun_from = whose
 
     def compile_blocks(self, or_not: bool) -> None:
         """Train with compiled code, made once for all blocks, which are alike; names in checkpoints stay.
@@ -192,10 +168,7 @@ class LitGPT(LightningModule):
         self.group_options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         # The optimizer's own learning rate is 1, so that these functions give the rates themselves.
         functions = {"muon": self.muon_learning_rate_at}
-        rates: list[Callable[[int], float]] = [
-            functions.get(group["name"], self.learning_rate_at) for group in groups
-        ]
-        scheduler = LambdaLR(optimizer, rates)
+        scheduler = LambdaLR(optimizer, [functions.get(g["name"], self.learning_rate_at) for g in groups])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
@@ -226,10 +199,8 @@ class LitGPT(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         # Devices that share weights cannot try alone what fits.
         if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
-            n_rows = data_of(self.trainer).rows_per_device
-            with self.trainer.precision_plugin.forward_context():
-                size = largest_micro_batch(n_rows, partial(step_fits, self.gpt))
-            data_of(self.trainer).micro_batch_size = self.trainer.strategy.broadcast(size)
+            size = find_micro_batch(self.trainer, self.gpt, data_of(self.trainer).rows_per_device)
+            data_of(self.trainer).micro_batch_size = size
 
     def on_train_start(self) -> None:
         """Apply this run's options to an optimizer that a checkpoint has restored with its own."""
@@ -241,17 +212,9 @@ class LitGPT(LightningModule):
                 for group, rate in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
                     group["lr"] = group["initial_lr"] * rate(scheduler.last_epoch)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Log a training step with its own number, which Lightning saves before or after it is counted.
-
-        This hook comes before those of callbacks that log.
-        """
-        if self.trainer.training:
-            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
-        return batch
-
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
         """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
+        log_with_global_step(self.trainer)
         seed = hash((self.seed, self.global_step, self.global_rank))
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":  # torch.manual_seed asks every kind that there is: half a millisecond
@@ -294,7 +257,7 @@ class LitGPT(LightningModule):
             return
         loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
         if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
-            self._check_finite("train/loss", loss)
+            check_finite("train/loss", loss, self.global_step)
         self.log("train/loss", loss)
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -312,14 +275,6 @@ class LitGPT(LightningModule):
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _check_finite(self, name: str, loss: float) -> None:
-        """A run that has diverged does not come back: it ends before it saves anything."""
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"{name} is {loss} at step {self.global_step}: the run has diverged; a smaller "
-                "model.learning_rate or longer model.warmup_steps may help"
-            )
-
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to the mean loss of the validation text, or of the training text's fixed windows."""
         inputs, targets = batch
@@ -331,7 +286,7 @@ class LitGPT(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log both losses and their gap, and keep them for the checkpoint."""
         losses = {"val/loss": float(self.val_loss.compute())}
-        self._check_finite("val/loss", losses["val/loss"])
+        check_finite("val/loss", losses["val/loss"], self.global_step)
         if self.train_eval_loss.update_called:
             train = float(self.train_eval_loss.compute())
             losses |= {"train/eval_loss": train, "val/gap": losses["val/loss"] - train}

@@ -102,6 +102,20 @@ def _turned(matrix: Tensor, original: Tensor) -> Tensor:
     return matrix.T if original.shape[0] > original.shape[1] else matrix
 
 
+def check_optimizer(weight_decay: float, beta1: float, beta2: float, muon_learning_rate: float) -> None:
+    """Check the options of the optimizers.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if weight_decay < 0:
+        raise ValueError(f"model.weight_decay must not be negative, but is {weight_decay}")
+    if not muon_learning_rate > 0:
+        raise ValueError(f"model.muon_learning_rate must be above 0, not {muon_learning_rate}")
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"model.beta1 and model.beta2 must be at least 0 and below 1, not {beta1}, {beta2}")
+
+
 def make_optimizer(
     gpt: GPT, kind: Literal["adamw", "muon"], betas: tuple[float, float], weight_decay: float, fused: bool
 ) -> Optimizer:

@@ -27,6 +27,15 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
     return bool(every_n_steps and step % every_n_steps == 0)
 
 
+def log_with_global_step(trainer: Trainer) -> None:
+    """Have Lightning log the step that begins with its own number.
+
+    Lightning counts the steps of its logs apart from `global_step`, and saves that count before or after a
+    step, so that a resumed run would log a step twice or leave one out.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
 def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
     """Return the writers of the run's TensorBoard loggers, for text and pictures; none on other ranks."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -8,6 +8,25 @@ Schedule = Literal["cosine", "linear", "wsd", "constant"]
 WSD_DECAY = 0.2  # the share of the steps that wsd decays in (Hägele et al. 2024 find 10 to 20 % enough)
 
 
+def check_schedule(
+    learning_rate: float, min_learning_rate: float, warmup_steps: int, decay_steps: int | None
+) -> None:
+    """Check the options of a schedule.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
+        raise ValueError(
+            f"model.learning_rate ({learning_rate}) must be above 0 and model.min_learning_rate "
+            f"({min_learning_rate}) between 0 and it"
+        )
+    if warmup_steps < 0:
+        raise ValueError(f"model.warmup_steps must not be negative, but is {warmup_steps}")
+    if decay_steps is not None and not warmup_steps <= decay_steps:
+        raise ValueError(f"model.decay_steps ({decay_steps}) must not be below warmup_steps ({warmup_steps})")
+
+
 def learning_rate(
     schedule: Schedule, step: int, peak: float, floor: float, warmup_steps: int, decay_steps: int
 ) -> float:

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_gpt_scratch.training.parts import log_with_global_step
+
 
 class EvaluationSchedule(Callback):
     """Evaluates every n optimizer steps and when the run ends, be it at max_steps, at max_time or early.
@@ -26,6 +28,10 @@ class EvaluationSchedule(Callback):
         if every_n_steps < 1:
             raise ValueError(f"eval_every must be at least 1, not {every_n_steps}")
         self.every_n_steps = every_n_steps
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Number the step before the callbacks that come after this one log it."""
+        log_with_global_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Say whether the step that has just ended is followed by an evaluation."""
