@@ -51,12 +51,13 @@ def read_start(command: str, args: list[str]) -> Start:
         ValueError: There is no such checkpoint or folder, or it cannot be used for this command.
     """
     given = _given(args)
-    if command != "fit":
-        return _checkpoint_start(find_checkpoint(given.ckpt_path)) if given.ckpt_path else Start()
     if given.ckpt_path and given.init_from:
         raise ValueError("--ckpt_path goes on with a run, --init_from begins a new one: give one of them")
-    if given.ckpt_path:
-        return _resume(find_checkpoint(given.ckpt_path, LAST_FIRST), given.run_dir)
+    ckpt_path = given.ckpt_path or _from_configs(given.config, "ckpt_path")
+    if command != "fit":
+        return _checkpoint_start(find_checkpoint(ckpt_path)) if ckpt_path else Start()
+    if ckpt_path and not given.init_from:
+        return _resume(find_checkpoint(ckpt_path, LAST_FIRST), given.run_dir)
     init_from = given.init_from or _from_configs(given.config, "init_from")
     if not init_from:
         return Start()
@@ -80,11 +81,12 @@ def _given(args: list[str]) -> argparse.Namespace:
 
 def _from_configs(files: list[str], name: str) -> str | None:
     """Return an option's value in the last config file that has it; the parser reports unreadable files."""
-    value = None
+    value: str | None = None
     for file in files:
         with suppress(OSError, ValueError, yaml.YAMLError):
             content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-            value = content.get(name, value) if isinstance(content, dict) else value
+            found = content.get(name) if isinstance(content, dict) else None
+            value = found if isinstance(found, str) else value
     return value
 
 
