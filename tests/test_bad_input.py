@@ -58,7 +58,7 @@ from conftest import TINY, Run
         (["--run_dir", "/dev/null/run"], "cannot make the folder /dev/null/run"),
         (["--fork", "a"], "unrecognized arguments: --fork a; here --run_dir beside --ckpt_path does that"),
         (["--finetune"], "unrecognized arguments: --finetune; here --init_from does that"),
-        (["--init_from", "missing"], "no such folder: missing"),
+        (["--init_from", "missing"], "no such checkpoint or folder: missing"),
         (["--step_control.max_skipped_steps", "0"], "step_control.max_skipped_steps must be above 0, not 0"),
         (["--step_control.norm_ratio", "-3"], "step_control.norm_ratio must be above 0, not -3"),
         (

@@ -340,7 +340,8 @@ def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
     if done.returncode == 77:  # a file is being written
         pytest.skip(done.stderr)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: cannot write ")
-    assert done.stderr.endswith(": Read-only file system\n")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Read-only file system" in last
     assert "Traceback" not in done.stderr
     assert step_of(tmp_path / "kept" / "last.ckpt") > 0

@@ -320,6 +320,43 @@ def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
     assert same(one["state_dict"], same_steps["state_dict"])
 
 
+@pytest.mark.parametrize(("before", "then"), [("1", "2"), ("2", "1"), ("-1", "1"), ("3", "2")])
+def test_another_number_of_best_checkpoints_keeps_the_best(run: Run, before: str, then: str) -> None:
+    kept = ["--best_checkpoint.save_top_k", before, "--eval_every", "5", "--trainer.max_steps", "15"]
+    assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
+    worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "25"]
+    assert run("fit", "--ckpt_path", "r", "--best_checkpoint.save_top_k", then, *worse).code == 0
+    assert torch.load("r/best.ckpt", weights_only=True)["global_step"] == 15
+
+
+def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> None:
+    averaged = ["--ema.decay", "0.9", "--trainer.max_steps", "5", "--run_dir", "r"]
+    assert run("fit", *TINY, *averaged).code == 0
+    more = ["fit", "--ckpt_path", "r", "--trainer.max_steps", "6"]
+    for wrong, message in (
+        (["--callbacks.ema", "false"], "the run averages its weights, and cannot go on without"),
+        (["--data.val_fraction", "0.5"], "data.val_fraction was 0.1, not 0.5"),
+        (["--ckpt", "r"], "unrecognized arguments: --ckpt"),
+        (["--trainer.devices", "abc"], "devices"),
+    ):
+        done = run(*more, *wrong)
+        assert done.code == 2
+        assert message in done.err
+        assert done.err.count("\n") == 1
+    assert run(*more).code == 0
+
+
+def test_a_checkpoint_alone_brings_seed_and_averaging(run: Run) -> None:
+    averaged = ["--ema.decay", "0.9", "--seed_everything", "7", "--trainer.max_steps", "5", "--run_dir", "r"]
+    assert run("fit", *TINY, *averaged).code == 0
+    Path("alone").mkdir()
+    shutil.copy("r/last.ckpt", "alone/last.ckpt")
+    assert run("fit", "--ckpt_path", "alone", "--run_dir", "other", "--trainer.max_steps", "6").code == 0
+    one = torch.load("other/last.ckpt", weights_only=True)
+    assert one["datamodule_hyper_parameters"]["seed"] == 7
+    assert "averaging_state" in one
+
+
 def test_a_moved_run_remembers_its_best(run: Run) -> None:
     assert run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r").code == 0
     Path("r").rename("moved")

@@ -49,6 +49,8 @@ def check_data(data: TextDataModule, start: Start, command: str) -> None:
         )
     if start.is_resume or command != "fit":  # other weights are for another text
         check_corpus(data, state, must_match=start.run_dir is not None)
+    if start.run_dir is not None:
+        check_validation(data, start.options)
 
 
 def check_corpus(data: TextDataModule, state: dict[str, Any], must_match: bool) -> None:
@@ -77,6 +79,24 @@ def check_corpus(data: TextDataModule, state: dict[str, Any], must_match: bool) 
         if must_match:
             raise ValueError(f"{difference}: to go on with another text, name another --run_dir")
         log.warning("%s", difference)
+
+
+def check_validation(data: TextDataModule, options: dict[str, Any]) -> None:
+    """Check that a run that goes on in its folder is evaluated as before: it compares its evaluations.
+
+    Raises:
+        ValueError: It is not.
+    """
+    now = {
+        "data.val_fraction": data.val_fraction,
+        "data.max_val_tokens": data.max_val_tokens,
+        "data.val_corpus": data.val_source and data.val_corpus.name,
+    }
+    for name, value in now.items():
+        if value != options[name]:
+            raise ValueError(
+                f"{name} was {options[name]}, not {value}: to evaluate in another way, name another --run_dir"
+            )
 
 
 def check_steps_left(start: Start, max_steps: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.checks import check_data, check_steps_left
@@ -89,12 +90,14 @@ def train(
             cast(Any, trainer.strategy.launcher).kill(signal.SIGKILL)  # the processes of other devices
         if trainer is not None and trainer.world_size > 1 and LOST_PEER.search(str(error)):
             raise RuntimeError("the process of another device ended before this one") from error
-        if isinstance(error, ValueError) and has_begun:  # no mistake in the options
+        if (
+            isinstance(error, ValueError | MisconfigurationException) and has_begun
+        ):  # no mistake in the options
             raise RuntimeError(str(error)) from error
         raise
     finally:
         is_new = run_dir is not None and run_dir != run.start.run_dir
-        never_began = trainer is None or trainer.global_step == run.start.step
+        never_began = trainer is None or trainer.global_step <= run.start.step
         if run_dir is not None and is_new and (never_began or is_temporary) and is_rank_zero():
             give_up_folder(run_dir)
 
@@ -129,7 +132,10 @@ def print_how_to_resume(run_dir: Path) -> None:
     """Print the command that resumes a stopped run, if it has saved a checkpoint."""
     last = run_dir / "last.ckpt"
     if last.is_file():
-        step = read_checkpoint(last, mmap=True)["global_step"]
+        try:
+            step = read_checkpoint(last, mmap=True)["global_step"]
+        except ValueError:  # the error that ended the run is the one to report
+            return
         folder = shell_path(run_dir)
         log.warning("stopped; step %s is saved, go on with: %s fit --ckpt_path %s", step, PROGRAM, folder)
 
@@ -143,7 +149,8 @@ def validate(args: list[str]) -> None:
     run = read_run("validate", args)
     prepare(run, "tokens")
     trainer = make_trainer(run)
-    trainer.validate(run.model, run.data, ckpt_path=run.start.path, verbose=False)
+    with run.stop.handling_signals():
+        trainer.validate(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     print_results(run, trainer, run.data.describe_validation())
 
 
@@ -156,7 +163,8 @@ def test(args: list[str]) -> None:
     run = read_run("test", args)
     prepare(run, "test_tokens")
     trainer = make_trainer(run)
-    trainer.test(run.model, run.data, ckpt_path=run.start.path, verbose=False)
+    with run.stop.handling_signals():
+        trainer.test(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     if run.data.test_corpus is not None:
         print_results(run, trainer, run.data.test_corpus.name)
     else:

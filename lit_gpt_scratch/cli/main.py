@@ -110,7 +110,9 @@ def run_tool(name: str, args: list[str]) -> None:
     """Run a subcommand that works on files and needs no Trainer."""
     tool = importlib.import_module(f"lit_gpt_scratch.{TOOL_MODULES[name]}")
     usage = f"{PROGRAM} {name} [options]"
-    parser = ArgumentParser(exit_on_error=False, description=TOOL_COMMANDS[name], usage=usage)
+    parser = ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, description=TOOL_COMMANDS[name], usage=usage
+    )
     tool.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     try:

@@ -1,6 +1,7 @@
 """The options of a run."""
 
 import json
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -58,16 +59,17 @@ def add_run_options(parser: LightningArgumentParser, command: str) -> None:
     """Add the options that belong to a run as a whole."""
     add = parser.add_argument
     checkpoint = "Checkpoint to use: a file, or a run folder for its best.ckpt."
+    init_from = SUPPRESS  # in a config file of fit's, which the other commands accept too
     if command == "fit":
         checkpoint = (
             "Checkpoint to go on from, with all that it holds: a file, or a run folder for its last.ckpt. "
-            "The run stays in its folder, unless run_dir names another one."
+            "The run stays in its folder, unless --run_dir names another one."
         )
         init_from = (
             "Weights to begin a new run with: a checkpoint, a run folder for its last.ckpt, or a Hugging "
             "Face folder."
         )
-        add("--init_from", type=str | None, default=None, help=init_from)
+    add("--init_from", type=str | None, default=None, help=init_from)
     add("--ckpt_path", type=str | None, default=None, help=checkpoint)
     folder = "Folder of the run; where it is taken, a number is added."
     add("--run_dir", type=str, default="checkpoints/run", help=folder)

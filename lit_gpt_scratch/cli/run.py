@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -51,8 +52,8 @@ FIRST_EVALUATION_TOKENS = 2**14
 class RunCLI(LightningCLI):
     """Lightning's command line for one command: model, data and callbacks from options.
 
-    An option's value comes from the command line, else from ``--config``, else from the checkpoint, else it
-    is the default.
+    An option's value comes from the command line, else from ``--config``, else from the checkpoint's
+    run (its config.yaml, if it is there) and the checkpoint, else it is the default.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             parser_kwargs={
                 "exit_on_error": False,
+                "allow_abbrev": False,
                 "description": RUN_COMMANDS[command],
                 "usage": f"{PROGRAM} {command} [options]",
                 "default_config_files": config_files,
@@ -98,6 +100,10 @@ class RunCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse and check the options."""
         self.config = parse_options(parser, cast(list[str], args), self.start)
+        if self.start.path is None and (self.config.ckpt_path or self.config.init_from):
+            place = "on the command line, or in a YAML file given as --config"
+            options = "--ckpt_path or --init_from" if self.command == "fit" else "a checkpoint as --ckpt_path"
+            raise ValueError(f"{self.command} takes {options}, {place}")
 
     def instantiate_classes(self) -> None:
         """Make model, data and callbacks; the Trainer is made once they have been checked."""
@@ -123,12 +129,14 @@ def parse_options(parser: LightningArgumentParser, args: list[str], start: Start
     if config.debug:  # a traceback in place of an error's one line
         logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
     turn_on_named(args, config)
-    trained_on = start.options.get("data.corpus", config.data.corpus)
-    named = {arg.split("=")[0] for arg in args}
-    if config.data.corpus != trained_on and "--data.val_corpus" not in named:
+    names_val_corpus = any(arg.split("=")[0] == "--data.val_corpus" for arg in args)
+    has_other_text = config.data.corpus != start.options.get("data.corpus", config.data.corpus)
+    has_same_val_corpus = config.data.val_corpus == start.options.get("data.val_corpus")
+    if has_other_text and has_same_val_corpus and not names_val_corpus:
         config.data.val_corpus = None  # another text is not validated on that of the first one
-    if start.is_resume and start.run_dir is None and "--data.tokenizer" not in named:
-        config.data.tokenizer = start.options["data.tokenizer"]  # and not one of another text's characters
+    is_in_new_folder = start.is_resume and start.run_dir is None
+    if is_in_new_folder and config.data.tokenizer == parser.get_defaults().data.tokenizer:
+        config.data.tokenizer = start.options["data.tokenizer"]  # not one of another text's characters
     check_architecture(config.model, start)
     return config
 
@@ -143,7 +151,7 @@ class Run:
         config: Its options.
         defaults: What the options would be without a command line.
         made: The objects that the options describe: model, data, callbacks, and the Trainer's arguments.
-        to_yaml: The parser, to write options with.
+        parser: The parser of the options, to write them with.
     """
 
     command: str
@@ -243,7 +251,19 @@ def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any]
 def make_trainer(run: Run) -> Trainer:
     """Return the Trainer of a command that writes nothing."""
     options, _ = trainer_options(run, [])
-    return Trainer(**{**options, "logger": False})
+    return build_trainer({**options, "logger": False})
+
+
+def build_trainer(options: dict[str, Any]) -> Trainer:
+    """Return a Trainer.
+
+    Raises:
+        ValueError: It does not accept a value.
+    """
+    try:
+        return Trainer(**options)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_silent: bool = False) -> Trainer:
@@ -280,7 +300,10 @@ def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_sile
         options["logger"] = TensorBoardLogger(
             run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
         )
-    return Trainer(**options)
+    averages = any(isinstance(callback, WeightAveraging) for callback in options["callbacks"])
+    if run.start.is_resume and "averaging_state" in (run.start.checkpoint or {}) and not averages:
+        raise ValueError("the run averages its weights, and cannot go on without: leave callbacks.ema on")
+    return build_trainer(options)
 
 
 def _n_first_evaluation_batches(run: Run) -> int:

@@ -51,19 +51,22 @@ def read_start(command: str, args: list[str]) -> Start:
         ValueError: There is no such checkpoint or folder, or it cannot be used for this command.
     """
     given = _given(args)
-    if given.ckpt_path and given.init_from:
+    if given.ckpt_path is not None and given.init_from is not None:
         raise ValueError("--ckpt_path goes on with a run, --init_from begins a new one: give one of them")
-    ckpt_path = given.ckpt_path or _from_configs(given.config, "ckpt_path")
+    if given.ckpt_path is None and given.init_from is None:  # the command line comes before config files
+        given.ckpt_path = _from_configs(given.config, "ckpt_path")
+        given.init_from = _from_configs(given.config, "init_from")
     if command != "fit":
-        return _checkpoint_start(find_checkpoint(ckpt_path)) if ckpt_path else Start()
-    if ckpt_path and not given.init_from:
-        return _resume(find_checkpoint(ckpt_path, LAST_FIRST), given.run_dir)
-    init_from = given.init_from or _from_configs(given.config, "init_from")
-    if not init_from:
+        return _checkpoint_start(find_checkpoint(given.ckpt_path)) if given.ckpt_path is not None else Start()
+    if given.ckpt_path is not None:
+        return _resume(find_checkpoint(given.ckpt_path, LAST_FIRST), given.run_dir)
+    if given.init_from is None:
         return Start()
-    path = Path(init_from).expanduser()
+    path = Path(given.init_from).expanduser()
     if path.is_file() or any(path.glob("*.ckpt")):
         return _checkpoint_start(find_checkpoint(path, LAST_FIRST))
+    if not path.is_dir():
+        raise ValueError(f"no such checkpoint or folder: {given.init_from}")
     return _hub_start(path, has_tokenizer=given.tokenizer is not None)
 
 
@@ -74,9 +77,13 @@ def _given(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--data.tokenizer", dest="tokenizer")
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
-        return parser.parse_known_args(args)[0]
+        given = parser.parse_known_args(args)[0]
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
+    for name in ("ckpt_path", "init_from"):
+        if getattr(given, name) == "null":
+            setattr(given, name, None)
+    return given
 
 
 def _from_configs(files: list[str], name: str) -> str | None:
@@ -85,8 +92,8 @@ def _from_configs(files: list[str], name: str) -> str | None:
     for file in files:
         with suppress(OSError, ValueError, yaml.YAMLError):
             content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-            found = content.get(name) if isinstance(content, dict) else None
-            value = found if isinstance(found, str) else value
+            if isinstance(content, dict) and name in content:
+                value = content[name] if isinstance(content[name], str) else None
     return value
 
 
@@ -112,18 +119,24 @@ def _resume(path: Path, run_dir: str | None) -> Start:
     if "optimizer_states" not in start.checkpoint:
         raise ValueError(f"{path} holds weights and no optimizer: begin a new run from them with --init_from")
     own = path.parent
-    config_file = own / CONFIG if (own / CONFIG).is_file() else None
-    stays = config_file is not None and run_dir in (None, str(own))
+    is_run_folder = (own / CONFIG).is_file() and path.name.startswith(("last", "best"))
+    config_file = own / CONFIG if is_run_folder else None
+    stays = is_run_folder and (run_dir is None or Path(run_dir).expanduser().resolve() == own.resolve())
     last = own / "last.ckpt"
     if stays and last.is_file() and not last.samefile(path):
-        step = start.checkpoint["global_step"]
-        reached = read_checkpoint(last, mmap=True)["global_step"]
+        step = reached = start.checkpoint["global_step"]
+        with suppress(ValueError):  # a damaged one may be replaced
+            reached = read_checkpoint(last, mmap=True)["global_step"]
         if step < reached:
             raise ValueError(
                 f"{path} is of step {step}, and its run has reached step {reached}: "
                 f"give {own} to go on from there, or another folder as --run_dir to go on from {path.name}"
             )
-    return Start(path, start.checkpoint, True, own if stays else None, start.options, config_file)
+    options = start.options | {
+        "seed_everything": start.checkpoint["datamodule_hyper_parameters"]["seed"],
+        "callbacks.ema": "averaging_state" in start.checkpoint,
+    }
+    return Start(path, start.checkpoint, True, own if stays else None, options, config_file)
 
 
 def checkpoint_options(checkpoint: dict[str, Any]) -> dict[str, Any]:

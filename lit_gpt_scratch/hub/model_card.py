@@ -110,11 +110,10 @@ def _training(checkpoint: dict[str, Any]) -> dict[str, str]:
     first = f"those of {'/'.join(Path(begun_from).parts[-2:])}" if begun_from else "random"
     if not steps:
         return {"first weights": first}
-    n_tokens = steps * data["batch_size"] * settings["block_size"]
     return {
         "first weights": first,
         "training": f"{steps:,} steps of {data['batch_size']} x {settings['block_size']} tokens, "
-        f"{n_tokens:,} in all",
+        f"{checkpoint['n_tokens']:,} in all",
         "optimizer": _optimizer(settings),
         "seed": f"{data['seed']}",
     }

@@ -27,17 +27,24 @@ class RunCheckpoint(ModelCheckpoint):
             logger.save()
         super()._save_checkpoint(trainer, filepath)
 
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint: other options do not lose it."""
+        return type(self).__qualname__
+
     def state_dict(self) -> dict[str, Any]:
         """Return the file names of the best checkpoints, each with its score."""
         return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints that the run folder has."""
+        """Restore the best checkpoints that the run folder has, as many as are kept."""
         paths = {os.path.join(str(self.dirpath), name): score for name, score in state_dict["scores"].items()}
-        self.best_k_models = {path: score for path, score in paths.items() if os.path.isfile(path)}
-        if not self.best_k_models:
+        found = {path: score for path, score in paths.items() if os.path.isfile(path)}
+        ranked = sorted(found, key=found.__getitem__, reverse=self.mode == "max")
+        ranked = ranked if self.save_top_k == -1 else ranked[: self.save_top_k]
+        if not ranked:
             return
-        ranked = sorted(self.best_k_models, key=self.best_k_models.__getitem__, reverse=self.mode == "max")
+        self.best_k_models = {path: found[path] for path in ranked}
         self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
         self.best_model_score = self.best_k_models[self.best_model_path]
         self.kth_value = self.best_k_models[self.kth_best_model_path]
@@ -71,6 +78,22 @@ class BestCheckpoint(RunCheckpoint):
             enable_version_counter=False,
         )
 
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint; values of different metrics are not compared."""
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best checkpoints; where only one is kept, ``best.ckpt`` has the best score of all."""
+        scores = state_dict["scores"]
+        if self.save_top_k == 1 and scores:
+            scores = {"best.ckpt": (min if self.mode == "min" else max)(scores.values())}
+        super().load_state_dict({"scores": scores})
+
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        is_best = os.path.basename(previous) == "best.ckpt"
+        return not is_best and super()._should_remove_checkpoint(trainer, previous, current)
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         if self.save_top_k != 1 and filepath == self.best_model_path:
@@ -81,6 +104,7 @@ class LastCheckpoint(RunCheckpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
     Where an evaluation follows a step, the save waits for it: a resumed run would not make up for it.
+    Elsewhere it waits for the next step to begin, when the loggers have the metrics of the one before.
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
@@ -94,11 +118,19 @@ class LastCheckpoint(RunCheckpoint):
         )
         self.every_n_train_steps = every_n_train_steps
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step from which a run is resumed, which is saved already."""
+        self._last_global_step_saved = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save every n-th step."""
+        if trainer.global_step % self.every_n_train_steps == 0:
+            self._save_step(trainer)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save every n-th step, and the last one."""
-        step = trainer.global_step
-        is_last = trainer.should_stop or step == trainer.max_steps
-        if (is_last or step % self.every_n_train_steps == 0) and not evaluation_follows(trainer):
+        """Save the last step, if no evaluation follows it."""
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if is_last and not evaluation_follows(trainer):
             self._save_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
