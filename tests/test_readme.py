@@ -145,6 +145,6 @@ def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+)`", README))
+    documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+|epoch)`", README))
     documented -= {"throughput/mfu", "learning_rate/muon"}  # of a GPU, and of Muon
     assert documented == set(EventAccumulator(str(finished)).Reload().Tags()["scalars"])
