@@ -346,6 +346,19 @@ def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> 
     assert run(*more).code == 0
 
 
+def test_an_older_checkpoint_goes_on_with_its_own_settings(run: Run) -> None:
+    kept = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
+    assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
+    changed = ["--model.learning_rate", "0.006", "--trainer.max_steps", "12"]
+    assert run("fit", "--ckpt_path", "r", *changed).code == 0
+    assert run("fit", "--ckpt_path", "r/best-5.ckpt", "--run_dir", "other").code == 0
+    rates = [
+        torch.load(f"{name}/last.ckpt", weights_only=True)["hyper_parameters"]["learning_rate"]
+        for name in ("r", "other")
+    ]
+    assert rates == [0.006, 0.003]
+
+
 def test_a_checkpoint_alone_brings_seed_and_averaging(run: Run) -> None:
     averaged = ["--ema.decay", "0.9", "--seed_everything", "7", "--trainer.max_steps", "5", "--run_dir", "r"]
     assert run("fit", *TINY, *averaged).code == 0

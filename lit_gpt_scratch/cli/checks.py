@@ -93,7 +93,7 @@ def check_validation(data: TextDataModule, options: dict[str, Any]) -> None:
         "data.val_corpus": data.val_source and data.val_corpus.name,
     }
     for name, value in now.items():
-        if value != options[name]:
+        if value != options.get(name, value):
             raise ValueError(
                 f"{name} was {options[name]}, not {value}: to evaluate in another way, name another --run_dir"
             )

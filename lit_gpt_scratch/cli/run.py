@@ -134,9 +134,12 @@ def parse_options(parser: LightningArgumentParser, args: list[str], start: Start
     has_same_val_corpus = config.data.val_corpus == start.options.get("data.val_corpus")
     if has_other_text and has_same_val_corpus and not names_val_corpus:
         config.data.val_corpus = None  # another text is not validated on that of the first one
-    is_in_new_folder = start.is_resume and start.run_dir is None
-    if is_in_new_folder and config.data.tokenizer == parser.get_defaults().data.tokenizer:
-        config.data.tokenizer = start.options["data.tokenizer"]  # not one of another text's characters
+    if start.is_resume and start.run_dir is None:
+        # In another folder, the checkpoint may be older than its run's config.yaml, or the text another one.
+        defaults = parser.get_defaults()
+        for name, value in start.options.items():
+            if config[name] == defaults[name]:
+                config[name] = value
     check_architecture(config.model, start)
     return config
 
