@@ -30,7 +30,7 @@ PROGRAM = "python -m lit_gpt_scratch"
 
 # The one list of subcommands: `__main__` shows it without importing torch, `cli` builds the parsers from it.
 RUN_COMMANDS = {
-    "fit": "train a model on a text, or go on with a run (--ckpt_path RUN_FOLDER)",
+    "fit": "train a model on a text, or resume a run (--ckpt_path RUN_FOLDER)",
     "validate": "loss, perplexity and bits per byte of a checkpoint on its validation text",
     "test": "the same on data.test_corpus, or on the validation text where there is none",
     "predict": "write text with a checkpoint",

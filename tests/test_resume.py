@@ -203,19 +203,6 @@ def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_p
     assert Path("r/config.yaml").read_bytes() == before
 
 
-def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "one")
-    Path("own.txt").write_text("To be, or not to be.\n" * 30)
-    assert run("fit", *TINY, "--data.corpus", "own.txt", "--run_dir", "run[1]").code == 0
-    monkeypatch.chdir(tmp_path / "other")
-    moved = tmp_path / "one" / "run[1]"
-    assert run("fit", "--ckpt_path", moved, "--trainer.max_steps", "22").code == 0
-    assert torch.load(moved / "last.ckpt", weights_only=True)["global_step"] == 22
-    assert torch.load(moved / "last.ckpt", weights_only=True)["hyper_parameters"]["n_embd"] == 32
-
-
 def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -294,96 +281,6 @@ def test_another_text_is_no_resume(run: Run) -> None:
     assert f"own.txt, {len(HAMLET)} characters, sha256 " in refused.err
     assert f"own.txt, {len(HAMLET) + 7} characters, sha256 " in refused.err
     assert run("fit", *more, "--run_dir", "other").code == 0
-
-
-def test_going_on_in_another_folder_leaves_the_run_alone(run: Run) -> None:
-    assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
-    before = {path.name: path.read_bytes() for path in Path("r").rglob("*.*")}
-    forked = run("fit", "--ckpt_path", "r", "--run_dir", "other", "--trainer.max_steps", "20")
-    assert forked.code == 0
-    assert {path.name: path.read_bytes() for path in Path("r").rglob("*.*")} == before
-    assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "20", "--run_dir", "straight").code == 0
-    straight, other = (torch.load(Path(n) / "last.ckpt", weights_only=True) for n in ("straight", "other"))
-    assert same(straight["state_dict"], other["state_dict"])
-    assert run("fit", "--ckpt_path", "other", "--trainer.max_steps", "22").code == 0
-
-
-def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
-    early = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
-    assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
-    refused = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
-    assert refused.code == 2
-    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to go on" in refused.err
-    other = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "10", "--run_dir", "other")
-    assert other.code == 0
-    one, same_steps = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("r", "other"))
-    assert same(one["state_dict"], same_steps["state_dict"])
-
-
-@pytest.mark.parametrize(("before", "then"), [("1", "2"), ("2", "1"), ("-1", "1"), ("3", "2")])
-def test_another_number_of_best_checkpoints_keeps_the_best(run: Run, before: str, then: str) -> None:
-    kept = ["--best_checkpoint.save_top_k", before, "--eval_every", "5", "--trainer.max_steps", "15"]
-    assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
-    worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "25"]
-    assert run("fit", "--ckpt_path", "r", "--best_checkpoint.save_top_k", then, *worse).code == 0
-    assert torch.load("r/best.ckpt", weights_only=True)["global_step"] == 15
-
-
-def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> None:
-    averaged = ["--ema.decay", "0.9", "--trainer.max_steps", "5", "--run_dir", "r"]
-    assert run("fit", *TINY, *averaged).code == 0
-    more = ["fit", "--ckpt_path", "r", "--trainer.max_steps", "6"]
-    for wrong, message in (
-        (["--callbacks.ema", "false"], "the run averages its weights, and cannot go on without"),
-        (["--data.val_fraction", "0.5"], "data.val_fraction was 0.1, not 0.5"),
-        (["--ckpt", "r"], "unrecognized arguments: --ckpt"),
-        (["--trainer.devices", "abc"], "devices"),
-    ):
-        done = run(*more, *wrong)
-        assert done.code == 2
-        assert message in done.err
-        assert done.err.count("\n") == 1
-    assert run(*more).code == 0
-
-
-def test_an_older_checkpoint_goes_on_with_its_own_settings(run: Run) -> None:
-    kept = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
-    assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
-    changed = ["--model.learning_rate", "0.006", "--trainer.max_steps", "12"]
-    assert run("fit", "--ckpt_path", "r", *changed).code == 0
-    assert run("fit", "--ckpt_path", "r/best-5.ckpt", "--run_dir", "other").code == 0
-    rates = [
-        torch.load(f"{name}/last.ckpt", weights_only=True)["hyper_parameters"]["learning_rate"]
-        for name in ("r", "other")
-    ]
-    assert rates == [0.006, 0.003]
-
-
-def test_a_checkpoint_alone_brings_seed_and_averaging(run: Run) -> None:
-    averaged = ["--ema.decay", "0.9", "--seed_everything", "7", "--trainer.max_steps", "5", "--run_dir", "r"]
-    assert run("fit", *TINY, *averaged).code == 0
-    Path("alone").mkdir()
-    shutil.copy("r/last.ckpt", "alone/last.ckpt")
-    assert run("fit", "--ckpt_path", "alone", "--run_dir", "other", "--trainer.max_steps", "6").code == 0
-    one = torch.load("other/last.ckpt", weights_only=True)
-    assert one["datamodule_hyper_parameters"]["seed"] == 7
-    assert "averaging_state" in one
-
-
-def test_a_moved_run_remembers_its_best(run: Run) -> None:
-    assert run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r").code == 0
-    Path("r").rename("moved")
-    worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "12"]
-    assert run("fit", "--ckpt_path", "moved", *worse).code == 0
-    assert torch.load("moved/best.ckpt", weights_only=True)["global_step"] == 10
-    assert not Path("r").exists()
-
-
-def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
-    Path("own.txt").write_text(HAMLET[::-1])  # the same characters, another text
-    args = ["--data.corpus", "own.txt", "--trainer.max_steps", "43", "--run_dir", "fine"]
-    assert run("fit", *TINY, "--model.dropout", "0.1", "--ckpt_path", finished, *args).code == 0
-    assert torch.load("fine/best.ckpt", weights_only=True)["global_step"] == 43
 
 
 def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:

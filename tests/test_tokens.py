@@ -167,16 +167,6 @@ def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.L
         assert f"{path.name} is damaged: it is made again" in caplog.text
 
 
-def test_a_damaged_vocabulary_is_learnt_again(caplog: pytest.LogCaptureFixture) -> None:
-    before = bpe().to_dict()
-    [path] = cache_dir().glob("bpe-*")
-    kept = json.loads(path.read_bytes())
-    kept["content"][300] = "wrong"
-    path.write_text(json.dumps(kept))
-    assert bpe().to_dict() == before
-    assert "is damaged: it is made again" in caplog.text
-
-
 def test_a_cache_that_cannot_be_written_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,32 +304,6 @@ def test_a_separate_validation_text(tmp_path: Path) -> None:
     assert data.tokenizer.decode(data.val_tokens.ids) == "dcxy" * 10
     assert data.val_bytes_per_token == 1
     assert data.state_dict()["val"]["corpus"]["name"] == str(tmp_path / "val.txt")
-
-
-def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("abcd " * 90 + "wxyz " * 10)
-    data = TextDataModule(str(tmp_path / "a.txt"), tokenizer="bpe", vocab_size=300, block_size=8, seed=0)
-    words = {data.tokenizer.decode([i]) for i in range(data.vocab_size)}
-    assert " abcd" in words
-    assert not any("wx" in word for word in words)
-
-
-def test_a_bpe_learns_what_reaches_over_lines(tmp_path: Path) -> None:
-    code = Corpus("code", ("def f():\n    return 1\n\n\n" * 200,))
-    tokenizer = train_bpe(code, code.census.n_chars, 300)
-    assert "\n   " in {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
-
-
-def test_a_bpe_learns_from_all_over_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_gpt_scratch.data.subwords.LEARNING_CHARS", 2**20)
-    long = Corpus("long", ("early word " * 200_000 + "later ones " * 200_000,))
-    tokenizer = train_bpe(long, long.census.n_chars, 300)
-    words = {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
-    assert {" word", " ones"} <= words
-
-
-def test_more_tokens_than_a_text_can_give(tmp_path: Path) -> None:
-    assert 257 < train_bpe(Corpus("short", ("to be or not to be",)), 18, 4 * 10**9).vocab_size < 280
 
 
 @pytest.mark.parametrize("text", ["0123456789.", "\n#abc", "null", "\x85ab"])

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +38,7 @@ def fit(args: list[str]) -> None:
     if not run.start.is_resume:
         load_weights(run)
     train(run, is_temporary=bool(run.config.trainer.fast_dev_run))
-    if run.stop.received is not None:
-        sys.exit(128 + run.stop.received)
+    run.stop.exit_if_received()
 
 
 def prepare(run: Run, needed: str) -> None:
@@ -90,10 +88,8 @@ def train(
             cast(Any, trainer.strategy.launcher).kill(signal.SIGKILL)  # the processes of other devices
         if trainer is not None and trainer.world_size > 1 and LOST_PEER.search(str(error)):
             raise RuntimeError("the process of another device ended before this one") from error
-        if (
-            isinstance(error, ValueError | MisconfigurationException) and has_begun
-        ):  # no mistake in the options
-            raise RuntimeError(str(error)) from error
+        if has_begun and isinstance(error, ValueError | MisconfigurationException):
+            raise RuntimeError(str(error)) from error  # no mistake in the options
         raise
     finally:
         is_new = run_dir is not None and run_dir != run.start.run_dir

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import sys
 from argparse import ArgumentError, ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +57,7 @@ def parse_own_options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--law", default=LAW, help="What `scale` has fitted, to foretell the loss.")
+    parser.add_argument("--law", default=LAW, help="Scaling law fitted by `scale`, to estimate the loss.")
     parser.add_argument(
         "--no_measure", action="store_true", help="Time no steps: only what follows from numbers."
     )
@@ -79,6 +78,5 @@ def measure(run: Run, steps: int) -> Measured:
     with patience("timing some steps", n_timed) as advance:
         stopwatch.advance = advance
         trainer = train(run, is_temporary=True, extra=[stopwatch], is_silent=True)
-    if run.stop.received is not None:
-        sys.exit(128 + run.stop.received)
+    run.stop.exit_if_received()
     return stopwatch.result(peak_bytes(trainer.strategy.root_device))

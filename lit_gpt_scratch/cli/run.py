@@ -242,10 +242,8 @@ def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any]
     before = checkpoint.get("device") if run.start.is_resume or run.command != "fit" else None
     kind = device_kind(str(options["accelerator"]))
     options["precision"], reason = choose_precision(run.config.precision, kind, before)
-    has_ema = switches.ema
-    options |= sharded_settings(
-        options["strategy"], run.config.model.optimizer, has_ema, options["precision"]
-    )
+    optimizer = run.config.model.optimizer
+    options |= sharded_settings(options["strategy"], optimizer, switches.ema, options["precision"])
     plugins = options["plugins"] or []
     options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
     return options, {"precision": reason}

@@ -53,6 +53,11 @@ class StopOnSignal(Callback):
         if number == signal.SIGINT:
             log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
+    def exit_if_received(self) -> None:
+        """Exit with 128 and the number of the signal that stopped the run, if one did."""
+        if self.received is not None:
+            sys.exit(128 + self.received)
+
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle SIGTERM again: Lightning's own handler waits for a step, and for other devices."""
         self._install()
