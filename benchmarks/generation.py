@@ -25,9 +25,9 @@ import torch
 import transformers
 from plain import PlainGPT
 
-from lit_gpt_scratch.generation.decoder import Decoder, Weights
-from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers
 from lit_gpt_scratch.training.hardware import keep_freed_memory
 
 SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128}
@@ -44,13 +44,15 @@ class Contestant:
     bytes_a_token: float = 0
 
 
-def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, weights: Weights = "float") -> Rate:
-    """Tokens a second of our engine."""
-    decoder = Decoder(GPT(config), weights)
+def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, int8: bool = False) -> Rate:
+    """Tokens a second of ours."""
+    gpt = GPT(config)
+    if int8:
+        quantize_linear_layers(gpt)
     options = SamplingOptions(max_new_tokens=n_tokens, temperature=0.0)
 
     def rate() -> float:
-        made = generate(decoder, [PROMPT] * batch_size, options)
+        made = generate(gpt, [PROMPT] * batch_size, options)
         return batch_size * (n_tokens - 1) / made.decode_seconds
 
     return rate
@@ -142,9 +144,9 @@ def contests(which: list[str], device: str) -> dict[str, dict[str, Contestant]]:
             "ours": Contestant(ours(config, 20, 16), 4 * read / 16),
         }
         if device == "cpu":
-            int8 = "ours, int8 weights"
-            found["GPT-2 124 M"][int8] = Contestant(ours(config, 100, weights="int8"), read)
-            found["GPT-2 124 M, batch 16"][int8] = Contestant(ours(config, 20, 16, "int8"), read / 16)
+            name = "ours, int8 weights"
+            found["GPT-2 124 M"][name] = Contestant(ours(config, 100, int8=True), read)
+            found["GPT-2 124 M, batch 16"][name] = Contestant(ours(config, 20, 16, int8=True), read / 16)
     return found
 
 

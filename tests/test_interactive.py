@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
-from lit_gpt_scratch.generation.decoder import Decoder
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.tools.interactive import command, converse
 from lit_gpt_scratch.tools.text_stream import TextStream
@@ -17,12 +16,12 @@ OPTIONS = PredictOptions(max_new_tokens=6, temperature=0.0)
 
 
 @pytest.fixture
-def decoder() -> Decoder:
+def gpt() -> GPT:
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=10, block_size=16, n_layer=2, n_head=2, n_embd=16))
     for parameter in gpt.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    return Decoder(gpt)
+    return gpt
 
 
 def typed(*lines: str | BaseException) -> Callable[[str], str]:
@@ -38,34 +37,34 @@ def typed(*lines: str | BaseException) -> Callable[[str], str]:
     return read
 
 
-def continued(decoder: Decoder, prompt: str, n_tokens: int, capsys: pytest.CaptureFixture[str]) -> str:
+def continued(gpt: GPT, prompt: str, n_tokens: int, capsys: pytest.CaptureFixture[str]) -> str:
     """What the model writes after a prompt, and nothing before or after."""
     tokens: list[int] = []
     row = Row(prompt, TOKENIZER.encode(prompt).tolist(), 0)
-    write_live(decoder, TOKENIZER, row, PredictOptions(max_new_tokens=n_tokens, temperature=0.0), tokens)
+    write_live(gpt, TOKENIZER, row, PredictOptions(max_new_tokens=n_tokens, temperature=0.0), tokens)
     assert capsys.readouterr().out == TOKENIZER.decode(tokens) + "\n"
     return TOKENIZER.decode(tokens)
 
 
-def test_prompts_and_going_on(decoder: Decoder, capsys: pytest.CaptureFixture[str]) -> None:
-    first, both = (continued(decoder, "abc", n, capsys) for n in (6, 12))
-    other = continued(decoder, "/h", 6, capsys)
-    converse(decoder, TOKENIZER, OPTIONS, typed("abc", "", "//h"))
+def test_prompts_and_going_on(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    first, both = (continued(gpt, "abc", n, capsys) for n in (6, 12))
+    other = continued(gpt, "/h", 6, capsys)
+    converse(gpt, TOKENIZER, OPTIONS, typed("abc", "", "//h"))
     assert capsys.readouterr().out == f"{first}\n{both[6:]}\n{other}\n\n"
 
 
-def test_commands_change_what_follows(decoder: Decoder, capsys: pytest.CaptureFixture[str]) -> None:
-    two = continued(decoder, "abc", 2, capsys)
-    converse(decoder, TOKENIZER, OPTIONS, typed("/max_new_tokens 2", "/nonsense", "abc", "/quit", "abc"))
+def test_commands_change_what_follows(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    two = continued(gpt, "abc", 2, capsys)
+    converse(gpt, TOKENIZER, OPTIONS, typed("/max_new_tokens 2", "/nonsense", "abc", "/quit", "abc"))
     shown = capsys.readouterr()
     assert shown.out == f"{two}\n"
     assert "error: there is no /nonsense; /help lists the commands" in shown.err
 
 
 def test_ctrl_c_gives_up_a_line_or_a_text(
-    decoder: Decoder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    gpt: GPT, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = continued(decoder, "abc", 12, capsys)
+    whole = continued(gpt, "abc", 12, capsys)
     feed, calls = TextStream.feed, 0
 
     def interrupted(self: TextStream, token: int) -> str:
@@ -76,7 +75,7 @@ def test_ctrl_c_gives_up_a_line_or_a_text(
         return feed(self, token)
 
     monkeypatch.setattr(TextStream, "feed", interrupted)
-    converse(decoder, TOKENIZER, OPTIONS, typed(KeyboardInterrupt(), "abc", ""))
+    converse(gpt, TOKENIZER, OPTIONS, typed(KeyboardInterrupt(), "abc", ""))
     # The fourth token was drawn, and belongs to what it goes on from.
     assert capsys.readouterr().out == f"\n{whole[:3]}\n{whole[4:10]}\n\n"
 

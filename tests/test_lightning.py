@@ -23,7 +23,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_gpt_scratch import LitGPT, TextDataModule
-from lit_gpt_scratch.generation.engine import SamplingOptions
+from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.training.callbacks import StepControl
 
 SIZES: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "warmup_steps": 2}

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.engine import SamplingOptions, choose
+from lit_gpt_scratch.generation.generate import SamplingOptions, choose
 from lit_gpt_scratch.generation.sampling import (
     NEVER,
     ban,
-    draw,
     keep_min_p,
     keep_top_k,
     keep_top_p,
     penalize_repeats,
+    sample,
 )
 
 
@@ -69,18 +69,18 @@ def test_known_values() -> None:
     assert penalized.tolist() == [[1.0, 2.0, -2.0, -1.0]]
 
 
-def test_luck_falls_into_the_cumulative_distribution() -> None:
+def test_sample_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([0.0, 0.25, 0.25, 0.0, 0.5, 0.0]).log().expand(6, 6)
-    luck = torch.tensor([0.0, 0.2499, 0.25, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert draw(logits, luck).tolist() == [1, 1, 2, 2, 4, 4]
+    uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert sample(logits, uniforms).tolist() == [1, 1, 2, 2, 4, 4]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_softmax(temperature: float) -> None:
     logits = torch.tensor([1.0, 2.0, 3.0, 0.0])
-    luck = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    drawn = choose(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), luck, None)
-    frequencies = torch.bincount(drawn, minlength=4) / 40_000
+    uniforms = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sampled = choose(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), uniforms, None)
+    frequencies = torch.bincount(sampled, minlength=4) / 40_000
     torch.testing.assert_close(frequencies, (logits / temperature).softmax(0), atol=0.01, rtol=0)
 
 
@@ -88,8 +88,8 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     "options", [{"temperature": 0.0}, {"temperature": 1e-9}, {"top_k": 1}, {"min_p": 1.0}]
 )
 def test_every_way_to_be_greedy(logits: torch.Tensor, options: dict[str, Any]) -> None:
-    luck = torch.rand(200, dtype=torch.float64)
-    assert torch.equal(choose(logits, SamplingOptions(**options), luck, None), logits.argmax(dim=-1))
+    uniforms = torch.rand(200, dtype=torch.float64)
+    assert torch.equal(choose(logits, SamplingOptions(**options), uniforms, None), logits.argmax(dim=-1))
 
 
 def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> None:
@@ -104,9 +104,9 @@ def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> No
         transformers.MinPLogitsWarper(0.02),
     ]
     theirs = transformers.LogitsProcessorList(processors)(ids, logits.clone())
-    luck = torch.rand(200, dtype=torch.float64)
+    uniforms = torch.rand(200, dtype=torch.float64)
     seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
     options = SamplingOptions(
         repetition_penalty=1.2, banned_tokens=[5], temperature=0.7, top_k=20, top_p=0.9, min_p=0.02
     )
-    assert torch.equal(choose(logits, options, luck, seen), draw(theirs, luck))
+    assert torch.equal(choose(logits, options, uniforms, seen), sample(theirs, uniforms))

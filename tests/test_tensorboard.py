@@ -129,7 +129,7 @@ def test_attention_maps_are_what_the_model_gathers_by(sizes: dict[str, Any]) -> 
     gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=4, n_embd=32, **sizes))
     heads: list[tuple[torch.Tensor, ...]] = []
     for block in gpt.h:
-        block.attn.register_forward_pre_hook(lambda attn, inputs: heads.append(attn.heads(*inputs)))
+        block.attn.register_forward_pre_hook(lambda attn, inputs: heads.append(attn.heads(*inputs[:2])))
     maps = attention_maps(gpt, torch.randint(50, (12,)))
     assert gpt.training
     assert len(maps) == 2

@@ -323,5 +323,5 @@ def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
     flops = steps * run.data.tokens_per_step * train_flops_per_token(run.model.gpt)
     compiled, reason = choose_compile(run.config.compile, kind, run.model.gpt, flops)
     if compiled:
-        run.model.compile_blocks(or_not=run.config.compile == "auto")
+        run.model.compile_blocks(fall_back_to_eager=run.config.compile == "auto")
     return {"compiled" if compiled else "not compiled": reason}

@@ -52,17 +52,17 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), NEVER)
 
 
-def draw(logits: Tensor, luck: Tensor) -> Tensor:
-    """Draw a token from each row's softmax.
+def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Sample a token from each row's softmax, by inversion of its cumulative distribution.
 
     Args:
         logits: (B, V).
-        luck: Where each row's draw falls in its cumulative distribution, (B,) of float64, 0 to below 1: a row
-            is drawn by its own luck, whoever stands beside it. Its device, which must know float64, draws.
+        uniforms: A uniform number for each row, (B,) of float64, 0 to below 1, so that a row's token does not
+            depend on the other rows. The distributions are computed on its device.
 
     Returns:
         Token ids, (B,); none whose logit is minus infinity.
     """
-    cumulative = F.softmax(logits, dim=-1).to(luck.device).cumsum(dim=-1, dtype=torch.float64)
-    drawn = torch.searchsorted(cumulative, luck[:, None] * cumulative[:, -1:], right=True)
-    return drawn.squeeze(1).to(logits.device)
+    cumulative = F.softmax(logits, dim=-1).to(uniforms.device).cumsum(dim=-1, dtype=torch.float64)
+    ids = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
+    return ids.squeeze(1).to(logits.device)

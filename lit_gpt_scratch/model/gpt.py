@@ -11,15 +11,18 @@ of a head, V vocabulary.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_gpt_scratch.model.layers import Dropout, RMSNorm, attend, rotate, rotations
+from lit_gpt_scratch.model.kv_cache import KVCache, LayerCache
+from lit_gpt_scratch.model.layers import Dropout, RMSNorm, apply_rope, attend, precompute_rope
 
 ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
 RMS_EPS = 1e-6
@@ -110,6 +113,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_compiled = False
         self.activation_checkpointing = False  # compute a block again in the backward pass, to save memory
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.arch == "gpt2":
@@ -117,7 +121,7 @@ class GPT(nn.Module):
         else:
             self.rope: Tensor
             self.register_buffer(
-                "rope", rotations(config.block_size, config.head_width, ROPE_THETA), persistent=False
+                "rope", precompute_rope(config.block_size, config.head_width, ROPE_THETA), persistent=False
             )
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -145,49 +149,81 @@ class GPT(nn.Module):
             elif parameter.dim() == 2:
                 in_block = name.startswith("h.") and not gpt2
                 nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else GPT2_STD)
-        if self.config.tie_weights and isinstance(
-            self.ln_f, RMSNorm
-        ):  # own logit: C GPT2_STD times the last norm's weight
-            nn.init.constant_(self.ln_f.weight, 0.5 / (GPT2_STD * self.config.n_embd))
+        if self.config.tie_weights and not gpt2:  # own logit: C GPT2_STD times the last norm's weight
+            nn.init.constant_(cast(Tensor, self.ln_f.weight), 0.5 / (GPT2_STD * self.config.n_embd))
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks, which are alike and share their code; parameters keep their names."""
+        for block in self.h:
+            block.compile()
+        self.is_compiled = True
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def forward(self, idx: Tensor) -> Tensor:
-        """Map token ids (B, T) to the logits (B, T, V) of each next token.
+    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the logits of each next token.
+
+        Args:
+            idx: Token ids, (B, T).
+            cache: The tokens before them; theirs are added to it.
+
+        Returns:
+            (B, T, V).
 
         Raises:
-            ValueError: T is longer than block_size.
+            ValueError: There are more tokens than block_size, or than the cache takes.
         """
-        return self.lm_head(self.features(idx))
+        return self.lm_head(self.features(idx, cache))
 
-    def features(self, idx: Tensor) -> Tensor:
-        """What the output head reads; (B, T) -> (B, T, C)."""
+    def features(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the input of the output head; arguments and errors of `forward`; (B, T) -> (B, T, C)."""
         T = idx.shape[1]
-        if self.config.block_size < T:
+        positions: slice | Tensor = slice(0, T)
+        layers: list[LayerCache] | list[None] = [None] * len(self.h)
+        if cache is not None:
+            positions, layers = cache.extend(T)
+        elif self.config.block_size < T:
             raise ValueError(f"{T} tokens do not fit into a block of {self.config.block_size}")
         x = self.wte(idx)  # (B, T, C)
         rope = None
         if self.config.arch == "gpt2":
-            x = x + self.wpe.weight[:T]
+            x = x + self.wpe.weight[positions]
         else:
-            rope = self.rope[:, :T]  # (2, T, D)
+            rope = self.rope[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
         x = self.drop(x)
-        for block in self.h:
+        for block, layer in zip(self.h, layers, strict=True):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, rope, use_reentrant=False)
             else:
-                x = block(x, rope)
+                x = block(x, rope, layer)
         return self.ln_f(x)
+
+    def new_cache(self, batch_size: int, n_tokens: int) -> KVCache:
+        """Return an empty cache for rows of up to `n_tokens` tokens, at most block_size."""
+        c, capacity = self.config, min(n_tokens, self.config.block_size)
+        shape = (2, c.n_layer, batch_size, c.kv_heads, capacity, c.head_width)
+        return KVCache(self.wte.weight.new_zeros(shape), [0] * batch_size)
+
+
+@contextmanager
+def eval_mode(gpt: GPT) -> Iterator[None]:
+    """Run a model without dropout, and without compiled code, which is made for the shapes of training."""
+    was_training = gpt.training
+    with torch.compiler.set_stance("force_eager") if gpt.is_compiled else nullcontext():
+        gpt.eval()
+        try:
+            yield
+        finally:
+            gpt.train(was_training)
 
 
 def norm(config: GPTConfig) -> nn.Module:
     """The layer that scales the residual stream for those who read it; (..., C) -> (..., C)."""
-    if config.arch == "gpt2":
-        return nn.LayerNorm(config.n_embd, bias=config.bias)
-    return RMSNorm(config.n_embd, eps=RMS_EPS)
+    C = config.n_embd
+    return nn.LayerNorm(C, bias=config.bias) if config.arch == "gpt2" else RMSNorm(C, eps=RMS_EPS)
 
 
 class Block(nn.Module):
@@ -197,49 +233,72 @@ class Block(nn.Module):
         super().__init__()
         modern = config.arch == "modern"
         self.ln_1 = norm(config)
-        self.attn = RotaryAttention(config) if modern else CausalSelfAttention(config)
+        self.attn = RotaryAttention(config) if modern else GPT2Attention(config)
         self.ln_2 = norm(config)
         self.mlp = SwiGLU(config) if modern else MLP(config)
 
-    def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), rope)
+        x = x + self.attn(self.ln_1(x), rope, cache)
         return x + self.mlp(self.ln_2(x))
 
 
-class CausalSelfAttention(nn.Module):
-    """Each token gathers from itself and the tokens before it."""
+class Attention(nn.Module):
+    """Causal self-attention: each token gathers from itself and the tokens before it."""
 
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.attn_bias)
-        proj_bias = config.attn_bias if config.attn_proj_bias is None else config.attn_proj_bias
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=proj_bias)
-        self.attn_drop = Dropout(config.dropout)
-        self.resid_drop = Dropout(config.dropout)
-
-    def forward(self, x: Tensor, rope: None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        y = attend(*self.heads(x, rope), self.attn_drop)  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(x.shape)  # heads side by side again
-        return self.resid_drop(self.c_proj(y))
-
-    def heads(self, x: Tensor, rope: None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of each head; (B, T, C) -> three of (B, H, T, D)."""
-        B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2)
-        )
-        return q, k, v
-
-
-class RotaryAttention(nn.Module):
-    """The same with queries and keys normalised and turned by their position, and keys shared if asked."""
+    c_proj: nn.Linear
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.head_width = config.head_width
+        self.attn_drop = Dropout(config.dropout if config.arch == "gpt2" else 0.0)
+        self.resid_drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
+        """Attend to the tokens in the cache and to these.
+
+        Args:
+            x: (B, T, C).
+            rope: Rotations of the tokens' positions, (2, ..., T, D); None for gpt2.
+            cache: The tokens before them.
+
+        Returns:
+            (B, T, C).
+        """
+        q, k, v = self.heads(x, rope)
+        mask = None
+        if cache is not None:
+            k, v = cache.append(k, v)
+            mask = cache.mask
+        y = attend(q, k, v, mask, self.attn_drop)  # (B, H, T, D)
+        return self.resid_drop(self.c_proj(y.transpose(1, 2).flatten(2)))
+
+    def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C)."""
+        raise NotImplementedError
+
+
+class GPT2Attention(Attention):
+    """Attention with one matrix for queries, keys and values."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.attn_bias)
+        proj_bias = config.attn_bias if config.attn_proj_bias is None else config.attn_proj_bias
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=proj_bias)
+
+    def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of each head; (B, T, C) -> three of (B, H, T, D)."""
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+
+class RotaryAttention(Attention):
+    """Attention with normalised and rotated queries and keys, and keys shared by queries if asked."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
         kv_width = config.kv_heads * config.head_width
         self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
@@ -247,23 +306,17 @@ class RotaryAttention(nn.Module):
         self.q_norm = RMSNorm(config.head_width, eps=RMS_EPS)
         self.k_norm = RMSNorm(config.head_width, eps=RMS_EPS)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.resid_drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        """(B, T, C) and (2, T, D) -> (B, T, C)."""
-        y = attend(*self.heads(x, rope))  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(x.shape)
-        return self.resid_drop(self.c_proj(y))
-
-    def heads(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C) and (2, T, D)."""
+    def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C)."""
+        assert rope is not None
         B, T, _ = x.shape
         q, k, v = (
             project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
         )
-        # exact in any precision
-        return rotate(self.q_norm(q.float()), rope), rotate(self.k_norm(k.float()), rope), v
+        # float32: exact in any precision
+        return apply_rope(self.q_norm(q.float()), rope), apply_rope(self.k_norm(k.float()), rope), v
 
 
 class MLP(nn.Module):

@@ -3,7 +3,7 @@
 Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
 """
 
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -38,69 +38,59 @@ class Dropout(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Scales to a root mean square of 1, times a weight (Zhang & Sennrich 2019), in the input's type."""
+    """`nn.RMSNorm` (Zhang & Sennrich 2019) in fewer operations, for small models on a CPU."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+        self.epsilon: Tensor  # operations with a Python number take twice as long
+        self.register_buffer("epsilon", torch.tensor(eps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        assert self.eps is not None
-        weight = self.weight.to(x.dtype)
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.rms_norm(x, weight.shape, weight, self.eps)
-        return RMSNormOnCPU.apply(x, weight, self.eps)
+        """(..., C) -> (..., C), in the type of `x`."""
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+        scale = torch.addcmul(self.epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt()
+        return x * scale * self.weight.to(x.dtype)
 
 
-class RMSNormOnCPU(torch.autograd.Function):
-    """The same with its gradient written out: half the passes over memory that PyTorch's makes on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """(..., C) and (C,) -> (..., C)."""
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        scale = mean_square.add_(eps).rsqrt_()  # (..., 1)
-        normed = x * scale
-        ctx.save_for_backward(normed, scale, weight)
-        return normed * weight
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Of x: scale (g w - normed mean(g w normed)); of the weight: g normed, summed over all but C."""
-        normed, scale, weight = ctx.saved_tensors
-        d_weight = grad[0] * normed
-        mean = (d_weight @ weight[:, None]).div_(-len(weight))  # (..., 1)
-        d_x = (grad[0] * weight).addcmul_(normed, mean).mul_(scale)
-        return d_x, d_weight.sum(dim=tuple(range(d_weight.dim() - 1))), None
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout | None = None) -> Tensor:
-    """Causal scaled dot-product attention (Vaswani et al. 2017), with dropout of its weights if asked.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None
+) -> Tensor:
+    """Causal scaled dot-product attention (Vaswani et al. 2017).
 
     On a CPU it is computed in float32, whatever the precision of the rest: PyTorch's bfloat16 backward pass
     is many times slower there.
 
     Args:
         q: Queries, (B, H, T, D).
-        k: Keys, (B, K, T, D); K divides H.
-        v: Values, (B, K, T, D).
-        dropout: What the weights go through.
+        k: Keys, (B, K, N, D); K divides H. N is T, or any number if T is 1.
+        v: Values, (B, K, N, D).
+        mask: True where a query sees a key, (B, 1, T, N); None is causal. With a mask, N is any number.
+        dropout: Dropout of the attention weights; without a mask only.
 
     Returns:
         (B, H, T, D), in the type of `v`.
     """
     p = dropout.p if dropout is not None and dropout.training else 0.0
+    is_causal = mask is None and q.shape[2] > 1
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(
-            q.to(v.dtype), k.to(v.dtype), v, dropout_p=p, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
+            q.to(v.dtype), k.to(v.dtype), v, mask, p, is_causal, enable_gqa=k.shape[1] != q.shape[1]
         )
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
         queries, keys, values = q.float(), k.float(), v.float()
-        keys, values = (for_each_head(x, q.shape[1]) for x in (keys, values))
+        if q.shape[2] == 1:  # queries that share a head's keys, in place of several tokens
+            queries = queries.view(len(q), k.shape[1], -1, q.shape[3])
+        else:
+            keys, values = repeat_kv(keys, q.shape[1]), repeat_kv(values, q.shape[1])
         if dropout is not None and p:
-            return (dropout(attention_weights(queries, keys)) @ values).to(v.dtype)
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True).to(v.dtype)
+            y = dropout(attention_weights(queries, keys)) @ values
+        else:
+            y = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
+        return y.view(q.shape).to(v.dtype)
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """How much each token gathers from itself and each one before it; rows add up to 1.
+    """Return how much each token gathers from itself and each one before it; rows sum to 1.
 
     Args:
         q: Queries, (B, H, T, D).
@@ -111,45 +101,28 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """
     T = q.shape[2]
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
-    scores = (q @ for_each_head(k, q.shape[1]).mT) * q.shape[3] ** -0.5
+    scores = (q @ repeat_kv(k, q.shape[1]).mT) * q.shape[3] ** -0.5
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
 
 
-def for_each_head(x: Tensor, n_head: int) -> Tensor:
-    """Keys or values, again for each of the heads that share them; (B, K, T, D) -> (B, H, T, D)."""
+def repeat_kv(x: Tensor, n_head: int) -> Tensor:
+    """Repeat keys or values for the query heads that share them; (B, K, T, D) -> (B, H, T, D)."""
     return x if x.shape[1] == n_head else x.repeat_interleave(n_head // x.shape[1], dim=1)
 
 
-def rotations(length: int, width: int, theta: float) -> Tensor:
-    """Cosine and signed sine of the angle by which each channel turns at each position; (2, T, D).
+def precompute_rope(length: int, width: int, theta: float) -> Tensor:
+    """Cosine and signed sine of each channel's rotation at each position; (2, T, D).
 
-    Su et al. 2021, "RoFormer": the pair (i, i + D / 2) turns by theta ** (-2 i / D) a token.
+    Su et al. 2021, "RoFormer": the pair (i, i + D / 2) is rotated by theta ** (-2 i / D) per token.
     """
-    speeds = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * speeds  # (T, D / 2)
+    frequencies = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (T, D / 2)
     cos = torch.cat([angles.cos(), angles.cos()], dim=-1)
     sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
     return torch.stack([cos, sin]).float()
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn each pair of channels by the angle of its position; (B, H, T, D) and (2, T, D) -> (B, H, T, D)."""
+def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate each pair of channels by its position's angle; (B, H, T, D), (2, ..., T, D) -> (B, H, T, D)."""
     cos, sin = rope.unbind()
-    return Rotation.apply(x, cos, sin)
-
-
-class Rotation(torch.autograd.Function):
-    """x cos + (x with its halves exchanged) sin; the gradient turns back, in half of autograd's passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(B, H, T, D) and twice (T, D) -> (B, H, T, D)."""
-        ctx.save_for_backward(cos, sin)
-        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
-        """Turn back."""
-        cos, sin = ctx.saved_tensors
-        g = grad[0]
-        return torch.addcmul(g * cos, g.roll(g.shape[-1] // 2, dims=-1), sin, value=-1), None, None
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

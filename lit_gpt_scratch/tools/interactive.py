@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
-from lit_gpt_scratch.generation.decoder import Decoder
-from lit_gpt_scratch.generation.engine import row_seeds
+from lit_gpt_scratch.generation.generate import row_seeds
+from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.tools.texts import PredictOptions, Row, write_live
 
 NUMBERS: dict[str, Callable[[str], float]] = {
@@ -33,7 +33,7 @@ A prompt that begins with a slash is written with two."""
 
 
 def converse(
-    decoder: Decoder, tokenizer: Tokenizer, options: PredictOptions, read: Callable[[str], str] = input
+    gpt: GPT, tokenizer: Tokenizer, options: PredictOptions, read: Callable[[str], str] = input
 ) -> None:
     """Read prompts and commands until the input ends."""
     with contextlib.suppress(ImportError):  # Windows has none
@@ -61,7 +61,7 @@ def converse(
         written: list[int] = []
         try:
             (seed,) = row_seeds(options.seed, 1)
-            write_live(decoder, tokenizer, Row(line, ids, seed), options, written)
+            write_live(gpt, tokenizer, Row(line, ids, seed), options, written)
         except KeyboardInterrupt:
             print()
         ids = ids + written

@@ -8,9 +8,8 @@ import torch
 
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
-from lit_gpt_scratch.generation.decoder import Decoder
-from lit_gpt_scratch.generation.engine import SamplingOptions
-from lit_gpt_scratch.generation.engine import generate as write
+from lit_gpt_scratch.generation.generate import SamplingOptions
+from lit_gpt_scratch.generation.generate import generate as write
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hardware import device_kind
@@ -89,6 +88,5 @@ def generate(model: Model, prompt: str = "", **options: Any) -> str:
     if unknown := options.keys() - known:
         raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     ids = encode_prompt(model.tokenizer, prompt).tolist()
-    with torch.inference_mode():
-        made = write(Decoder(model.gpt), [ids], SamplingOptions(**options))
+    made = write(model.gpt, [ids], SamplingOptions(**options))
     return model.tokenizer.decode(made.continuations[0].tokens)

@@ -55,7 +55,7 @@ class Stopwatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All that comes before the first step is over."""
-        if cast(LitGPT, pl_module).is_compiled and pl_module.device.type == "cpu":
+        if cast(LitGPT, pl_module).gpt.is_compiled and pl_module.device.type == "cpu":
             self.n_first += EAGER_STEPS
         self.before_seconds = time.perf_counter() - STARTED_SECONDS
         self._mark(pl_module)

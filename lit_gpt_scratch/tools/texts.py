@@ -10,8 +10,8 @@ from typing import Literal
 
 from lit_gpt_scratch.data.patience import patience, say
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
-from lit_gpt_scratch.generation.decoder import Decoder, Weights
-from lit_gpt_scratch.generation.engine import Continuation, Generation, SamplingOptions, generate, row_seeds
+from lit_gpt_scratch.generation.generate import Continuation, Generation, SamplingOptions, generate, row_seeds
+from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.tools.prompts import read_prompts
 from lit_gpt_scratch.tools.text_stream import TextStream
 
@@ -45,7 +45,7 @@ class PredictOptions(SamplingOptions):
     format: Literal["text", "jsonl"] = "text"
     batch_size: int = 16
     allow_special: bool = False
-    weights: Weights = "float"
+    weights: Literal["float", "int8"] = "float"
     interactive: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Row:
     seed: int
 
 
-def write_texts(decoder: Decoder, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
+def write_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
     """Continue each prompt, on standard output; no prompt at all starts from a newline.
 
     Raises:
@@ -74,16 +74,16 @@ def write_texts(decoder: Decoder, tokenizer: Tokenizer, prompts: list[str], opti
     """
     if options.prompts_file is not None:
         prompts = [*prompts, *read_prompts(Path(options.prompts_file).expanduser())]
-    rows = list(rows_to_write(decoder, tokenizer, prompts or [""], options))
+    rows = list(rows_to_write(gpt, tokenizer, prompts or [""], options))
     if options.format == "text" and options.prompts_file is None and on_terminal():
         for row in rows:
             print(tokenizer.decode(row.ids), end="", flush=True)
-            write_live(decoder, tokenizer, row, options, [])
+            write_live(gpt, tokenizer, row, options, [])
         return
     with patience("writing", len(rows)) as advance:
         for first in range(0, len(rows), options.batch_size):
             batch = rows[first : first + options.batch_size]
-            write_batch(decoder, tokenizer, batch, options)
+            write_batch(gpt, tokenizer, batch, options)
             advance(len(batch))
 
 
@@ -93,26 +93,24 @@ def on_terminal() -> bool:
 
 
 def rows_to_write(
-    decoder: Decoder, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions
+    gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions
 ) -> Iterator[Row]:
     """Each prompt's samples, with what a person should know of them as notices."""
-    if options.top_k is not None and options.top_k > decoder.config.vocab_size:
-        log.warning("top_k is lowered to the vocabulary's %s tokens", decoder.config.vocab_size)
+    if options.top_k is not None and options.top_k > gpt.config.vocab_size:
+        log.warning("top_k is lowered to the vocabulary's %s tokens", gpt.config.vocab_size)
     if options.temperature == 0 and options.num_samples > 1:
         log.warning("temperature 0 is greedy: all %s samples of a prompt are the same", options.num_samples)
     for prompt in prompts:
         ids = encode_prompt(tokenizer, prompt, options.allow_special).tolist()
-        if len(ids) > decoder.config.block_size:
+        if len(ids) > gpt.config.block_size:
             log.warning(
-                "the model reads the last %s of the prompt's %s tokens", decoder.config.block_size, len(ids)
+                "the model reads the last %s of the prompt's %s tokens", gpt.config.block_size, len(ids)
             )
         for seed in row_seeds(options.seed, options.num_samples):
             yield Row(prompt, ids, seed)
 
 
-def write_live(
-    decoder: Decoder, tokenizer: Tokenizer, row: Row, options: PredictOptions, tokens: list[int]
-) -> None:
+def write_live(gpt: GPT, tokenizer: Tokenizer, row: Row, options: PredictOptions, tokens: list[int]) -> None:
     """Write what follows a prompt as it comes, and collect its tokens in `tokens`."""
     stream = TextStream(tokenizer, options.stop)
 
@@ -121,11 +119,11 @@ def write_live(
         print(stream.feed(token), end="", flush=True)
         return stream.ended
 
-    generate(decoder, [row.ids], options, [row.seed], on_token)
+    generate(gpt, [row.ids], options, [row.seed], on_token)
     print(stream.finish(), flush=True)
 
 
-def write_batch(decoder: Decoder, tokenizer: Tokenizer, rows: list[Row], options: PredictOptions) -> None:
+def write_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: PredictOptions) -> None:
     """Write some texts when all of them are there."""
     streams = [TextStream(tokenizer, options.stop) for _ in rows]
 
@@ -134,7 +132,7 @@ def write_batch(decoder: Decoder, tokenizer: Tokenizer, rows: list[Row], options
         return streams[row].ended
 
     prompts, seeds = [row.ids for row in rows], [row.seed for row in rows]
-    made = generate(decoder, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
+    made = generate(gpt, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
     for row, stream, continuation in zip(rows, streams, made.continuations, strict=True):
         stream.finish()
         if options.format == "text":

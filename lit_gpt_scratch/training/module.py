@@ -18,8 +18,7 @@ from torchmetrics import MeanMetric
 from lit_gpt_scratch.data.subwords import tokenizer_from_json
 from lit_gpt_scratch.data.tokenizer import Tokenizer
 from lit_gpt_scratch.data.windows import IGNORE, Batch
-from lit_gpt_scratch.generation.decoder import Decoder
-from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
 from lit_gpt_scratch.training.metrics import check_finite
@@ -93,7 +92,6 @@ class LitGPT(LightningModule):
         self.gpt_options = gpt
         if {"vocab_size", "block_size"} <= gpt.keys():
             self._build_gpt()
-        self.is_compiled = False
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
@@ -104,16 +102,14 @@ class LitGPT(LightningModule):
         self.evaluation: dict[str, float] = {}  # step and losses of the last evaluation
         self.best_evaluation: dict[str, float] = {}  # the same of the one with the lowest validation loss
 
-    def compile_blocks(self, or_not: bool) -> None:
-        """Train with compiled code, made once for all blocks, which are alike; names in checkpoints stay.
+    def compile_blocks(self, fall_back_to_eager: bool) -> None:
+        """Train with compiled blocks.
 
         Args:
-            or_not: Go on without, with a warning, where compiling fails.
+            fall_back_to_eager: Warn and go on without, where compiling fails.
         """
-        torch._dynamo.config.suppress_errors = or_not
-        for block in self.gpt.h:
-            block.compile()
-        self.is_compiled = True
+        torch._dynamo.config.suppress_errors = fall_back_to_eager
+        self.gpt.compile_blocks()
 
     def _build_gpt(self) -> None:
         self.gpt = GPT(GPTConfig(**self.gpt_options))
@@ -315,7 +311,7 @@ class LitGPT(LightningModule):
         if self.tokenizer is None:
             raise ValueError("LitGPT has no tokenizer: fit it, or give Trainer.predict a ckpt_path")
         prompts = [self.tokenizer.encode(prompt).tolist() for prompt in batch]
-        texts = generate(Decoder(self.gpt), prompts, self.sampling).continuations
+        texts = generate(self.gpt, prompts, self.sampling).continuations
         return [self.tokenizer.decode(ids + text.tokens) for ids, text in zip(prompts, texts, strict=True)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt, token_label
-from lit_gpt_scratch.model.gpt import GPT
+from lit_gpt_scratch.model.gpt import GPT, eval_mode
 from lit_gpt_scratch.model.layers import attention_weights
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit, tensorboards
 from lit_gpt_scratch.training.sharding import whole_gpt
@@ -88,17 +88,15 @@ def attention_maps(gpt: GPT, ids: Tensor) -> list[Tensor]:
     """
     maps: list[Tensor] = []
 
-    def note(attention: Any, inputs: tuple[Any, ...]) -> None:
-        q, k, _ = attention.heads(*inputs)
+    def add_map(attention: Any, inputs: tuple[Any, ...]) -> None:
+        q, k, _ = attention.heads(*inputs[:2])
         maps.append(attention_weights(q.float(), k.float())[0].cpu())
 
-    hooks = [block.attn.register_forward_pre_hook(note) for block in cast(Any, gpt.h)]
-    was_training = gpt.training
+    hooks = [block.attn.register_forward_pre_hook(add_map) for block in cast(Any, gpt.h)]
     try:
-        with torch.compiler.set_stance("force_eager"):
-            gpt.eval().features(ids[None].to(gpt.wte.weight.device))
+        with eval_mode(gpt):
+            gpt.features(ids[None].to(gpt.wte.weight.device))
     finally:
-        gpt.train(was_training)
         for hook in hooks:
             hook.remove()
     return maps

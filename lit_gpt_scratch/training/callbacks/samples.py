@@ -6,8 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.data.tokenizer import encode_prompt
-from lit_gpt_scratch.generation.decoder import Decoder
-from lit_gpt_scratch.generation.engine import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.parts import data_of, gpt_of, is_fit, tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
@@ -50,5 +49,5 @@ class Samples(Callback):
     def _write(self, trainer: Trainer, gpt: GPT) -> str:
         tokenizer = data_of(trainer).tokenizer
         ids = encode_prompt(tokenizer, self.prompt).tolist()
-        (continuation,) = generate(Decoder(gpt), [ids], self.options).continuations
+        (continuation,) = generate(gpt, [ids], self.options).continuations
         return tokenizer.decode(ids + continuation.tokens)

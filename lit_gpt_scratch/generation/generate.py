@@ -1,0 +1,269 @@
+"""Autoregressive generation: token ids in, token ids out."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lit_gpt_scratch.generation import sampling
+from lit_gpt_scratch.model.cpu_linear import packed_weights
+from lit_gpt_scratch.model.gpt import GPT, eval_mode
+from lit_gpt_scratch.model.kv_cache import KVCache
+
+MIN_TEMPERATURE = 1e-5  # dividing by less overflows
+MIN_PACKED_ROWS = 4
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How text is drawn from a model.
+
+    Args:
+        max_new_tokens: Tokens to write after the prompt.
+        temperature: 0 takes the likeliest token each time; lower is safer, higher is wilder.
+        top_k: Draw from the k likeliest tokens only; null draws from all.
+        top_p: Draw from the likeliest tokens only that together reach this probability; null draws from all.
+        min_p: Draw from tokens only that are at least so many times as likely as the likeliest; null draws
+            from all.
+        repetition_penalty: Above 1, what has been read or written becomes less likely; 1 is none.
+        banned_tokens: Ids of tokens that are never written.
+        stop_tokens: Ids of tokens after which a text ends.
+        seed: The same seed gives the same text; null gives another each time. Each further sample of a prompt
+            has the next seed.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    max_new_tokens: int = 300
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    banned_tokens: list[int] = field(default_factory=list)
+    stop_tokens: list[int] = field(default_factory=list)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(
+                f"top_k must be at least 1, not {self.top_k}; leave it out to draw from all tokens"
+            )
+        for name in ("top_p", "min_p"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {share}")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
+
+
+@dataclass
+class Continuation:
+    """What was written after a prompt.
+
+    Args:
+        tokens: Token ids, the prompt's not among them.
+        logprobs: Of each token, the logarithm of the probability that the model itself gave it, before
+            temperature and the rest; empty unless asked for.
+        finish_reason: length, or stop for a stop token or what `on_token` said.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: Literal["length", "stop"] = "length"
+
+
+@dataclass
+class Generation:
+    """Continuations of prompts, and how long reading and writing took for all of them."""
+
+    continuations: list[Continuation]
+    prefill_seconds: float
+    decode_seconds: float
+
+
+OnToken = Callable[[int, int], bool]
+
+
+@torch.inference_mode()
+def generate(
+    gpt: GPT,
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    seeds: Sequence[int] | None = None,
+    on_token: OnToken | None = None,
+    with_logprobs: bool = False,
+) -> Generation:
+    """Continue each prompt; a row's tokens do not depend on the other rows.
+
+    Once block_size tokens are read, a row continues from the last half of them, so that most tokens cost one
+    step of the cache.
+
+    Args:
+        gpt: The model; neither its mode nor torch's global generator matters or changes.
+        prompts: Token ids, each at least one; the model reads the last block_size of them.
+        options: How to sample.
+        seeds: Seed of each row; None: options.seed, + 1, + 2 ..., or new ones where that is None.
+        on_token: Called for each token with (row, token); True ends the row.
+        with_logprobs: Keep the tokens' log-probabilities.
+
+    Returns:
+        The continuations, in the prompts' order.
+
+    Raises:
+        ValueError: A banned token is not in the vocabulary, or all are banned.
+    """
+    check_banned(options.banned_tokens, gpt.config.vocab_size)
+    started = time.perf_counter()
+    texts = [list(prompt) for prompt in prompts]
+    continuations = [Continuation() for _ in prompts]
+    with eval_mode(gpt), packed_weights(gpt) if len(prompts) >= MIN_PACKED_ROWS else nullcontext():
+        batch = new_batch(gpt, texts, options, seeds)
+        logits = read_prompts(gpt, batch.cache, texts)
+        prefilled = time.perf_counter()
+        for step in range(options.max_new_tokens):
+            ids = choose(logits.float(), options, batch.uniforms[:, step], batch.seen)  # (B,)
+            if with_logprobs:
+                chosen = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])
+                for row, logprob in zip(batch.rows, chosen[:, 0].tolist(), strict=True):
+                    continuations[row].logprobs.append(logprob)
+            unfinished = []
+            for place, (row, token) in enumerate(zip(batch.rows, ids.tolist(), strict=True)):
+                texts[row].append(token)
+                continuations[row].tokens.append(token)
+                stopped = on_token is not None and on_token(row, token)
+                if stopped or token in options.stop_tokens:
+                    continuations[row].finish_reason = "stop"
+                else:
+                    unfinished.append(place)
+            if not unfinished or step == options.max_new_tokens - 1:
+                break
+            if batch.seen is not None:
+                batch.seen[torch.arange(len(ids), device=ids.device), ids] = True
+            if len(unfinished) < len(ids):
+                batch, ids = batch.select(unfinished), ids[unfinished]
+            slide(gpt, batch, texts)
+            logits = gpt(ids[:, None], batch.cache)[:, 0]
+    return Generation(continuations, prefilled - started, time.perf_counter() - prefilled)
+
+
+@dataclass
+class Batch:
+    """The rows that are being continued.
+
+    Args:
+        rows: Index of each row's prompt.
+        cache: The tokens that the model has read.
+        uniforms: Each row's draws, (B, max_new_tokens).
+        seen: Tokens that each row contains, (B, V) of bool; None if that does not matter.
+    """
+
+    rows: list[int]
+    cache: KVCache
+    uniforms: Tensor
+    seen: Tensor | None
+
+    def select(self, places: list[int]) -> "Batch":
+        """Return some of the rows: finished rows cost nothing further."""
+        return Batch(
+            rows=[self.rows[place] for place in places],
+            cache=self.cache.select(places),
+            uniforms=self.uniforms[places],
+            seen=None if self.seen is None else self.seen[places],
+        )
+
+
+def new_batch(
+    gpt: GPT, texts: list[list[int]], options: SamplingOptions, seeds: Sequence[int] | None
+) -> Batch:
+    """Return a batch of all prompts, with an empty cache."""
+    device, vocab_size = gpt.wte.weight.device, gpt.config.vocab_size
+    seeds = row_seeds(options.seed, len(texts)) if seeds is None else seeds
+    uniforms = sample_uniforms(seeds, options.max_new_tokens)
+    return Batch(
+        rows=list(range(len(texts))),
+        cache=gpt.new_cache(len(texts), max(len(text) for text in texts) + options.max_new_tokens),
+        uniforms=uniforms.to("cpu" if device.type == "mps" else device),  # Apple's GPUs have no float64
+        seen=tokens_seen(texts, vocab_size).to(device) if options.repetition_penalty != 1 else None,
+    )
+
+
+def read_prompts(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
+    """Read the last block_size tokens of each text into an empty cache; logits of each next token, (B, V)."""
+    windows = [torch.tensor(text[-gpt.config.block_size :]) for text in texts]
+    # No token sees the padding after a shorter text, and later tokens are written over it.
+    x = gpt.features(pad_sequence(windows, batch_first=True).to(gpt.wte.weight.device), cache)
+    cache.lengths = [len(window) for window in windows]
+    last = torch.tensor(cache.lengths, device=x.device) - 1
+    return gpt.lm_head(x[torch.arange(len(x), device=x.device), last])
+
+
+def slide(gpt: GPT, batch: Batch, texts: list[list[int]]) -> None:
+    """Have each row whose cache is full continue from the last half of its text, but the newest token."""
+    half = max(1, gpt.config.block_size // 2)
+    for place, row in enumerate(batch.rows):
+        if batch.cache.lengths[place] == gpt.config.block_size:
+            window = texts[row][-half:-1]
+            if window:
+                ids = torch.tensor([window], device=gpt.wte.weight.device)
+                gpt.features(ids, batch.cache.empty_row(place))
+            batch.cache.lengths[place] = len(window)
+
+
+def choose(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen: Tensor | None) -> Tensor:
+    """Return the next token of each row; logits (B, V), uniforms (B,) and seen (B, V) -> (B,)."""
+    if seen is not None:
+        logits = sampling.penalize_repeats(logits, seen, options.repetition_penalty)
+    if options.banned_tokens:
+        logits = sampling.ban(logits, options.banned_tokens)
+    if options.temperature < MIN_TEMPERATURE:
+        return logits.argmax(dim=-1)
+    logits = logits / options.temperature
+    if options.top_k is not None:
+        logits = sampling.keep_top_k(logits, options.top_k)
+    if options.top_p is not None:
+        logits = sampling.keep_top_p(logits, options.top_p)
+    if options.min_p is not None:
+        logits = sampling.keep_min_p(logits, options.min_p)
+    return sampling.sample(logits, uniforms)
+
+
+def check_banned(tokens: list[int], vocab_size: int) -> None:
+    """Raise ValueError if a banned token is out of range, or none is left to write."""
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ValueError(
+                f"banned_tokens has {token}, but the vocabulary's tokens are 0 to {vocab_size - 1}"
+            )
+    if len(set(tokens)) == vocab_size:
+        raise ValueError("banned_tokens leaves no token to write")
+
+
+def row_seeds(seed: int | None, n_rows: int) -> list[int]:
+    """Return a seed for each row."""
+    first = torch.Generator().seed() if seed is None else seed
+    return [first + row for row in range(n_rows)]
+
+
+def sample_uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
+    """Uniform numbers from 0 to below 1, (rows, n_draws) of float64, each row from its own seed."""
+    generators = (torch.Generator().manual_seed(seed % 2**63) for seed in seeds)
+    return torch.stack([torch.rand(n_draws, dtype=torch.float64, generator=each) for each in generators])
+
+
+def tokens_seen(texts: list[list[int]], vocab_size: int) -> Tensor:
+    """Which tokens each row contains, (rows, vocab_size) of bool."""
+    seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
+    for row, ids in enumerate(texts):
+        seen[row, ids] = True
+    return seen

@@ -1,0 +1,83 @@
+"""Linear layers for generation on a CPU: 8-bit weights, and weights arranged for several rows."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+MIN_SPREAD = 1e-12  # of a token's channels
+MIN_PACKED_ELEMENTS = 2**19  # of a weight
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights are 8-bit integers with a scale for each output channel.
+
+    Inputs are rounded to 8 bits too. PyTorch's kernel has one scale for all tokens, so each token is scaled
+    to a range of 0 to 1 before it, and back after it: its output does not depend on the other tokens.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()  # (out, in)
+        scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated, but PyTorch has nothing as fast for one token
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, None)
+        self.sums = rounded.dequantize().sum(dim=1)  # (out,)
+        self.bias = torch.zeros_like(self.sums) if linear.bias is None else linear.bias
+        self.reduce_range = not torch.cpu._is_vnni_supported()  # 8-bit sums overflow on older CPUs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        low, high = x.aminmax(dim=-1, keepdim=True)  # (..., 1)
+        spread = high.sub_(low).clamp_(min=MIN_SPREAD)
+        y = torch.ops.quantized.linear_dynamic(x.sub(low).div_(spread), self.packed, self.reduce_range)
+        return torch.addcmul(self.bias, low, self.sums).addcmul_(y, spread)
+
+
+def quantize_linear_layers(model: nn.Module) -> None:
+    """Replace every linear layer of a model by one with 8-bit weights; embeddings stay as they are.
+
+    Raises:
+        ValueError: The model is not on a CPU.
+    """
+    for module in list(model.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, nn.Linear):
+                if layer.weight.device.type != "cpu":
+                    raise ValueError("int8 weights need a CPU: give --trainer.accelerator cpu")
+                setattr(module, name, Int8Linear(layer))
+
+
+@contextmanager
+def packed_weights(model: nn.Module) -> Iterator[None]:
+    """Multiply by copies of the large float32 weights that are arranged for oneDNN, on a CPU that has it.
+
+    Products with a few rows take half the time; with one row, nothing is gained.
+    """
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear)
+        and layer.weight.numel() >= MIN_PACKED_ELEMENTS
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+    ]
+    for layer in layers:
+        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        layer.forward = partial(_packed_linear, weight=weight, bias=layer.bias)  # type: ignore[method-assign]  # undone below
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")

@@ -1,0 +1,92 @@
+"""Keys and values of the tokens that a GPT has read, kept so that each token is computed once.
+
+Letters in shapes are those of `gpt.py`; N is the number of tokens that a row has in the cache.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LayerCache(NamedTuple):
+    """The cache of one block in one forward pass.
+
+    Args:
+        keys: Of all tokens up to the newest ones, (B, K, N, D).
+        values: The same of values.
+        new_keys: The part of `keys` that belongs to the newest tokens, (B, K, T, D); unused
+            where their positions differ by row.
+        new_values: The same of values.
+        places: Rows and positions of the newest tokens where these differ by row, each (B, 1) or (B, T).
+        mask: What each of the newest tokens sees, (B, 1, T, N) of bool; None if that is causal or everything.
+    """
+
+    keys: Tensor
+    values: Tensor
+    new_keys: Tensor
+    new_values: Tensor
+    places: tuple[Tensor, Tensor] | None
+    mask: Tensor | None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the newest tokens' keys and values, each (B, K, T, D); return all, each (B, K, N, D)."""
+        if self.places is None:
+            self.new_keys.copy_(keys)
+            self.new_values.copy_(values)
+        else:
+            rows, positions = self.places
+            self.keys[rows, :, positions] = keys.transpose(1, 2)
+            self.values[rows, :, positions] = values.transpose(1, 2)
+        return self.keys, self.values
+
+
+class KVCache:
+    """Keys and values of several rows of tokens, which need not be as long as each other.
+
+    Attributes:
+        store: Keys and values of each block, (2, n_layer, B, K, capacity, D).
+        lengths: Number of tokens of each row.
+    """
+
+    def __init__(self, store: Tensor, lengths: list[int]) -> None:
+        self.store = store
+        self.lengths = lengths
+
+    def extend(self, n_tokens: int) -> tuple[slice | Tensor, list[LayerCache]]:
+        """Reserve places for further tokens of each row.
+
+        Args:
+            n_tokens: Number of tokens, T, the same for each row.
+
+        Returns:
+            Their positions: a slice if they are the same for each row, else (B, T). The blocks' caches.
+
+        Raises:
+            ValueError: The cache is too small.
+        """
+        start, end = min(self.lengths), max(self.lengths) + n_tokens
+        if end > self.store.shape[4]:
+            raise ValueError(f"{end} tokens do not fit into a cache of {self.store.shape[4]}")
+        positions: slice | Tensor = slice(start, end)
+        places = mask = None
+        differ = end - start > n_tokens
+        if differ or (start > 0 and n_tokens > 1):
+            device = self.store.device
+            at = torch.tensor(self.lengths, device=device)[:, None] + torch.arange(n_tokens, device=device)
+            mask = (torch.arange(end, device=device) <= at[:, :, None])[:, None]  # (B, 1, T, N)
+            if differ:
+                positions, places = at, (torch.arange(len(at), device=device)[:, None], at)
+        self.lengths = [length + n_tokens for length in self.lengths]
+        read = self.store[:, :, :, :, :end]
+        parts = (*read.unbind(), *read[:, :, :, :, start:].unbind())  # each (n_layer, B, K, N or T, D)
+        layers = zip(*(part.unbind() for part in parts), strict=True)
+        return positions, [LayerCache(k, v, new_k, new_v, places, mask) for k, v, new_k, new_v in layers]
+
+    def select(self, rows: list[int]) -> "KVCache":
+        """Return a cache of some of the rows, as a copy."""
+        return KVCache(self.store[:, :, rows], [self.lengths[row] for row in rows])
+
+    def empty_row(self, row: int) -> "KVCache":
+        """Return an empty cache that shares the memory of one row."""
+        return KVCache(self.store[:, :, row : row + 1], [0])
