@@ -3,8 +3,6 @@
 Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
 """
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,23 +68,20 @@ def attend(
     Returns:
         (B, H, T, D), in the type of `v`.
     """
+    if q.is_cpu and (v.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
+        with torch.autocast("cpu", enabled=False):
+            return attend(q.float(), k.float(), v.float(), mask, dropout).to(v.dtype)
+    H, K, T = q.shape[1], k.shape[1], q.shape[2]
     p = dropout.p if dropout is not None and dropout.training else 0.0
-    is_causal = mask is None and q.shape[2] > 1
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(
-            q.to(v.dtype), k.to(v.dtype), v, mask, p, is_causal, enable_gqa=k.shape[1] != q.shape[1]
-        )
-    with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
-        queries, keys, values = q.float(), k.float(), v.float()
-        if q.shape[2] == 1:  # queries that share a head's keys, in place of several tokens
-            queries = queries.view(len(q), k.shape[1], -1, q.shape[3])
-        else:
-            keys, values = repeat_kv(keys, q.shape[1]), repeat_kv(values, q.shape[1])
-        if dropout is not None and p:
-            y = dropout(attention_weights(queries, keys)) @ values
-        else:
-            y = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
-        return y.view(q.shape).to(v.dtype)
+    is_causal = mask is None and T > 1
+    if not q.is_cpu:
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=K < H)
+    if dropout is not None and p:
+        return dropout(attention_weights(q, k)) @ repeat_kv(v, H)
+    if T == 1 and K < H:  # queries that share a head's keys, in place of several tokens
+        return F.scaled_dot_product_attention(q.view(len(q), K, H // K, -1), k, v, mask).view(q.shape)
+    return F.scaled_dot_product_attention(q, repeat_kv(k, H), repeat_kv(v, H), mask, is_causal=is_causal)
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
