@@ -72,8 +72,6 @@ def main() -> int:
         tempfile.gettempdir()
     except OSError:
         return fail(2, "no folder for temporary files can be written: let TMPDIR name one")
-    if os.environ.get("COLUMNS") == "0":  # a terminal without a size: rich would print nothing at all
-        del os.environ["COLUMNS"]
     try:
         from lit_gpt_scratch.cli.main import main as cli_main  # takes seconds, in which Ctrl-C may come
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -315,10 +316,12 @@ def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
     assert len(list(Path("r").glob("best-*"))) == 3
 
 
-def test_a_file_is_no_terminal_whatever_colours_are_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    done = run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r")
-    assert done.code == 0
-    assert "\x1b[?25l" not in done.out  # no bar that is drawn over
+def test_a_terminal_shows_a_bar_of_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ["fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r"]
+    unwatched = run(*args)
+    assert unwatched.err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    watched = run(*args, "--run_dir", "s")
+    assert watched.err.startswith("loading PyTorch ...\r")  # at once: the import takes seconds
+    assert "step 3/3" in watched.err
+    assert watched.out.count("step 3/3") == unwatched.out.count("step 3/3") == 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, Run
 
-from lit_gpt_scratch.data import patience
+from lit_gpt_scratch.data import progress_bar
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 from lit_gpt_scratch.tools import texts
@@ -199,7 +199,7 @@ def test_a_bar_takes_nothing_from_the_output(
     args = ["predict", "--ckpt_path", finished, "--seed", "1", "--prompts_file", "prompts.txt"]
     unwatched = run(*args, "--batch_size", "1")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(patience, "SECONDS_OF_SILENCE", 0)
+    monkeypatch.setattr(progress_bar, "DELAY_SECONDS", 0)
     watched = run(*args, "--batch_size", "1")
     assert watched.out == unwatched.out
     assert "writing" in watched.err

@@ -14,7 +14,9 @@ from jsonargparse import ArgumentParser
 from lit_gpt_scratch import COMMANDS as ALL_COMMANDS
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.cli.usage import explain_usage, fail
+from lit_gpt_scratch.data.progress_bar import status_line
 
+LOADING = "loading PyTorch ..."  # for seconds, when it is not in memory
 TOOL_MODULES = {
     "evaluate": "tools.evaluate",
     "scale": "tools.scale",
@@ -64,8 +66,11 @@ def run_lightning(name: str, args: list[str]) -> None:
     Raises:
         ValueError: The input is wrong; on other ranks SystemExit, since rank 0 says so.
     """
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    with status_line(LOADING):
+        from lightning.fabric.utilities.rank_zero import rank_zero_only
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+        from lit_gpt_scratch.cli.commands import COMMANDS
 
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
@@ -80,8 +85,6 @@ def run_lightning(name: str, args: list[str]) -> None:
 
             plan(args)
         else:
-            from lit_gpt_scratch.cli.commands import COMMANDS
-
             if name not in COMMANDS:
                 near = get_close_matches(name, ALL_COMMANDS, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ALL_COMMANDS)}"
@@ -108,7 +111,8 @@ def discard_stdout() -> None:
 
 def run_tool(name: str, args: list[str]) -> None:
     """Run a subcommand that works on files and needs no Trainer."""
-    tool = importlib.import_module(f"lit_gpt_scratch.{TOOL_MODULES[name]}")
+    with status_line(LOADING):
+        tool = importlib.import_module(f"lit_gpt_scratch.{TOOL_MODULES[name]}")
     usage = f"{PROGRAM} {name} [options]"
     parser = ArgumentParser(
         exit_on_error=False, allow_abbrev=False, description=TOOL_COMMANDS[name], usage=usage

@@ -10,7 +10,7 @@ from pathlib import Path
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.cli.commands import is_rank_zero, prepare, train
 from lit_gpt_scratch.cli.run import Run, load_weights, read_run
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.tools.plan import LAW, make_plan, report
 from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, WARM_UP_STEPS, Measured, Stopwatch, peak_bytes
 from lit_gpt_scratch.training.module import EAGER_STEPS
@@ -75,7 +75,7 @@ def measure(run: Run, steps: int) -> Measured:
     """Train for a few steps, and return what they took."""
     stopwatch = Stopwatch()
     n_timed = min(steps, WARM_UP_STEPS + EAGER_STEPS + MOST_STEPS)
-    with patience("timing some steps", n_timed) as advance:
+    with progress_bar("timing some steps", n_timed) as advance:
         stopwatch.advance = advance
         trainer = train(run, is_temporary=True, extra=[stopwatch], is_silent=True)
     run.stop.exit_if_received()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep, kept_or_made
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Corpus:
     def _count(self) -> dict[str, int | str]:
         n_chars = n_bytes = 0
         seen = np.zeros(N_CODE_POINTS, dtype=bool)
-        with patience(f"reading {Path(self.name).name}", self._size(), "B") as advance:
+        with progress_bar(f"reading {Path(self.name).name}", self._size(), "B") as advance:
             for piece in self.pieces():
                 if piece is None:
                     seen[ord("\n")] = True  # what stands between documents, for those who read characters

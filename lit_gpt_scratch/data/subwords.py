@@ -13,7 +13,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from lit_gpt_scratch.data.cache import FORMAT, cache_dir, kept_or_made
 from lit_gpt_scratch.data.corpus import Corpus
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import take
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 from lit_gpt_scratch.data.tokens import batches
@@ -157,7 +157,7 @@ def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
     share = min(1.0, LEARNING_CHARS / stop)
     due = 0.0
     label = f"learning from {Path(corpus.name).name}"
-    with patience(label, stop, " characters") as advance:
+    with progress_bar(label, stop, " characters") as advance:
         for batch in batches(take(corpus.pieces(), 0, stop)):
             pieces = [piece for piece in batch if piece]
             n_chars = sum(map(len, pieces))

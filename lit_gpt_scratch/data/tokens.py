@@ -20,7 +20,7 @@ import numpy as np
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep_json, kept_json
 from lit_gpt_scratch.data.corpus import Corpus
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import Piece, take
 from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer, id_type
 
@@ -96,7 +96,7 @@ def _make(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenize
     share = (stop - start) / corpus.census.n_chars
     try:
         n_all_bytes = int(share * corpus.census.n_bytes)
-        with atomic_write(ids_file) as stream, patience(label, n_all_bytes, "B") as advance:
+        with atomic_write(ids_file) as stream, progress_bar(label, n_all_bytes, "B") as advance:
             for ids in tokenize(take(corpus.pieces(), start, stop), tokenizer):
                 stream.write(ids.data)
                 digest.update(ids.data)

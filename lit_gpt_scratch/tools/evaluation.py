@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
-from lit_gpt_scratch.data.patience import patience
+from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer
 from lit_gpt_scratch.data.tokens import load_tokens
 from lit_gpt_scratch.tools.loaded import Model
@@ -99,7 +99,7 @@ def read(model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int
     if not 1 <= stride < block_size:
         raise ValueError(f"stride must be at least 1 and below the block_size of {block_size}, not {stride}")
     ids, n_unknown = _tokens(model, corpus)
-    with patience(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
+    with progress_bar(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
         surprise = measure(model.gpt, ids, stride, n_guesses, advance)
     n_bytes = model.tokenizer.token_n_bytes[ids[1:]]
     n_characters = len(model.tokenizer.decode(ids[1:].tolist()))

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch.atomic_write import atomic_write
-from lit_gpt_scratch.data.patience import patience, say
+from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
 from lit_gpt_scratch.tools.fit_process import finish
 from lit_gpt_scratch.tools.reference import show_reference
 from lit_gpt_scratch.tools.runs import Run, run_of
@@ -66,7 +66,7 @@ def run(options: Namespace) -> None:
     common = options.fit.as_dict() if isinstance(options.fit, Namespace) else options.fit
     runs = train_all(planned, common, folder)
     held_out = runs.pop() if options.held_out is not None else None
-    with patience("fitting the law", N_BOOTSTRAP + 1) as advance:
+    with progress_bar("fitting the law", N_BOOTSTRAP + 1) as advance:
         fit = fit_law([one.point for one in runs], advance=advance)
     result = Scaling(fit, runs, held_out)
     with atomic_write(folder / RESULT) as file:
@@ -105,13 +105,13 @@ def planned_run(size: dict[str, Any], n_tokens: int) -> Planned:
 
 def train_all(planned: list[Planned], common: dict[str, Any], folder: Path) -> list[Run]:
     """Train one run after the other, and say what has come of each."""
-    say(f"{len(planned)} runs, in {folder}", sys.stderr)
+    print_above_bar(f"{len(planned)} runs, in {folder}", sys.stderr)
     runs = []
-    with patience("training", len(planned)) as advance:
+    with progress_bar("training", len(planned)) as advance:
         for i, one in enumerate(planned, start=1):
             done = train(one, common, folder)
             learnt = f"{done.n_parameters:>10,} parameters  val loss {done.loss:.4f}"
-            say(f"run {f'{i}/{len(planned)}':>6}  {one.name:<16}{learnt}", sys.stderr)
+            print_above_bar(f"run {f'{i}/{len(planned)}':>6}  {one.name:<16}{learnt}", sys.stderr)
             advance(1)
             runs.append(done)
     return runs

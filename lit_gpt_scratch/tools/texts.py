@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lit_gpt_scratch.data.patience import patience, say
+from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
 from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.generate import Continuation, Generation, SamplingOptions, generate, row_seeds
 from lit_gpt_scratch.model.gpt import GPT
@@ -80,7 +80,7 @@ def write_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Pre
             print(tokenizer.decode(row.ids), end="", flush=True)
             write_live(gpt, tokenizer, row, options, [])
         return
-    with patience("writing", len(rows)) as advance:
+    with progress_bar("writing", len(rows)) as advance:
         for first in range(0, len(rows), options.batch_size):
             batch = rows[first : first + options.batch_size]
             write_batch(gpt, tokenizer, batch, options)
@@ -136,9 +136,9 @@ def write_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
     for row, stream, continuation in zip(rows, streams, made.continuations, strict=True):
         stream.finish()
         if options.format == "text":
-            say(tokenizer.decode(row.ids) + stream.text, sys.stdout)
+            print_above_bar(tokenizer.decode(row.ids) + stream.text, sys.stdout)
         else:
-            say(as_json(row, stream.text, continuation, made), sys.stdout)
+            print_above_bar(as_json(row, stream.text, continuation, made), sys.stdout)
 
 
 def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -> str:

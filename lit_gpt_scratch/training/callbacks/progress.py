@@ -7,10 +7,8 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
+from lit_gpt_scratch.data.progress_bar import Bar, is_watched, print_above_bar
 from lit_gpt_scratch.training.parts import gpt_of, is_fit
 
 
@@ -30,7 +28,7 @@ class Progress(ProgressBar):
         if refresh_per_second <= 0:
             raise ValueError(f"progress.refresh_per_second must be above 0, not {refresh_per_second}")
         self.seconds_between_draws = 1 / refresh_per_second
-        self.bar: RichProgress | None = None
+        self.bar: Bar | None = None
         self.enabled = True
 
     def enable(self) -> None:
@@ -41,33 +39,20 @@ class Progress(ProgressBar):
         """Lightning's switch: show nothing (other ranks)."""
         self.enabled = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the terminal."""
-        super().setup(trainer, pl_module, stage)
-        # FORCE_COLOR, which notebooks and CI set, would make rich take any file for a terminal.
-        on_terminal = None if sys.stdout.isatty() else False
-        self.console = Console(
-            highlight=False, soft_wrap=True, quiet=not self.enabled, force_terminal=on_terminal
-        )
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and the bar on a terminal."""
+        """Start the clock, and the bar where somebody watches."""
         self.started_seconds = self.drawn_seconds = time.perf_counter()
         self.first_step = trainer.global_step
-        if not self.enabled or not self.console.is_terminal:
+        if not self.enabled or not is_watched():
             return
-        self.bar = RichProgress(
-            TextColumn("step {task.completed}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else "")),
-            BarColumn(bar_width=30),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            auto_refresh=False,
-            transient=True,
+        has_end = trainer.max_steps > 0
+        self.bar = Bar(
+            total=trainer.max_steps if has_end else None,
+            initial=self.first_step,
+            bar_format="step {n}/{total} {bar:30} {desc} {remaining}" if has_end else "step {n} {desc}",
+            leave=False,
+            dynamic_ncols=True,
         )
-        total = trainer.max_steps if trainer.max_steps > 0 else None
-        self.task: TaskID = self.bar.add_task("", total=total, completed=self.first_step)
-        self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Draw the bar, when it is time."""
@@ -86,8 +71,8 @@ class Progress(ProgressBar):
         if "throughput/tokens_per_second" in shown:
             parts.append(f"{shown['throughput/tokens_per_second']:,.0f} tokens/s")
         assert self.bar is not None
-        self.bar.update(self.task, completed=trainer.global_step, description=" · ".join(parts))
-        self.bar.refresh()
+        self.bar.n = trainer.global_step
+        self.bar.set_description_str(" · ".join(parts))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw where the steps stand still."""
@@ -96,8 +81,8 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the evaluation's line."""
-        if is_fit(trainer):
-            self.console.print(self._line(trainer, pl_module))
+        if is_fit(trainer) and self.enabled:
+            print_above_bar(self._line(trainer, pl_module), sys.stdout)
 
     def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:
         shown, step = trainer.callback_metrics, trainer.global_step
@@ -137,5 +122,5 @@ class Progress(ProgressBar):
 
     def _stop(self) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            self.bar.close()
             self.bar = None

@@ -1,16 +1,17 @@
 """What a run is, said before it; what came of it, said after."""
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.progress_bar import print_above_bar
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.parts import data_of, gpt_of, tensorboards
 from lit_gpt_scratch.training.run_folder import shell_path
@@ -26,7 +27,6 @@ class Summary(Callback):
             reasons: Why precision and compilation are what they are.
             changes: Options that a resumed run has changed, each as ``old -> new``.
         """
-        self.console = Console(highlight=False, soft_wrap=True)
         self.reasons = reasons
         self.changes = changes
 
@@ -48,7 +48,7 @@ class Summary(Callback):
         if self.changes:
             rows["changed"] = ", ".join(f"{name} {change}" for name, change in self.changes.items())
         for name, value in rows.items():
-            self.console.print(f"{name:<7} {value}", markup=False)
+            print_above_bar(f"{name:<7} {value}", sys.stdout)
         whole = rows | {"sha256": str(text["sha256"])}
         markdown = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
         for writer in tensorboards(trainer):
@@ -59,7 +59,8 @@ class Summary(Callback):
         was = trainer.optimizers[0].param_groups[0]["lr"]  # restored from the checkpoint
         now = cast(Any, pl_module).learning_rate_at(trainer.global_step)
         if trainer.is_global_zero and trainer.global_step and not math.isclose(now, was, rel_tol=1e-6):
-            self.console.print(f"rate    {now:.3g} in step {trainer.global_step + 1}, in place of {was:.3g}")
+            change = f"rate    {now:.3g} in step {trainer.global_step + 1}, in place of {was:.3g}"
+            print_above_bar(change, sys.stdout)
 
     def choices(self, trainer: Trainer) -> str:
         """Precision and compilation, with the reason for each."""
@@ -77,20 +78,19 @@ class Summary(Callback):
         if best.is_file():
             evaluation = read_checkpoint(best, mmap=True)["evaluation"]
             seconds = time.perf_counter() - self.started_seconds
-            self.console.print(
+            print(
                 f"\nbest val loss {evaluation['val/loss']:.4f} at step {evaluation['step']}, "
-                f"{seconds:.0f} s in all; {_last_sample(Path(folder))}",
-                markup=False,
+                f"{seconds:.0f} s in all; {_last_sample(Path(folder))}"
             )
         run = shell_path(folder)
         is_over = trainer.global_step == trainer.max_steps
         longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
         logs = f"\nsee it learn   tensorboard --logdir {shell_path(Path(folder).parent)}"
         has_own = any(Path(writer.log_dir) == Path(folder) for writer in tensorboards(trainer))
-        self.console.print(
+        print(
             f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"
             f"\ntrain it more  {PROGRAM} fit --ckpt_path {run}{longer}",
-            markup=False,
+            flush=True,
         )
 
 

@@ -5,24 +5,24 @@ import time
 
 import pytest
 
-from lit_gpt_scratch.data import patience
+from lit_gpt_scratch.data import progress_bar
 
 
 @pytest.mark.parametrize(
-    ("is_watched", "seconds_of_silence", "is_shown"),
+    ("is_watched", "delay_seconds", "is_shown"),
     [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)],
 )
 def test_a_bar_is_shown_when_it_is_worth_it(
     is_watched: bool,
-    seconds_of_silence: float,
+    delay_seconds: float,
     is_shown: bool,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which another test may import
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_watched)
-    monkeypatch.setattr(patience, "SECONDS_OF_SILENCE", seconds_of_silence)
-    with patience.patience("reading", 4_000_000, "B") as advance:
+    monkeypatch.setattr(progress_bar, "DELAY_SECONDS", delay_seconds)
+    with progress_bar.progress_bar("reading", 4_000_000, "B") as advance:
         for _ in range(4):
             time.sleep(0.12)  # a bar is drawn anew ten times a second
             advance(10**6)
@@ -37,8 +37,18 @@ def test_a_line_above_a_bar_does_not_break_the_silence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with patience.patience("reading", 4):
-        patience.say("a line", sys.stdout)
+    with progress_bar.progress_bar("reading", 4):
+        progress_bar.print_above_bar("a line", sys.stdout)
     out, err = capsys.readouterr()
     assert out == "a line\n"
     assert "reading" not in err
+
+
+def test_a_status_line_is_erased(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with progress_bar.status_line("loading"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress_bar.status_line("loading"):
+        assert capsys.readouterr().err == "loading"
+    assert capsys.readouterr().err == "\r       \r"
