@@ -115,22 +115,22 @@ def test_an_evaluation_counts_each_token_once(
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=20)
 
 
-@given(logits=LOGITS, k=st.integers(1, 25), p=st.floats(0.01, 1.0), luck=st.floats(0, 1, exclude_max=True))
-def test_what_is_drawn_is_among_what_is_kept(logits: list[float], k: int, p: float, luck: float) -> None:
+@given(logits=LOGITS, k=st.integers(1, 25), p=st.floats(0.01, 1.0), uniform=st.floats(0, 1, exclude_max=True))
+def test_a_sampled_token_is_one_that_was_kept(logits: list[float], k: int, p: float, uniform: float) -> None:
     x = torch.tensor([logits])
     probabilities = x.softmax(dim=-1)[0]
-    where = torch.tensor([luck], dtype=torch.float64)
+    where = torch.tensor([uniform], dtype=torch.float64)
     for kept in (sampling.keep_top_k(x, k), sampling.keep_top_p(x, p), sampling.keep_min_p(x, p)):
         allowed = kept[0].isfinite()
         assert torch.equal(kept[0][allowed], x[0][allowed])
         assert probabilities[allowed].max() == probabilities.max()
         if not allowed.all():
             assert probabilities[allowed].min() >= probabilities[~allowed].max()
-        assert allowed[sampling.draw(kept, where)[0]]
+        assert allowed[sampling.sample(kept, where)[0]]
     assert int(sampling.keep_top_k(x, k)[0].isfinite().sum()) >= min(k, len(logits))
     assert float(probabilities[sampling.keep_top_p(x, p)[0].isfinite()].sum()) >= p - 1e-5
-    drawn, ends = int(sampling.draw(x, where)[0]), probabilities.double().cumsum(0)
-    assert float(ends[drawn] - probabilities[drawn]) - 1e-6 <= luck <= float(ends[drawn]) + 1e-6
+    drawn, ends = int(sampling.sample(x, where)[0]), probabilities.double().cumsum(0)
+    assert float(ends[drawn] - probabilities[drawn]) - 1e-6 <= uniform <= float(ends[drawn]) + 1e-6
 
 
 @given(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from lit_gpt_scratch.atomic_write import atomic_write
 
@@ -20,13 +21,14 @@ FORMAT = 1  # part of each made file's name: to be raised when the same text wou
 
 
 def cache_dir() -> Path:
-    """Where they are kept: `LIT_GPT_CACHE`, else a folder of the user's cache directory."""
+    """Return `LIT_GPT_CACHE`, else the system's folder for a user's caches."""
     if chosen := os.environ.get("LIT_GPT_CACHE"):
         return Path(chosen).expanduser()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_gpt_scratch"
-    except RuntimeError:  # a user without a home folder, as in some containers
-        return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
+    path = user_cache_path("lit_gpt_scratch", appauthor=False)
+    if path.is_absolute():
+        return path
+    # A user without a home folder, as in some containers.
+    return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
 def keep(raw: bytes, path: Path) -> None:
