@@ -24,10 +24,11 @@ def cache_dir() -> Path:
     """Return `LIT_GPT_CACHE`, else the system's folder for a user's caches."""
     if chosen := os.environ.get("LIT_GPT_CACHE"):
         return Path(chosen).expanduser()
-    path = user_cache_path("lit_gpt_scratch", appauthor=False)
-    if path.is_absolute():
-        return path
-    # A user without a home folder, as in some containers.
+    with suppress(RuntimeError):
+        path = user_cache_path("lit_gpt_scratch", appauthor=False)
+        if path.is_absolute():
+            return path
+    # A user without a home folder, as in some containers: older versions of platformdirs give a relative path.
     return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
