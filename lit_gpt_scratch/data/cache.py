@@ -28,7 +28,7 @@ def cache_dir() -> Path:
         path = user_cache_path("lit_gpt_scratch", appauthor=False)
         if path.is_absolute():
             return path
-    # A user without a home folder, as in some containers: older versions of platformdirs give a relative path.
+    # No home folder, as in some containers, for which older versions of platformdirs give a relative path.
     return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
