@@ -104,6 +104,16 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
     assert cache_dir().is_absolute()
 
 
+@pytest.mark.parametrize("option", ["--run_dir", "--ckpt_path", "--init_from", "--data.corpus"])
+def test_a_path_under_a_home_that_is_missing_is_a_mistake(
+    run: Run, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
+    done = run("fit", *TINY, option, "~/x")
+    assert done.code == 2
+    assert done.err == "error: there is no home folder for ~ to stand for: write paths in full\n"
+
+
 def test_a_page_that_cannot_be_written_is_said_before_the_work(
     run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

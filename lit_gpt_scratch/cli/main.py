@@ -16,6 +16,7 @@ from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.cli.usage import explain_usage, fail
 from lit_gpt_scratch.data.progress_bar import status_line
 
+NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
 LOADING = "loading PyTorch ..."  # for seconds, when it is not in memory
 TOOL_MODULES = {
     "evaluate": "tools.evaluate",
@@ -48,6 +49,8 @@ def main(args: list[str]) -> int:
         if own.isEnabledFor(logging.DEBUG):
             raise
         discard_unwritable_stdout()
+        if str(error).startswith(NO_HOME):
+            return fail(2, "there is no home folder for ~ to stand for: write paths in full")
         message = " ".join(str(error).split()) or type(error).__name__
         return fail(2 if isinstance(error, ValueError) else 1, message)
 
