@@ -7,7 +7,7 @@ import torch
 from conftest import needs_compiler
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.model.layers import Dropout, apply_rope, attend, precompute_rope
+from lit_gpt_scratch.model.layers import Dropout, RMSNorm, apply_rope, attend, precompute_rope
 from lit_gpt_scratch.training.loss import cross_entropy
 
 TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
@@ -118,6 +118,25 @@ def test_scores_of_rotated_heads_depend_on_distance_alone() -> None:
         torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=0)
     assert scores[7, 7] == pytest.approx(float(q @ k), abs=1e-4)
     assert abs(scores[7, 0] - scores[7, 7]) > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_matches_pytorch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(8, eps=1e-2), torch.nn.RMSNorm(8, eps=1e-2)
+    torch.nn.init.normal_(ours.weight)
+    theirs.load_state_dict(ours.state_dict())  # which has no other names
+    inputs = torch.randn(2, 5, 8).mul(0.1).to(dtype)
+    results = []
+    for layer in (ours, theirs.to(dtype)):
+        x = inputs.clone().requires_grad_()
+        y = layer(x)
+        y.square().sum().backward()
+        results.append((y, x.grad, layer.weight.grad.to(dtype)))
+    for ours_, theirs_ in zip(*results, strict=True):
+        assert ours_.dtype == dtype
+        tolerance = 1e-5 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(ours_, theirs_, atol=tolerance, rtol=tolerance)
 
 
 @torch.no_grad()
