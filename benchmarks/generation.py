@@ -26,8 +26,8 @@ import transformers
 from plain import PlainGPT
 
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate
-from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.hardware import keep_freed_memory
 
 SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128}
@@ -45,7 +45,7 @@ class Contestant:
 
 
 def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, int8: bool = False) -> Rate:
-    """Tokens a second of ours."""
+    """Tokens a second of this project."""
     gpt = GPT(config)
     if int8:
         quantize_linear_layers(gpt)

@@ -78,6 +78,14 @@ def test_rows_of_the_cache_are_selected_and_written_over() -> None:
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_a_cache_needs_no_grad(activation_checkpointing: bool) -> None:
+    gpt = random_gpt()
+    gpt.activation_checkpointing = activation_checkpointing
+    with pytest.raises(RuntimeError, match="inplace"):
+        gpt(torch.randint(30, (1, 6)), gpt.new_cache(1, 6))
+
+
 @torch.no_grad()
 def test_a_full_cache_is_an_error() -> None:
     gpt = random_gpt(block_size=8)

@@ -62,7 +62,7 @@ def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> 
     assert run("fit", *TINY, *averaged).code == 0
     more = ["fit", "--ckpt_path", "r", "--trainer.max_steps", "6"]
     for wrong, message in (
-        (["--callbacks.ema", "false"], "the run averages its weights, and cannot go on without"),
+        (["--callbacks.ema", "false"], "the run averages its weights: callbacks.ema must stay on"),
         (["--data.val_fraction", "0.5"], "data.val_fraction was 0.1, not 0.5"),
         (["--ckpt", "r"], "unrecognized arguments: --ckpt"),
         (["--trainer.devices", "abc"], "devices"),

@@ -17,7 +17,7 @@ from lit_gpt_scratch.cli.usage import explain_usage, fail
 from lit_gpt_scratch.data.progress_bar import status_line
 
 NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
-LOADING = "loading PyTorch ..."  # for seconds, when it is not in memory
+LOADING = "loading PyTorch ..."  # which takes seconds
 TOOL_MODULES = {
     "evaluate": "tools.evaluate",
     "scale": "tools.scale",

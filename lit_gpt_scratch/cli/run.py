@@ -303,7 +303,7 @@ def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_sile
         )
     averages = any(isinstance(callback, WeightAveraging) for callback in options["callbacks"])
     if run.start.is_resume and "averaging_state" in (run.start.checkpoint or {}) and not averages:
-        raise ValueError("the run averages its weights, and cannot go on without: leave callbacks.ema on")
+        raise ValueError("the run averages its weights: callbacks.ema must stay on")
     return build_trainer(options)
 
 

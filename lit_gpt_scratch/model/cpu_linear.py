@@ -69,14 +69,14 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
         and layer.weight.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
     ]
-    for layer in layers:
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        layer.forward = partial(_packed_linear, weight=weight, bias=layer.bias)  # type: ignore[method-assign]  # undone below
     try:
+        for layer in layers:
+            weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+            layer.__dict__["forward"] = partial(_packed_linear, weight=weight, bias=layer.bias)
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            layer.__dict__.pop("forward", None)
 
 
 def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

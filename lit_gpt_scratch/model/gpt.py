@@ -168,7 +168,7 @@ class GPT(nn.Module):
 
         Args:
             idx: Token ids, (B, T).
-            cache: The tokens before them; theirs are added to it.
+            cache: The tokens before them; these are added to it. It needs `torch.no_grad`.
 
         Returns:
             (B, T, V).
@@ -195,7 +195,7 @@ class GPT(nn.Module):
             rope = self.rope[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
         x = self.drop(x)
         for block, layer in zip(self.h, layers, strict=True):
-            if self.activation_checkpointing and torch.is_grad_enabled():
+            if self.activation_checkpointing and layer is None and torch.is_grad_enabled():
                 x = checkpoint(block, x, rope, use_reentrant=False)
             else:
                 x = block(x, rope, layer)

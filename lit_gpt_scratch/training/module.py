@@ -106,7 +106,7 @@ class LitGPT(LightningModule):
         """Train with compiled blocks.
 
         Args:
-            fall_back_to_eager: Warn and go on without, where compiling fails.
+            fall_back_to_eager: If compilation fails, warn and train without it.
         """
         torch._dynamo.config.suppress_errors = fall_back_to_eager
         self.gpt.compile_blocks()
