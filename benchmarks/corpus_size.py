@@ -37,7 +37,7 @@ from lit_gpt_scratch.data.datamodule import TextDataModule
 def resident(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 before, started = resident(), time.perf_counter()
 data = TextDataModule(sys.argv[1], tokenizer="gpt2", block_size=64, seed=0)
-data.tokens
+data.load("fit")
 print(time.perf_counter() - started, before, resident())
 """
 
@@ -130,8 +130,11 @@ def main() -> None:
         }
         batches = {}
         for name, path in (("1 MB", small), (f"{megabytes} MB", large)):
-            tokens = TextDataModule(str(path), tokenizer="byte", block_size=64, seed=0).train_tokens
-            batches[name] = TrainBatches(tokens.ids, 64, 16, 16, seed=0, first_step=0, n_steps=1000)
+            data = TextDataModule(str(path), tokenizer="byte", block_size=64, seed=0)
+            data.load("fit")
+            batches[name] = TrainBatches(
+                data.train_tokens.ids, 64, 16, 16, seed=0, first_step=0, n_steps=1000
+            )
         for name, (draw, step) in milliseconds_a_step(batches).items():
             figures[f"a step on {name}, ms"] = step
             figures[f"of which drawing the batch of {name}, ms"] = draw

@@ -27,7 +27,7 @@ def random_hub_model(std: float = 0.1, **settings: Any) -> Any:
 
 
 def bpe(n_tokens: int = 280) -> SubwordTokenizer:
-    tokenizer = train_bpe(Corpus("hamlet", (HAMLET,)), len(HAMLET), n_tokens)
+    tokenizer = train_bpe(Corpus.read("hamlet", (HAMLET,)), len(HAMLET), n_tokens)
     assert tokenizer.vocab_size == n_tokens
     return tokenizer
 

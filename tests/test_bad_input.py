@@ -30,7 +30,7 @@ from conftest import TINY, Run
         ),
         (["--model.block_size", "400"], "hamlet is too short"),
         (["--data.corpus", "nothing.txt"], "no such text: 'nothing.txt'"),
-        (["--data.corpus", "."], "no .txt, .md, .jsonl, .parquet or .gz file in the folder ."),
+        (["--data.corpus", "."], "no .txt, .md, .jsonl, .parquet file, compressed or not, in the folder ."),
         (["--eval_every", "0"], '"eval_every": must be > 0, not 0'),
         (["--save_every", "-5"], '"save_every": must be > 0, not -5'),
         (["--step_control.max_norm", "0"], "step_control.max_norm must be above 0"),

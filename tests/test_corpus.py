@@ -72,7 +72,9 @@ def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) ->
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such text"):
         load_corpus(str(tmp_path / "nothing.txt"))
-    with pytest.raises(ValueError, match=r"no \.txt, \.md, \.jsonl, \.parquet or \.gz file in the folder"):
+    with pytest.raises(
+        ValueError, match=r"no \.txt, \.md, \.jsonl, \.parquet file, compressed or not, in the folder"
+    ):
         load_corpus(str(tmp_path))
     with pytest.raises(ValueError, match="cannot open gopher://x: Protocol not known"):
         load_corpus("gopher://x")

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import BF16_TOLERANCE, ONE_DEVICE, TINY, Run, environment, two_devices
 from test_resume import steps_of
 
-from lit_gpt_scratch.data.windows import EvalBatches, full_pass_starts
+from lit_gpt_scratch.data.tokens import Tokens
+from lit_gpt_scratch.data.windows import EvalBatches, EvalSet, full_pass_starts
 
 pytestmark = pytest.mark.faults
 
@@ -115,7 +117,8 @@ def test_devices_evaluate_in_the_same_number_of_batches() -> None:
     """One that had a batch more would wait for the others' weights for ever."""
     for n_tokens in range(20, 90):
         starts = full_pass_starts(n_tokens, 8)
+        windows = EvalSet(Tokens(np.arange(n_tokens, dtype=np.uint16), n_tokens), starts, 8)
         for batch_size in (1, 2, 3, 5):
-            ranks = [EvalBatches(range(n_tokens), starts, 8, batch_size, rank, 2) for rank in range(2)]
+            ranks = [EvalBatches(windows, batch_size, rank, 2) for rank in range(2)]
             assert len({len(batches) for batches in ranks}) == 1
             assert sorted(start for batches in ranks for start in batches.starts) == list(starts)

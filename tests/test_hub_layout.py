@@ -228,7 +228,7 @@ def test_a_newer_encodings_pattern_is_kept(tmp_path: Path) -> None:
         r"|\s*[\r\n]|\s+(?!\S)|\s"
     )
     digits = "".join(str(number) for number in range(2000)) + HAMLET
-    ranks = train_bpe(Corpus("digits", (digits,)), len(digits), 500).encoding._mergeable_ranks
+    ranks = train_bpe(Corpus.read("digits", (digits,)), len(digits), 500).encoding._mergeable_ranks
     special = {END_OF_TEXT: 600, "<|fim|>": 601}  # with a gap, as there
     encoding = tiktoken.Encoding("newer", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     newer = SubwordTokenizer(encoding, {"kind": "tiktoken", "name": "newer"})

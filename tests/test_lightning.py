@@ -23,6 +23,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_gpt_scratch import LitGPT, TextDataModule
+from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.training.callbacks import StepControl
 
@@ -52,9 +53,10 @@ def test_sizes_come_from_the_data() -> None:
     module = LitGPT(**SIZES)
     fitted = trainer()
     fitted.fit(module, data())
-    assert module.gpt.config.vocab_size == data().vocab_size
+    vocab_size = len(set(HAMLET))
+    assert module.gpt.config.vocab_size == vocab_size
     assert module.gpt.config.block_size == 16
-    assert module(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, data().vocab_size)
+    assert module(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, vocab_size)
     assert fitted.callback_metrics["val/loss"] < 3.7
 
 

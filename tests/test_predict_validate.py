@@ -140,7 +140,7 @@ def test_notices_go_to_standard_error(run: Run, finished: Path) -> None:
     args = ["predict", "--ckpt_path", finished, "--max_new_tokens", "2"]
     unseen = run(*args, "--prompt", "To ☃ be")
     assert unseen.out.startswith("To  be")
-    assert "never saw '☃'" in unseen.err
+    assert "not in the vocabulary: '☃'" in unseen.err
     assert run(*args, "--prompt", "☃").code == 0
     assert "reads the last 32 of the prompt's 100 tokens" in run(*args, "--prompt", "to" * 50).err
     assert "top_k is lowered to the vocabulary's 39 tokens" in run(*args, "--top_k", "1000").err

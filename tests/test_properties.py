@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer
-from lit_gpt_scratch.data.windows import IGNORE, EvalBatches, TrainBatches, full_pass_starts, spread_starts
+from lit_gpt_scratch.data.tokens import Tokens
+from lit_gpt_scratch.data.windows import (
+    IGNORE,
+    EvalBatches,
+    EvalSet,
+    TrainBatches,
+    full_pass_starts,
+    spread_starts,
+)
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.tools.text_stream import TextStream
 from lit_gpt_scratch.training.schedule import learning_rate
@@ -100,9 +108,10 @@ def test_an_evaluation_counts_each_token_once(
     tokens = np.arange(n_tokens, dtype=np.uint16)
     starts = full_pass_starts(n_tokens, block_size)
     assume(len(starts) >= world_size)  # fewer windows than devices are refused
+    windows = EvalSet(Tokens(tokens, n_tokens), starts, block_size)
     seen: Counter[int] = Counter()
     for rank in range(world_size):
-        for inputs, targets in EvalBatches(tokens, starts, block_size, batch_size, rank, world_size):
+        for inputs, targets in EvalBatches(windows, batch_size, rank, world_size):
             counted = targets != IGNORE
             assert torch.equal(targets[counted], inputs[counted] + 1)
             seen.update(targets[counted].tolist())

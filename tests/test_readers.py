@@ -1,19 +1,21 @@
 """Files of several formats become one stream of documents."""
 
+import bz2
 import gzip
 import json
-from collections.abc import Iterable
+import lzma
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from lit_gpt_scratch.data import readers
 from lit_gpt_scratch.data.corpus import load_corpus
-from lit_gpt_scratch.data.readers import between_documents, file_format, read_pieces, take
+from lit_gpt_scratch.data.readers import file_format, join_documents, read_pieces, slice_chars
 
 
 def pieces_of(path: Path) -> list[str | None]:
-    return list(between_documents(read_pieces(path)))
+    return list(join_documents(read_pieces(path)))
 
 
 def test_a_text_is_read_in_blocks_that_join_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,27 +53,31 @@ def test_every_line_of_jsonl_is_a_document(tmp_path: Path) -> None:
 )
 def test_a_line_without_text_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n' + line + "\n")
-    with pytest.raises(ValueError, match=r'a\.jsonl: line 3 is no JSON object with a text under "text"'):
+    with pytest.raises(ValueError, match=r'a\.jsonl: line 3 is not a JSON object with a text under "text"'):
         pieces_of(tmp_path / "a.jsonl")
 
 
-def test_packed_files(tmp_path: Path) -> None:
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\r\n"))
-    (tmp_path / "enwik.gz").write_bytes(gzip.compress(b"two"))
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}\n{"text": "four"}'))
-    assert pieces_of(tmp_path / "a.txt.gz") == ["one\n"]
-    assert pieces_of(tmp_path / "enwik.gz") == ["two"]
-    assert pieces_of(tmp_path / "b.jsonl.gz") == ["three", None, "four"]
-    whole = gzip.compress(b"text " * 1000)
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+)
+def test_compressed_files(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    (tmp_path / f"a.txt.{suffix}").write_bytes(compress(b"one\r\n"))
+    (tmp_path / f"enwik.{suffix}").write_bytes(compress(b"two"))
+    (tmp_path / f"b.jsonl.{suffix}").write_bytes(compress(b'{"text": "three"}\n{"text": "four"}'))
+    assert list(load_corpus(str(tmp_path)).pieces()) == ["one\n", None, "three", None, "four", None, "two"]
+    whole = compress(b"text " * 1000)
+    middle = len(whole) // 2
     damaged = {
         "cut": whole[:-9],
-        "other": b"no gzip at all",
-        "flipped": whole[:20] + b"\xff\xff" + whole[22:],
+        "other": b"not compressed",
+        "flipped": whole[:middle]
+        + bytes(255 - byte for byte in whole[middle : middle + 2])
+        + whole[middle + 2 :],
     }
     for name, content in damaged.items():
-        (tmp_path / f"{name}.gz").write_bytes(content)
-        with pytest.raises(ValueError, match=f"cannot read .*{name}.gz"):
-            pieces_of(tmp_path / f"{name}.gz")
+        (tmp_path / f"{name}.{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=f"cannot read .*{name}.{suffix}"):
+            pieces_of(tmp_path / f"{name}.{suffix}")
 
 
 def test_every_row_of_parquet_is_a_document(tmp_path: Path) -> None:
@@ -95,7 +101,7 @@ def test_every_row_of_parquet_is_a_document(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no column text of strings, but text"):
         pieces_of(write("c.parquet", text=[1, 2]))
     (tmp_path / "d.parquet").write_bytes(b"not a table")
-    with pytest.raises(ValueError, match=r"d\.parquet is no parquet file"):
+    with pytest.raises(ValueError, match=r"d\.parquet is not a parquet file"):
         pieces_of(tmp_path / "d.parquet")
 
 
@@ -103,7 +109,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    with pytest.raises(ValueError, match="takes pyarrow to read: pip install pyarrow"):
+    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
         pieces_of(tmp_path / "a.parquet")
 
 
@@ -131,16 +137,16 @@ def test_a_folder_takes_what_promises_text(tmp_path: Path) -> None:
     (tmp_path / "d.tar.gz").write_bytes(b"an archive")
     corpus = load_corpus(str(tmp_path))
     assert list(corpus.pieces()) == ["one", None, "two", None, "three"]
-    assert corpus.census.n_chars == corpus.census.n_bytes == 11
-    assert corpus.census.chars == "\nehnortw"  # the line's end stands between documents
+    assert corpus.n_chars == corpus.n_bytes == 11
+    assert corpus.alphabet == "\nehnortw"  # the line's end stands between documents
 
 
-def test_take_is_a_slice_of_the_characters() -> None:
+def test_slice_chars_is_a_slice_of_the_characters() -> None:
     stream = ["ab", "cd", None, "efg", None, "h"]
     texts = "abcdefgh"
     for start in range(9):
         for stop in range(start, 9):
-            taken = list(take(iter(stream), start, stop))
+            taken = list(slice_chars(iter(stream), start, stop))
             assert "".join(piece or "" for piece in taken) == texts[start:stop]
             borders = sum(start < border < stop for border in (4, 7))
             assert taken.count(None) == borders

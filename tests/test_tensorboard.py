@@ -202,4 +202,4 @@ def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
 def test_a_sentence_may_have_what_the_model_never_saw(run: Run) -> None:
     odd = ["--callbacks.inspection", "true", "--inspection.sentence", "Ωto be"]
     done = run(*FIT, "--trainer.max_steps", 5, *odd, "--run_dir", "r")
-    assert done.err == "WARNING: the model never saw 'Ω': left out of inspection.sentence\n"
+    assert done.err == "WARNING: not in the vocabulary: 'Ω'; left out of inspection.sentence\n"

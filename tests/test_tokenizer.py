@@ -82,7 +82,7 @@ PROSE = "It was the best of times, it was the worst of times, it was the age of 
 
 
 def text(content: str) -> Corpus:
-    return Corpus("prose", (content,))
+    return Corpus.read("prose", (content,))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from lit_gpt_scratch.data.corpus import HAMLET, Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
-from lit_gpt_scratch.data.tokens import UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
+from lit_gpt_scratch.data.tokens import MAX_UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 
 RNG = random.Random(3)
@@ -39,7 +39,7 @@ def some_text(n_chars: int) -> str:
 
 
 def all_tokens(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
-    return load_tokens(corpus, 0, corpus.census.n_chars, tokenizer)
+    return load_tokens(corpus, 0, corpus.n_chars, tokenizer)
 
 
 def bpe() -> SubwordTokenizer:
@@ -86,26 +86,26 @@ def test_text_without_a_border_is_cut_at_last() -> None:
         blocks = (text[i : i + n_chars] for i in range(0, len(text), n_chars))
         pieces = [piece or "" for batch in batches(blocks) for piece in batch]
         assert "".join(pieces) == text
-        assert max(map(len, pieces)) <= UNCUT_CHARS
+        assert max(map(len, pieces)) <= MAX_UNCUT_CHARS
     tokenizer = bpe()
     assert tokenizer.decode(np.concatenate([tokenizer.encode(piece) for piece in pieces])) == text
 
 
 def test_documents_are_apart() -> None:
-    corpus = Corpus("two", ("one", "two", "", "<|endoftext|>"))
+    corpus = Corpus.read("two", ("one", "two", "", "<|endoftext|>"))
     subwords = bpe()
     ids = all_tokens(corpus, subwords).ids.tolist()
     end = subwords.vocab_size - 1
     assert ids.count(end) == 2  # what only looks like it is text
     assert ids[: ids.index(end)] == subwords.encode("one").tolist()
-    for tokenizer in (ByteTokenizer(), CharTokenizer(corpus.census.chars)):
+    for tokenizer in (ByteTokenizer(), CharTokenizer(corpus.alphabet)):
         tokens = all_tokens(corpus, tokenizer)
         assert tokenizer.decode(tokens.ids) == "one\n\ntwo\n\n<|endoftext|>"
         assert tokens.n_bytes == len("one\n\ntwo\n\n<|endoftext|>")
 
 
 def test_a_file_holds_ids_as_small_as_they_can_be() -> None:
-    corpus = Corpus("text", ("né" * 100,))
+    corpus = Corpus.read("text", ("né" * 100,))
     tokens = all_tokens(corpus, CharTokenizer("né"))
     assert tokens.ids.dtype == np.uint16
     assert isinstance(tokens.ids.base, np.memmap)
@@ -113,7 +113,7 @@ def test_a_file_holds_ids_as_small_as_they_can_be() -> None:
     [ids_file, _] = made()
     assert (cache_dir() / ids_file).stat().st_size == 400
     many = "".join(map(chr, range(0xE000, 0x1E001)))
-    assert all_tokens(Corpus("many", (many,)), CharTokenizer(many)).ids.dtype == np.uint32
+    assert all_tokens(Corpus.read("many", (many,)), CharTokenizer(many)).ids.dtype == np.uint32
 
 
 def test_tokens_are_made_once_for_each_content_and_tokenizer(
@@ -152,7 +152,7 @@ def test_tokens_are_made_once_for_each_content_and_tokenizer(
 @pytest.mark.parametrize("suffix", [".bin", ".json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
 def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    corpus = Corpus("text", ("some text " * 100,))
+    corpus = Corpus.read("text", ("some text " * 100,))
     all_tokens(corpus, ByteTokenizer())
     [path] = [path for path in cache_dir().glob("tokens-*") if path.suffix == suffix]
     whole = path.read_bytes()
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.L
     assert ByteTokenizer().decode(all_tokens(corpus, ByteTokenizer()).ids) == "some text " * 100
     assert path.read_bytes() == whole
     if (damage, suffix) != ("gone", ".json"):
-        assert f"{path.name} is damaged: it is made again" in caplog.text
+        assert f"{path.name} is damaged and is computed again" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(
@@ -172,7 +172,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "file" / "cache"))
-    tokens = all_tokens(Corpus("text", ("some text",)), ByteTokenizer())
+    tokens = all_tokens(Corpus.read("text", ("some text",)), ByteTokenizer())
     assert ByteTokenizer().decode(tokens.ids) == "some text"
     assert "the tokens are not kept" in caplog.text
 
@@ -181,7 +181,8 @@ PREPARE = """
 import sys
 from lit_gpt_scratch.data.datamodule import TextDataModule
 data = TextDataModule(sys.argv[1], tokenizer=sys.argv[2], block_size=8, seed=0)
-print(len(data.train_tokens), len(data.val_tokens), hash(data.train_tokens.ids.tobytes()))
+data.load("fit")
+print(len(data.train_tokens), len(data.val_set.tokens), hash(data.train_tokens.ids.tobytes()))
 """
 
 # Put before PREPARE: the process kills itself once it has the given number of arrays of tokens.
@@ -222,7 +223,7 @@ def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
 def test_a_cache_that_can_only_be_read_serves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    corpus = Corpus("text", ("some text",))
+    corpus = Corpus.read("text", ("some text",))
     all_tokens(corpus, ByteTokenizer())
 
     def not_permitted(*_: object) -> None:
@@ -266,7 +267,7 @@ def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_a_waiting_process_takes_the_others_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = Corpus("text", ("some text",))
+    corpus = Corpus.read("text", ("some text",))
     calls = 0
 
     def slow(*args: object) -> Iterator[object]:
@@ -300,9 +301,10 @@ def test_a_separate_validation_text(tmp_path: Path) -> None:
     data = TextDataModule(
         str(tmp_path / "train.txt"), val_corpus=str(tmp_path / "val.txt"), block_size=8, seed=0
     )
+    data.load("fit")
     assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
-    assert data.tokenizer.decode(data.val_tokens.ids) == "dcxy" * 10
-    assert data.val_bytes_per_token == 1
+    assert data.tokenizer.decode(data.val_set.tokens.ids) == "dcxy" * 10
+    assert data.val_set.bytes_per_token == 1
     assert data.state_dict()["val"]["corpus"]["name"] == str(tmp_path / "val.txt")
 
 

@@ -11,11 +11,13 @@ from conftest import TINY, Run
 from lightning.pytorch import Trainer
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.tokenizer import TokenArray
+from lit_gpt_scratch.data.tokens import Tokens
 from lit_gpt_scratch.data.windows import (
     IGNORE,
     EvalBatches,
+    EvalSet,
     TrainBatches,
-    full_pass_starts,
     gather,
     random_starts,
     spread_starts,
@@ -34,6 +36,10 @@ def batches(**changed: int) -> TrainBatches:
         "n_steps": 5,
     }
     return TrainBatches(TOKENS, **(settings | changed))
+
+
+def full_pass(tokens: TokenArray) -> EvalSet:
+    return EvalSet.of(Tokens(tokens, len(tokens)), 8, np.ones(1000, dtype=np.int64))
 
 
 def rows(items: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[int]]:
@@ -96,7 +102,7 @@ def test_devices_and_micro_batches_only_cut_the_global_batch() -> None:
 def test_a_full_pass_has_every_target_once() -> None:
     for n_tokens in (9, 17, 100, 105):
         tokens = TOKENS[:n_tokens]
-        items = list(EvalBatches(tokens, full_pass_starts(n_tokens, 8), 8, batch_size=3))
+        items = list(EvalBatches(full_pass(tokens), batch_size=3))
         counted = torch.cat([targets[targets != IGNORE] for _, targets in items])
         assert sorted(counted.tolist()) == list(range(1, n_tokens))
         for inputs, targets in items:
@@ -105,18 +111,17 @@ def test_a_full_pass_has_every_target_once() -> None:
 
 
 def test_ranks_share_a_full_pass() -> None:
-    starts = full_pass_starts(100, 8)
     counted = [
         token
         for rank in range(3)
-        for _, targets in EvalBatches(TOKENS[:100], starts, 8, 2, rank, world_size=3)
+        for _, targets in EvalBatches(full_pass(TOKENS[:100]), 2, rank, world_size=3)
         for token in targets[targets != IGNORE].tolist()
     ]
     assert sorted(counted) == list(range(1, 100))
 
 
 def test_a_batch_count_is_what_iteration_gives() -> None:
-    loader = EvalBatches(TOKENS, full_pass_starts(1000, 8), 8, batch_size=7)
+    loader = EvalBatches(full_pass(TOKENS), batch_size=7)
     assert len(loader) == len(list(loader))
 
 
@@ -138,11 +143,12 @@ def test_a_long_validation_text_is_looked_at_in_fixed_places(run: Run) -> None:
         str(Path("long.txt")), val_fraction=0.5, max_val_tokens=2500, batch_size=8, block_size=32, seed=0
     )
     data.trainer = Trainer(logger=False, enable_checkpointing=False)
+    data.setup("fit")
     looked_at = data.val_dataloader()[0]
     targets = torch.cat([targets for _, targets in looked_at]).flatten()
     assert len(targets) == 2496
     n_bytes = len("".join(data.tokenizer.decode(targets.tolist())).encode())
-    assert data.val_bytes_per_token == pytest.approx(n_bytes / 2496)
+    assert data.val_set.bytes_per_token == pytest.approx(n_bytes / 2496)
     firsts = [inputs[:, 0] for inputs, _ in looked_at]
     assert {data.tokenizer.decode([int(i)]) for i in torch.cat(firsts)} >= {"é", "a"}  # both halves
     validated = run("validate", "--ckpt_path", "r/last.ckpt").out

@@ -44,8 +44,8 @@ def check_data(data: TextDataModule, start: Start, command: str) -> None:
     state = start.checkpoint["TextDataModule"]
     if state["tokenizer"] != data.tokenizer.to_dict():
         raise ValueError(
-            f"the checkpoint's tokenizer is not the one made from {data.corpus.name} ({data.vocab_size} "
-            "tokens); leave data.tokenizer and data.corpus as they were"
+            f"the checkpoint's tokenizer is not the one made from {data.source} ({data.vocab_size} tokens); "
+            "leave data.tokenizer and data.corpus as they were"
         )
     if start.is_resume or command != "fit":  # other weights are for another text
         check_corpus(data, state, must_match=start.run_dir is not None)
@@ -64,17 +64,16 @@ def check_corpus(data: TextDataModule, state: dict[str, Any], must_match: bool) 
     Raises:
         ValueError: The texts differ, and must not.
     """
-    pairs = [("trained", state["corpus"], data.__dict__.get("corpus"))]  # a test may not read it
+    pairs = [("trained", state["corpus"], data.corpora.get("train"))]
     if data.val_source is not None:
-        was = state.get("val", {}).get("corpus")
-        pairs.append(("validated", was, data.__dict__.get("val_corpus")))
+        pairs.append(("validated", state.get("val", {}).get("corpus"), data.corpora.get("val")))
     for verb, was, is_now in pairs:
         if was is None or is_now is None or was["sha256"] == is_now.sha256:
             continue
         difference = (
             f"this is not the text that the checkpoint was {verb} on ({was['name']}, "
             f"{was['n_chars']:,} characters, sha256 {was['sha256'][:12]}), but {is_now.name}, "
-            f"{is_now.census.n_chars:,} characters, sha256 {is_now.sha256[:12]}"
+            f"{is_now.n_chars:,} characters, sha256 {is_now.sha256[:12]}"
         )
         if must_match:
             raise ValueError(f"{difference}: to go on with another text, name another --run_dir")
@@ -90,7 +89,7 @@ def check_validation(data: TextDataModule, options: dict[str, Any]) -> None:
     now = {
         "data.val_fraction": data.val_fraction,
         "data.max_val_tokens": data.max_val_tokens,
-        "data.val_corpus": data.val_source and data.val_corpus.name,
+        "data.val_corpus": data.val_source and data.corpora["val"].name,
     }
     for name, value in now.items():
         if value != options.get(name, value):

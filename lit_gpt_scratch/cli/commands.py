@@ -33,7 +33,7 @@ def fit(args: list[str]) -> None:
         SystemExit: A signal stopped the run; 128 and its number.
     """
     run = read_run("fit", args)
-    prepare(run, "tokens")  # before anything is written
+    prepare(run)  # before anything is written
     check_steps_left(run.start, run.config.trainer.max_steps)
     if not run.start.is_resume:
         load_weights(run)
@@ -41,18 +41,15 @@ def fit(args: list[str]) -> None:
     run.stop.exit_if_received()
 
 
-def prepare(run: Run, needed: str) -> None:
-    """Prepare what a command needs of the data, and compare it with the checkpoint.
-
-    Args:
-        run: The run.
-        needed: Attribute of the data that is prepared.
+def prepare(run: Run) -> None:
+    """Load the data of a command, compare them with the checkpoint, and build the network for them.
 
     Raises:
         ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
     """
-    getattr(run.data, needed)
+    run.data.load(run.command)
     check_data(run.data, run.start, run.command)
+    run.model.build_gpt(vocab_size=run.data.vocab_size, block_size=run.data.block_size)
 
 
 def train(
@@ -143,7 +140,7 @@ def validate(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     run = read_run("validate", args)
-    prepare(run, "tokens")
+    prepare(run)
     trainer = make_trainer(run)
     with run.stop.handling_signals():
         trainer.validate(run.model, run.data, ckpt_path=run.start.path, verbose=False)
@@ -157,14 +154,14 @@ def test(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     run = read_run("test", args)
-    prepare(run, "test_tokens")
+    prepare(run)
     trainer = make_trainer(run)
     with run.stop.handling_signals():
         trainer.test(run.model, run.data, ckpt_path=run.start.path, verbose=False)
-    if run.data.test_corpus is not None:
-        print_results(run, trainer, run.data.test_corpus.name)
+    if (corpus := run.data.corpora.get("test")) is not None:
+        print_results(run, trainer, corpus.name)
     else:
-        whole = run.data.val_corpus.name
+        whole = run.data.corpora["val"].name
         part = whole if run.data.val_source is not None else f"the validation part of {whole}"
         print_results(run, trainer, f"{part}: there is no data.test_corpus")
 
@@ -188,7 +185,7 @@ def write_text(args: list[str]) -> None:
     """
     run = read_run("predict", args)
     options = {name: getattr(run.config, name) for name in PredictOptions.__dataclass_fields__}
-    prepare(run, "tokenizer")
+    prepare(run)
     load_weights(run)
     gpt = run.model.gpt.to(make_trainer(run).strategy.root_device)
     predict(gpt, run.data.tokenizer, run.config.prompt, PredictOptions(**options))

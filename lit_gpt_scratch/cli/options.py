@@ -98,7 +98,10 @@ def add_predict_options(parser: LightningArgumentParser) -> None:
 
 def add_part_options(parser: LightningArgumentParser, model_class: Any, data_class: Any) -> None:
     """Model, data and callbacks; Lightning's Trainer, which fills screens of --help, comes after them."""
-    parser.add_lightning_class_args(model_class, "model")
+    # The vocabulary follows from the data: the network is built once they are loaded.
+    parser.add_class_arguments(
+        model_class, "model", fail_untyped=False, sub_configs=True, skip={"vocab_size"}
+    )
     parser.add_lightning_class_args(data_class, "data")
     for key, callback in CALLBACKS.items():
         parser.add_lightning_class_args(callback, key)
@@ -116,7 +119,6 @@ def link_options(parser: LightningArgumentParser) -> None:
     parser.link_arguments("save_every", "last_checkpoint.every_n_train_steps")
     parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # a plain int, which is data
     parser.link_arguments("model.block_size", "data.block_size")
-    parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
 
 
 def turn_on_named(args: list[str], given: Namespace) -> None:
@@ -152,9 +154,9 @@ def repeatable(config: Namespace, run_dir: Path, datamodule: TextDataModule) -> 
     settings.update(Namespace(run_dir=str(run_dir), ckpt_path=None))
     if config.init_from is not None:
         settings.init_from = str(Path(config.init_from).expanduser().resolve())
-    settings.data.update(Namespace(corpus=datamodule.corpus.name, offline_corpus=None))
+    settings.data.update(Namespace(corpus=datamodule.corpora["train"].name, offline_corpus=None))
     if settings.data.val_corpus is not None:
-        settings.data.val_corpus = datamodule.val_corpus.name
+        settings.data.val_corpus = datamodule.corpora["val"].name
     return settings
 
 

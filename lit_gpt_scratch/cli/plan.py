@@ -32,7 +32,7 @@ def plan(args: list[str]) -> None:
     steps = run.config.trainer.max_steps
     if steps < 1:
         raise ValueError("a plan needs an end: set trainer.max_steps")
-    prepare(run, "tokens")
+    prepare(run)
     load_weights(run)
     measured = None if own.no_measure else measure(run, steps)
     if not is_rank_zero():

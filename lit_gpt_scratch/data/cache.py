@@ -1,4 +1,4 @@
-"""The folder of things that can be made again: downloads, token files, what was learnt from a text."""
+"""The cache folder: downloads, token files, statistics of texts and learned vocabularies."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from lit_gpt_scratch.atomic_write import atomic_write
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # part of each made file's name: to be raised when the same text would give another one
+FORMAT_VERSION = 1  # part of the names of cached files: raised when the same text gives another file
 
 
 def cache_dir() -> Path:
@@ -32,55 +32,55 @@ def cache_dir() -> Path:
     return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
-def keep(raw: bytes, path: Path) -> None:
-    """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
+def write_cached(raw: bytes, path: Path) -> None:
+    """Write a file of the cache atomically; warn if the cache cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(raw)
     except OSError as error:
-        log.warning("cannot keep %s (%s): it will be made again", path, error.strerror)
+        log.warning("cannot cache %s (%s): the next run computes it again", path, error.strerror)
 
 
-def keep_json(content: Any, path: Path) -> None:
-    """Write builtins as JSON, with a checksum, whole or not at all."""
-    keep(json.dumps({"sha256": _checksum(content), "content": content}).encode(), path)
+def write_json(content: Any, path: Path) -> None:
+    """Write builtins to the cache as JSON with a checksum."""
+    write_cached(json.dumps({"sha256": _checksum(content), "content": content}).encode(), path)
 
 
-def kept_json(path: Path) -> Any | None:
-    """What `keep_json` wrote; None where there is nothing, or, with a notice, something damaged."""
+def read_json(path: Path) -> Any | None:
+    """Return what `write_json` wrote; None if there is no such file or, with a warning, if it is damaged."""
     try:
-        kept = json.loads(path.read_bytes())
-        if kept["sha256"] == _checksum(kept["content"]):
-            return kept["content"]
+        cached = json.loads(path.read_bytes())
+        if cached["sha256"] == _checksum(cached["content"]):
+            return cached["content"]
     except OSError:
         return None
     except (ValueError, TypeError, KeyError):
         pass
-    log.warning("%s is damaged: it is made again", path)
+    log.warning("%s is damaged and is computed again", path)
     with suppress(OSError):
         path.unlink()
     return None
 
 
-def kept_or_made(path: Path, make: Callable[[], Any]) -> Any:
-    """Builtins from the cache, or made and kept there; a process that finds another one at it waits."""
-    content = kept_json(path)
+def load_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
+    """Return the builtins cached at `path`; compute and cache them if missing, in one process at a time."""
+    content = read_json(path)
     if content is None:
-        with alone(path):
-            content = kept_json(path)
+        with file_lock(path):
+            content = read_json(path)
             if content is None:
-                content = make()
-                keep_json(content, path)
+                content = compute()
+                write_json(content, path)
     return content
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[OSError | None]:
-    """Wait until no other process is at work on a file of the cache.
+def file_lock(path: Path) -> Iterator[OSError | None]:
+    """Hold the lock of a file of the cache; wait for a process that holds it.
 
     Yields:
-        None, or why the cache cannot be written: then nobody waits for anybody.
+        None, or the error if the cache cannot be written; nothing is locked then.
     """
     failure = None
     try:
@@ -100,9 +100,6 @@ def _checksum(content: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read a block at a time."""
-    digest = hashlib.sha256()
+    """Return the hex digest of a file."""
     with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where text comes from: named corpora, files, folders, glob patterns and URLs."""
+"""Corpora: load text by name or from files, folders, glob patterns and URLs."""
 
 import atexit
 import glob
@@ -10,15 +10,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from lit_gpt_scratch.data.cache import FORMAT, alone, cache_dir, file_sha256, keep, kept_or_made
+from lit_gpt_scratch.data.cache import (
+    FORMAT_VERSION,
+    cache_dir,
+    file_lock,
+    file_sha256,
+    load_or_compute,
+    write_cached,
+)
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.data.readers import FORMATS, Piece, between_documents, file_format, read_pieces
+from lit_gpt_scratch.data.readers import FORMATS, Piece, file_format, is_plain, join_documents, read_pieces
 
 log = logging.getLogger(__name__)
 
@@ -46,144 +53,144 @@ That makes calamity of so long life.
 
 
 class DownloadError(OSError):
-    """The network, or what it brought, is not as it should be."""
-
-
-@dataclass(frozen=True)
-class Census:
-    """What is counted in a text: its characters, its UTF-8 bytes, and which characters there are, sorted."""
-
-    n_chars: int
-    n_bytes: int
-    chars: str
+    """The network failed, or the downloaded file has a wrong checksum."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, read as a stream, and what identifies it.
+    """A text and its statistics; the text itself is read as a stream.
 
     Args:
-        name: What it is called; where it is a file or a folder, its whole path.
-        sources: Files, and texts that are at hand.
+        name: Name of the corpus; the absolute path of a file, a folder or a glob pattern.
+        sources: Files, and texts in memory.
+        sha256: Hex digest of the bytes of a single plain text; of several or packed files, the digest of
+            their digests and formats.
+        n_chars: Number of characters.
+        n_bytes: Number of bytes in UTF-8.
+        alphabet: Distinct characters, sorted.
+        file_stats: Size in bytes and modification time in ns of each file when it was hashed.
     """
 
     name: str
     sources: tuple[Path | str, ...]
+    sha256: str
+    n_chars: int
+    n_bytes: int
+    alphabet: str
+    file_stats: list[tuple[int, int]]
 
-    def pieces(self) -> Iterator[Piece]:
-        """The text in pieces, with None between two documents.
-
-        Raises:
-            ValueError: A file cannot be read, or is no text.
-        """
-        return between_documents(self._all_pieces())
-
-    def _all_pieces(self) -> Iterator[Piece]:
-        for source in self.sources:
-            yield from read_pieces(source) if isinstance(source, Path) else (source, None)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hex digest of a single plain text's bytes; of several or others, of all their digests and formats.
+    @classmethod
+    def read(cls, name: str, sources: tuple[Path | str, ...]) -> "Corpus":
+        """Hash and count a text. The counts are cached by content.
 
         Raises:
-            ValueError: A file cannot be read.
+            ValueError: A file cannot be read, or is not text.
         """
         try:
-            self._stamps  # noqa: B018  # from here on the files must stay as they are
-            digests = [_digest(source) for source in self.sources]
+            file_stats = _stat_files(sources)
+            sha256 = _sha256(sources)
         except OSError as error:
             raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
-        alone = len(digests) == 1 and "." not in digests[0]
-        return digests[0] if alone else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        path = cache_dir() / f"statistics-{FORMAT_VERSION}-{sha256[:32]}.json"
+        statistics = load_or_compute(path, lambda: _count(name, sources))
+        corpus = cls(name, sources, sha256, file_stats=file_stats, **statistics)
+        corpus.check_unchanged()
+        return corpus
 
-    @cached_property
-    def _stamps(self) -> list[tuple[int, int]]:
-        return self._look()
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the text in pieces, with None between two documents.
 
-    def _look(self) -> list[tuple[int, int]]:
-        stats = [source.stat() for source in self.sources if isinstance(source, Path)]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        Raises:
+            ValueError: A file cannot be read, or is not text.
+        """
+        return _read_sources(self.sources)
 
     def check_unchanged(self) -> None:
-        """Make sure that what was read is what `sha256` is of.
+        """Check that the files are those that were hashed.
 
         Raises:
-            ValueError: A file changed since.
+            ValueError: A file has changed since.
         """
         try:
-            is_same = self._look() == self._stamps
+            is_unchanged = _stat_files(self.sources) == self.file_stats
         except OSError:  # it is gone
-            is_same = False
-        if not is_same:
+            is_unchanged = False
+        if not is_unchanged:
             raise ValueError(f"{self.name} was changed while it was read: start again")
 
-    @cached_property
-    def census(self) -> Census:
-        """Its counts, taken in one pass and kept in the cache by content.
-
-        Raises:
-            ValueError: A file cannot be read, or is no text.
-        """
-        return Census(**kept_or_made(cache_dir() / f"census-{FORMAT}-{self.sha256[:32]}.json", self._count))
-
-    def _count(self) -> dict[str, int | str]:
-        n_chars = n_bytes = 0
-        seen = np.zeros(N_CODE_POINTS, dtype=bool)
-        with progress_bar(f"reading {Path(self.name).name}", self._size(), "B") as advance:
-            for piece in self.pieces():
-                if piece is None:
-                    seen[ord("\n")] = True  # what stands between documents, for those who read characters
-                    continue
-                raw = piece.encode()
-                n_chars += len(piece)
-                n_bytes += len(raw)
-                # What is left without the ASCII characters that were seen before: as a rule, very little.
-                rest = raw.translate(None, bytes(np.flatnonzero(seen[:128]).tolist())).decode()
-                seen[np.frombuffer(rest.encode("utf-32-le"), dtype=np.uint32)] = True
-                advance(len(raw))
-        self.check_unchanged()
-        return {"n_chars": n_chars, "n_bytes": n_bytes, "chars": "".join(map(chr, np.flatnonzero(seen)))}
-
-    def _size(self) -> int | None:
-        """Bytes of the text, if they are those of the sources as they lie there."""
-        if any(isinstance(s, Path) and s.suffix in (".gz", ".jsonl", ".parquet") for s in self.sources):
-            return None
-        return sum(s.stat().st_size if isinstance(s, Path) else len(s) for s in self.sources)
-
     def fingerprint(self) -> dict[str, str | int]:
-        """What a checkpoint remembers of the text: name, characters, bytes, sha256."""
-        counts = self.census
+        """Return what a checkpoint stores of the text: name, characters, bytes, sha256."""
         return {
             "name": self.name,
-            "n_chars": counts.n_chars,
-            "n_bytes": counts.n_bytes,
+            "n_chars": self.n_chars,
+            "n_bytes": self.n_bytes,
             "sha256": self.sha256,
         }
 
 
-def _digest(source: Path | str) -> str:
-    """A source's sha256, and the suffixes of its name where it isn't plain text."""
+def _stat_files(sources: tuple[Path | str, ...]) -> list[tuple[int, int]]:
+    stats = [source.stat() for source in sources if isinstance(source, Path)]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+def _sha256(sources: tuple[Path | str, ...]) -> str:
+    digests = [_source_digest(source) for source in sources]
+    if len(digests) == 1 and "." not in digests[0]:
+        return digests[0]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _source_digest(source: Path | str) -> str:
+    """Return a source's sha256, followed by the suffixes of its name if it is not plain text."""
     if isinstance(source, str):
         return hashlib.sha256(source.encode()).hexdigest()
-    plain = source.suffix.lower() != ".gz" and file_format(source) in (None, ".txt", ".md")
-    return file_sha256(source) + ("" if plain else "".join(source.suffixes).lower())
+    return file_sha256(source) + ("" if is_plain(source) else "".join(source.suffixes).lower())
+
+
+def _read_sources(sources: tuple[Path | str, ...]) -> Iterator[Piece]:
+    return join_documents(
+        piece
+        for source in sources
+        for piece in (read_pieces(source) if isinstance(source, Path) else (source, None))
+    )
+
+
+def _count(name: str, sources: tuple[Path | str, ...]) -> dict[str, Any]:
+    """Count characters and bytes, and collect the alphabet, in one pass."""
+    n_chars = n_bytes = 0
+    seen = np.zeros(N_CODE_POINTS, dtype=bool)
+    are_plain = all(isinstance(source, str) or is_plain(source) for source in sources)
+    total = sum(len(s) if isinstance(s, str) else s.stat().st_size for s in sources) if are_plain else None
+    with progress_bar(f"reading {Path(name).name}", total, "B") as advance:
+        for piece in _read_sources(sources):
+            if piece is None:
+                seen[ord("\n")] = True  # the separator of documents for characters and bytes
+                continue
+            raw = piece.encode()
+            n_chars += len(piece)
+            n_bytes += len(raw)
+            # ASCII characters that were seen before are dropped first: as a rule, very little is left.
+            rest = raw.translate(None, bytes(np.flatnonzero(seen[:128]).tolist())).decode()
+            seen[np.frombuffer(rest.encode("utf-32-le"), dtype=np.uint32)] = True
+            advance(len(raw))
+    return {"n_chars": n_chars, "n_bytes": n_bytes, "alphabet": "".join(map(chr, np.flatnonzero(seen)))}
 
 
 def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
-    """Read a text.
+    """Load a text.
 
     Args:
         source: A name (`shakespeare`, `python_docs`, `hamlet`), a file, a folder (its .txt, .md, .jsonl and
             .parquet files, in order of path), a glob pattern, or a URL.
-        offline_corpus: The named corpus that stands in when a download fails; None makes that an error.
+        offline_corpus: Name of the embedded corpus that replaces a failed download; None makes the failure
+            an error.
 
     Raises:
         ValueError: There is no such text, it is not readable as UTF-8 text, it is empty, or its download
-            failed and nothing may stand in.
+            failed and nothing replaces it.
     """
     try:
-        corpus = _read(source)
+        name, sources = _find_sources(source)
     except DownloadError as error:
         if offline_corpus is None:
             raise ValueError(
@@ -196,39 +203,41 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
             "CANNOT DOWNLOAD %s (%s): TRAINING ON THE EMBEDDED %s INSTEAD", source, error, offline_corpus
         )
         return load_corpus(offline_corpus)
-    if not corpus.census.n_chars:
+    corpus = Corpus.read(name, sources)
+    if not corpus.n_chars:
         raise ValueError(f"{source} is empty")
     return corpus
 
 
-def _read(source: str) -> Corpus:
+def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
+    """Return name and sources of a corpus."""
     if source in NAMED:
-        return Corpus(source, (NAMED[source](),))
+        return source, (NAMED[source](),)
     if re.match(r"[a-z][a-z0-9+.-]+://", source):
-        return Corpus(source, (_downloaded_file(source),))
+        return source, (_download_to_temporary_file(source),)
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(
-            file for file in path.rglob("*") if _is_text(file.relative_to(path)) and file.is_file()
+            file for file in path.rglob("*") if _is_visible_text(file.relative_to(path)) and file.is_file()
         )
         if not files:
-            raise ValueError(f"no {', '.join(FORMATS)} or .gz file in the folder {source}")
+            raise ValueError(f"no {', '.join(FORMATS)} file, compressed or not, in the folder {source}")
     elif path.is_file():
         files = [path]
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not files:
             raise ValueError(f"no such text: {source!r} is no file, no folder and none of {', '.join(NAMED)}")
-    return Corpus(str(path.resolve()), tuple(files))
+    return str(path.resolve()), tuple(files)
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a folder's file is text by its name, and neither it nor a folder on its way is hidden."""
+def _is_visible_text(path: Path) -> bool:
+    """Return whether a name has a text format, and neither the file nor a folder on its path is hidden."""
     return file_format(path) is not None and not any(part.startswith(".") for part in path.parts)
 
 
-def _downloaded_file(url: str) -> Path:
-    """A file with what is at a URL, and its name there; it is gone with the process."""
+def _download_to_temporary_file(url: str) -> Path:
+    """Download a file under its own name; it is deleted when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="lit_gpt_scratch-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / (Path(urlsplit(url).path).name or "text")
@@ -237,6 +246,12 @@ def _downloaded_file(url: str) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
+    """Download a file.
+
+    Raises:
+        ValueError: There is nothing at the address, or its host refuses.
+        DownloadError: The network failed.
+    """
     import fsspec  # not at the top: a local text needs no network client
 
     options = {}
@@ -250,37 +265,33 @@ def _download(url: str, path: Path) -> None:
     try:
         filesystem, remote = fsspec.core.url_to_fs(url, **options)
         filesystem.get_file(remote, str(path))
-    except FileNotFoundError as error:  # the host answered: a wrong address is no network trouble
+    except FileNotFoundError as error:  # the host answered: the address is wrong, not the network
         raise ValueError(f"there is nothing at {url}") from error
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
         raise ValueError(f"cannot open {url}: {error}") from error
     except Exception as error:  # each protocol's client has its own family of errors
-        if hasattr(error, "status"):  # so did a host that refused
+        if hasattr(error, "status"):  # the host answered
             raise ValueError(f"cannot open {url}: its host answers {error.status}") from error
         raise DownloadError(f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")) from error
 
 
-def _shakespeare() -> str:
-    """Tiny Shakespeare, downloaded once; its checksum is looked at on every read."""
-    path = cache_dir() / "shakespeare.txt"
-    if path.is_file() and _is_shakespeare(path.read_bytes()):
-        return path.read_text(encoding="utf-8")
-    raw = _downloaded_file(SHAKESPEARE_URL).read_bytes()
-    if not _is_shakespeare(raw):
+def _shakespeare() -> Path:
+    """Return Tiny Shakespeare, downloaded once; its checksum is compared each time."""
+    cached = cache_dir() / "shakespeare.txt"
+    if cached.is_file() and file_sha256(cached) == SHAKESPEARE_SHA256:
+        return cached
+    downloaded = _download_to_temporary_file(SHAKESPEARE_URL)
+    if file_sha256(downloaded) != SHAKESPEARE_SHA256:
         raise DownloadError("the download's checksum is wrong")
-    with alone(path):
-        keep(raw, path)
-    return raw.decode()
-
-
-def _is_shakespeare(raw: bytes) -> bool:
-    return hashlib.sha256(raw).hexdigest() == SHAKESPEARE_SHA256
+    with file_lock(cached):
+        write_cached(downloaded.read_bytes(), cached)
+    return downloaded
 
 
 def _python_docs() -> str:
-    """Python's own language reference, which comes with every Python's standard library.
+    """Return Python's language reference, which is part of the standard library.
 
-    Rows and rules of tables, and underlines of headings, are left out: they are drawing, not prose.
+    Table borders and underlines of headings are left out.
     """
     from pydoc_data.topics import topics
 
@@ -289,7 +300,7 @@ def _python_docs() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(prose))
 
 
-NAMED: dict[str, Callable[[], str]] = {
+NAMED: dict[str, Callable[[], Path | str]] = {
     "shakespeare": _shakespeare,
     "python_docs": _python_docs,
     "hamlet": lambda: HAMLET,

@@ -1,11 +1,8 @@
-"""A text as batches of token windows, for Lightning's Trainer."""
+"""A LightningDataModule that serves windows of a text's tokens."""
 
 from difflib import get_close_matches
-from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import tiktoken
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -16,8 +13,8 @@ from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokeniz
 from lit_gpt_scratch.data.tokens import Tokens, load_tokens
 from lit_gpt_scratch.data.windows import (
     EvalBatches,
+    EvalSet,
     TrainBatches,
-    full_pass_starts,
     gather,
     random_starts,
     spread_starts,
@@ -27,11 +24,18 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
 
 class TextDataModule(LightningDataModule):
-    """Serves random windows of a text's first part to train on, fixed windows of both to evaluate on.
+    """Serve random windows of a text's first part for training, and fixed windows of both for evaluation.
 
-    Text, tokenizer and tokens are made at first use, so that a checkpoint's tokenizer can stand alone:
-    generating text reads no corpus.
+    `prepare_data` downloads the text, learns the tokenizer and tokenizes into the cache; `setup` maps the
+    token files. Both call `load`, which a script can call without a Trainer.
     """
+
+    corpora: dict[Literal["train", "val", "test"], Corpus]  # those that have been read
+    # Set by `load`:
+    tokenizer: Tokenizer
+    train_tokens: Tokens
+    val_set: EvalSet
+    test_set: EvalSet
 
     def __init__(
         self,
@@ -49,27 +53,27 @@ class TextDataModule(LightningDataModule):
         block_size: int = 64,
         seed: int = 1337,
     ) -> None:
-        """Remember the settings; nothing is read yet.
+        """Store the settings; nothing is read yet.
 
         Args:
             corpus: The text: shakespeare, python_docs or hamlet, or a file, a folder of .txt, .md, .jsonl
-                (its "text" fields) and .parquet files (their column "text"), packed by gzip or not, a glob
-                pattern, or a URL. Between two documents stands <|endoftext|>, or a blank line where the
-                tokenizer has no such token.
-            val_corpus: The text to validate on; null takes the end of the corpus.
-            test_corpus: The text of the test command; the validation text where it is null.
-            offline_corpus: The embedded corpus (python_docs or hamlet) that stands in when a download fails;
-                null makes that an error.
-            val_fraction: Share of the text, from its end, that is kept for validation; val_corpus comes
-                instead of it.
-            max_val_tokens: Tokens that an evaluation looks at, at most: of a longer validation text, fixed
-                windows spread evenly over it; null takes all of any text.
-            tokenizer: How text becomes tokens: char, byte, bpe (learnt from the training text), gpt2 or
-                another of tiktoken's encodings, or the JSON of a checkpoint's tokenizer.
-            vocab_size: Tokens of a bpe; the other tokenizers know their own number.
-            batch_size: Sequences of an optimizer step, over all devices together.
-            micro_batch_size: Sequences that a device takes at once; null takes its whole share, and auto the
-                largest part of it that fits into a GPU's memory.
+                (its "text" fields) and .parquet files (their column "text"), compressed (.gz, .bz2, .xz) or
+                not, a glob pattern, or a URL. Documents are separated by <|endoftext|>, or by a blank line
+                if the tokenizer has no such token.
+            val_corpus: The validation text; null takes the end of the corpus.
+            test_corpus: The text of the test command; null takes the validation text.
+            offline_corpus: The embedded corpus (python_docs or hamlet) that replaces a failed download; null
+                makes the failure an error.
+            val_fraction: Share of the text, from its end, that is used for validation unless there is a
+                val_corpus.
+            max_val_tokens: Maximum number of tokens in an evaluation; of a longer validation text, fixed
+                windows spread evenly over it are used. null takes all of any text.
+            tokenizer: char, byte, bpe (learned from the training text), gpt2 or another encoding of
+                tiktoken, or the JSON of a checkpoint's tokenizer.
+            vocab_size: Number of tokens of a bpe; the other tokenizers determine their own.
+            batch_size: Sequences per optimizer step, over all devices together.
+            micro_batch_size: Sequences that a device processes at once; null takes its whole share, and auto
+                the largest part of it that fits into a GPU's memory.
             block_size: Length of a window in tokens.
             seed: Seed of the sequence of batches.
 
@@ -77,7 +81,7 @@ class TextDataModule(LightningDataModule):
             ValueError: A number is out of range.
         """
         super().__init__()
-        self.save_hyperparameters(ignore=["tokenizer", "vocab_size"])  # the state has the tokenizer itself
+        self.save_hyperparameters(ignore=["tokenizer", "vocab_size"])  # a checkpoint has the tokenizer itself
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
         if isinstance(micro_batch_size, int) and micro_batch_size < 1:
@@ -109,42 +113,110 @@ class TextDataModule(LightningDataModule):
         self.finds_micro_batch = micro_batch_size == "auto"
         self.micro_batch_size = micro_batch_size if isinstance(micro_batch_size, int) else None
         self.seed = seed
+        self.corpora = {}
 
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The text, read on first use."""
-        return load_corpus(self.source, self.offline_corpus)
+    def prepare_data(self) -> None:
+        """Download, learn the tokenizer and tokenize into the cache, in one process of each machine.
 
-    @cached_property
-    def val_corpus(self) -> Corpus:
-        """The text whose end, or the whole of which, is validated on."""
-        return load_corpus(self.val_source) if self.val_source is not None else self.corpus
+        Raises:
+            ValueError: See `load`.
+        """
+        self.load(str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit")
 
-    @cached_property
-    def test_corpus(self) -> Corpus | None:
-        """The test text, read on first use, if there is one."""
-        return load_corpus(self.test_source, self.offline_corpus) if self.test_source is not None else None
+    def setup(self, stage: str) -> None:
+        """Map the token files, and check that the devices can share a batch and an evaluation.
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer given as JSON, else the one named, made from the text where it has to be."""
+        Raises:
+            ValueError: They cannot; or see `load`.
+        """
+        self.load(stage)
+        if stage == "predict":
+            return
+        n_devices = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % n_devices:
+            raise ValueError(
+                f"data.batch_size ({self.batch_size}) must be a multiple of the {n_devices} devices"
+            )
+        n_windows = len((self.test_set if stage == "test" else self.val_set).starts)
+        if n_windows < n_devices:
+            raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
+
+    def load(self, stage: str) -> None:
+        """Read the texts of a stage, make the tokenizer, and map the tokens. Nothing is loaded twice.
+
+        Args:
+            stage: Lightning's: fit, validate, test, or predict. Predicting needs the tokenizer alone, and
+                testing on a test_corpus does not need the training text.
+
+        Raises:
+            ValueError: A text cannot be read, is too short, or has characters that the tokenizer lacks.
+        """
+        is_split = stage in ("fit", "validate") or (stage == "test" and self.test_source is None)
+        needs_tokenizer = not hasattr(self, "tokenizer")
+        if not self.corpora and (is_split or (needs_tokenizer and self.tokenizer_source in ("char", "bpe"))):
+            train = load_corpus(self.source, self.offline_corpus)
+            val = load_corpus(self.val_source) if self.val_source is not None else train
+            self.corpora |= {"train": train, "val": val}
+        if needs_tokenizer:
+            self.tokenizer = self._make_tokenizer()
+        if is_split and not hasattr(self, "val_set"):
+            self._split()
+        if stage == "test" and not hasattr(self, "test_set"):
+            self.test_set = self._load_test_set()
+
+    def _make_tokenizer(self) -> Tokenizer:
         match self.tokenizer_source:
-            case "char":  # of all the text, so that none of the validation text is unknown
-                return CharTokenizer(self.corpus.census.chars + self.val_corpus.census.chars)
+            case "char":  # of all the text, so that no character of the validation text is unknown
+                return CharTokenizer(self.corpora["train"].alphabet + self.corpora["val"].alphabet)
             case "byte":
                 return ByteTokenizer()
             case "bpe":
-                return train_bpe(self.corpus, self.n_train_chars, self.bpe_vocab_size)
+                return train_bpe(self.corpora["train"], self._n_train_chars(), self.bpe_vocab_size)
             case name if not name.startswith("{"):
                 return SubwordTokenizer.named(name)
             case state:
                 return tokenizer_from_json(state)
 
-    @property
-    def n_train_chars(self) -> int:
-        """Characters of the training text; what comes after them is validation text."""
-        n_chars = self.corpus.census.n_chars
+    def _n_train_chars(self) -> int:
+        """Return the number of characters of the training text; those after them are for validation."""
+        n_chars = self.corpora["train"].n_chars
         return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
+
+    def _split(self) -> None:
+        """Load the tokens of the training and the validation text."""
+        corpus, val_corpus, n_train_chars = self.corpora["train"], self.corpora["val"], self._n_train_chars()
+        train = self._load_tokens(corpus, 0, n_train_chars)
+        val = self._load_tokens(
+            val_corpus, n_train_chars if self.val_source is None else 0, val_corpus.n_chars
+        )
+        if len(val) < 2 and self.val_source is not None:
+            raise ValueError(f"{val_corpus.name} is too short to validate on: it has {len(val)} token")
+        if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
+            raise ValueError(
+                f"{corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
+                f"to validate on, and a block takes {self.block_size}; give more text or a smaller block_size"
+            )
+        self.train_tokens = train
+        self.val_set = EvalSet.of(val, self.block_size, self.tokenizer.token_n_bytes, self.max_val_tokens)
+
+    def _load_test_set(self) -> EvalSet:
+        """Return a full pass over the test text, or over the validation text if there is none."""
+        if self.test_source is None:
+            tokens = self.val_set.tokens
+        else:
+            corpus = self.corpora["test"] = load_corpus(self.test_source, self.offline_corpus)
+            tokens = self._load_tokens(corpus, 0, corpus.n_chars)
+            if len(tokens) < 2:
+                raise ValueError(f"{corpus.name} is too short to test on: it has {len(tokens)} token")
+        return EvalSet.of(tokens, self.block_size, self.tokenizer.token_n_bytes)
+
+    def _load_tokens(self, corpus: Corpus, start: int, stop: int) -> Tokens:
+        if unknown := self.tokenizer.unknown(corpus.alphabet):
+            raise ValueError(
+                f"the checkpoint's tokenizer does not fit {corpus.name}: it lacks {len(unknown)} of its "
+                f"characters, such as {' '.join(map(repr, unknown[:5]))}"
+            )
+        return load_tokens(corpus, start, stop, self.tokenizer)
 
     @property
     def vocab_size(self) -> int:
@@ -161,125 +233,8 @@ class TextDataModule(LightningDataModule):
         """Sequences of an optimizer step on one device."""
         return max(1, self.batch_size // (self.trainer.world_size if self.trainer else 1))
 
-    @cached_property
-    def tokens(self) -> tuple[Tokens, Tokens]:
-        """The text's tokens: to train on, to validate on.
-
-        Raises:
-            ValueError: The text is too short, or has characters that the checkpoint's tokenizer lacks.
-        """
-        val_start = self.n_train_chars if self.val_source is None else 0
-        train = self._load(self.corpus, 0, self.n_train_chars)
-        val = self._load(self.val_corpus, val_start, self.val_corpus.census.n_chars)
-        if len(val) < 2 and self.val_source is not None:
-            raise ValueError(f"{self.val_corpus.name} is too short to validate on: it has {len(val)} token")
-        if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
-            raise ValueError(
-                f"{self.corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
-                f"to validate on, and a block takes {self.block_size}; give more text or a smaller block_size"
-            )
-        return train, val
-
-    @property
-    def train_tokens(self) -> Tokens:
-        """The first part of the text."""
-        return self.tokens[0]
-
-    @property
-    def val_tokens(self) -> Tokens:
-        """The last part of the text, or another one, which training never sees."""
-        return self.tokens[1]
-
-    @cached_property
-    def test_tokens(self) -> Tokens:
-        """The test text, or the validation text where there is none.
-
-        Raises:
-            ValueError: The test text is too short, or has characters that the tokenizer lacks.
-        """
-        if self.test_corpus is None:
-            return self.val_tokens
-        tokens = self._load(self.test_corpus, 0, self.test_corpus.census.n_chars)
-        if len(tokens) < 2:
-            raise ValueError(f"{self.test_corpus.name} is too short to test on: it has {len(tokens)} token")
-        return tokens
-
-    def setup(self, stage: str) -> None:
-        """Check that the devices can share a batch and an evaluation.
-
-        Raises:
-            ValueError: They cannot.
-        """
-        n_devices = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % n_devices:
-            raise ValueError(
-                f"data.batch_size ({self.batch_size}) must be a multiple of the {n_devices} devices"
-            )
-        n_windows = len(self._test_starts if stage == "test" else self._val_starts)
-        if n_windows < n_devices:
-            raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
-
-    def _load(self, corpus: Corpus, start: int, stop: int) -> Tokens:
-        tokenizer = self.tokenizer
-        if unknown := tokenizer.unknown(corpus.census.chars):
-            raise ValueError(
-                f"the checkpoint's tokenizer does not fit {corpus.name}: it lacks {len(unknown)} of its "
-                f"characters, such as {' '.join(map(repr, unknown[:5]))}"
-            )
-        return load_tokens(corpus, start, stop, tokenizer)
-
-    @property
-    def _val_is_whole(self) -> bool:
-        """Whether an evaluation looks at all of the validation text."""
-        return self.max_val_tokens is None or len(self.val_tokens) - 1 <= self.max_val_tokens
-
-    @property
-    def _val_block_size(self) -> int:
-        return min(self.block_size, len(self.val_tokens) - 1)
-
-    @cached_property
-    def _val_starts(self) -> npt.NDArray[np.int64]:
-        """Where the windows of an evaluation begin."""
-        if self._val_is_whole:
-            return full_pass_starts(len(self.val_tokens), self._val_block_size)
-        assert self.max_val_tokens is not None
-        n_windows = self.max_val_tokens // self._val_block_size
-        return spread_starts(len(self.val_tokens), self._val_block_size, n_windows)
-
-    @property
-    def n_val_tokens(self) -> int:
-        """Tokens that an evaluation looks at."""
-        whole = len(self.val_tokens)
-        return whole if self._val_is_whole else len(self._val_starts) * self._val_block_size
-
-    @cached_property
-    def val_bytes_per_token(self) -> float:
-        """UTF-8 bytes that a target of an evaluation stands for, on average."""
-        if self._val_is_whole:
-            return self._bytes_per_target(self.val_tokens)
-        _, targets = gather(self.val_tokens.ids, self._val_starts, self._val_block_size)
-        return float(self.tokenizer.token_n_bytes[targets.numpy()].mean())
-
-    @property
-    def _test_starts(self) -> npt.NDArray[np.int64]:
-        return full_pass_starts(len(self.test_tokens), self._test_block_size)
-
-    @property
-    def _test_block_size(self) -> int:
-        return min(self.block_size, len(self.test_tokens) - 1)
-
-    @property
-    def test_bytes_per_token(self) -> float:
-        """UTF-8 bytes that a target of the test stands for, on average."""
-        return self._bytes_per_target(self.test_tokens)
-
-    def _bytes_per_target(self, tokens: Tokens) -> float:
-        """Of a whole sequence, all but whose first token are targets."""
-        first = int(self.tokenizer.token_n_bytes[tokens.ids[0]])
-        return (tokens.n_bytes - first) / (len(tokens) - 1)
-
     def train_dataloader(self) -> TrainBatches:
-        """Random windows from the step at which the Trainer stands, to its last."""
+        """Return random windows, from the Trainer's current step to its last."""
         assert self.trainer is not None
         return TrainBatches(
             self.train_tokens.ids,
@@ -295,41 +250,39 @@ class TextDataModule(LightningDataModule):
         )
 
     def global_batch(self, step: int) -> Tensor:
-        """What all devices together read in an optimizer step, counted from 0; (batch_size, T)."""
+        """Return the inputs of all devices in an optimizer step, counted from 0; (batch_size, T)."""
         ids = self.train_tokens.ids
         starts = random_starts(len(ids), self.block_size, self.batch_size, self.seed, step)
         return gather(ids, starts, self.block_size)[0]
 
     def val_dataloader(self) -> list[EvalBatches]:
-        """The validation text, or windows spread over it, and as many fixed windows of the training text."""
-        starts = spread_starts(len(self.train_tokens), self.block_size, len(self._val_starts))
-        return [
-            self._eval_batches(self.val_tokens, self._val_starts, self._val_block_size),
-            self._eval_batches(self.train_tokens, starts, self.block_size),
-        ]
+        """Return the validation windows, and as many fixed windows of the training text."""
+        starts = spread_starts(len(self.train_tokens), self.block_size, len(self.val_set.starts))
+        train_set = EvalSet(self.train_tokens, starts, self.block_size)
+        return [self._eval_batches(self.val_set), self._eval_batches(train_set)]
 
     def test_dataloader(self) -> EvalBatches:
-        """A full pass over the test text."""
-        return self._eval_batches(self.test_tokens, self._test_starts, self._test_block_size)
+        """Return a full pass over the test text."""
+        return self._eval_batches(self.test_set)
 
-    def _eval_batches(self, tokens: Tokens, starts: npt.NDArray[np.int64], block_size: int) -> EvalBatches:
+    def _eval_batches(self, eval_set: EvalSet) -> EvalBatches:
         assert self.trainer is not None
         batch_size = self.micro_batch_size or self.rows_per_device
-        return EvalBatches(
-            tokens.ids, starts, block_size, batch_size, self.trainer.global_rank, self.trainer.world_size
-        )
+        return EvalBatches(eval_set, batch_size, self.trainer.global_rank, self.trainer.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the tokenizer, what the text was, and what it was validated on."""
+        """Return what a checkpoint stores: the tokenizer and the fingerprints of the texts."""
         val = {
-            "corpus": self.val_corpus.fingerprint() if self.val_source is not None else None,
-            "bytes_per_token": self.val_bytes_per_token,
+            "corpus": self.corpora["val"].fingerprint() if self.val_source is not None else None,
+            "bytes_per_token": self.val_set.bytes_per_token,
         }
-        return {"tokenizer": self.tokenizer.to_dict(), "corpus": self.corpus.fingerprint(), "val": val}
+        corpus = self.corpora["train"].fingerprint()
+        return {"tokenizer": self.tokenizer.to_dict(), "corpus": corpus, "val": val}
 
     def describe_validation(self) -> str:
-        """What an evaluation looks at."""
-        name = f"the validation part of {self.corpus.name}"
-        name = name if self.val_source is None else self.val_corpus.name
-        some = f", {self.n_val_tokens:,} of its {len(self.val_tokens):,} tokens"
-        return name if self._val_is_whole else name + some
+        """Describe the text of an evaluation."""
+        name = self.corpora["val"].name
+        name = f"the validation part of {name}" if self.val_source is None else name
+        if self.val_set.is_full_pass:
+            return name
+        return f"{name}, {self.val_set.n_tokens:,} of its {len(self.val_set.tokens):,} tokens"

@@ -1,50 +1,58 @@
-"""Text files of several formats as a stream of pieces: never more than a block or a document in memory."""
+"""Read text files of several formats as a stream: at most a block or a document is in memory."""
 
+import bz2
 import codecs
 import gzip
 import io
 import json
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 BLOCK_BYTES = 2**20
-FORMATS = (".txt", ".md", ".jsonl", ".parquet")  # each but the last may be packed, as in .txt.gz
+FORMATS = (".txt", ".md", ".jsonl", ".parquet")  # each but the last may be compressed, as in .txt.gz
+DECOMPRESS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
-Piece = str | None  # a stretch of text; None stands between two documents
+Piece = str | None  # part of a document; None stands between two documents
 
 
 def file_format(path: Path) -> str | None:
-    """What a file's name promises, one of `FORMATS`; None for a name that promises no text.
+    """Return the format that a file's name implies, one of `FORMATS`; None if it is none of them.
 
-    A packed file without a second suffix, such as enwik9.gz, is taken for plain text.
+    A compressed file without a second suffix, such as enwik9.gz, is plain text.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
+    if suffixes and suffixes[-1] in DECOMPRESS:
         inner = suffixes[-2] if len(suffixes) > 1 else ".txt"
         return inner if inner in FORMATS[:-1] else None
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
 
 
-def read_pieces(path: Path) -> Iterator[Piece]:
-    """A file's documents, with None after each: a text is one, a line of .jsonl or row of .parquet another.
+def is_plain(path: Path) -> bool:
+    """Return whether a file's bytes are its text."""
+    return path.suffix.lower() not in DECOMPRESS and file_format(path) in (None, ".txt", ".md")
 
-    A name that promises nothing (notes.log) is read as plain text. Line ends become Unix ones, and a
-    byte-order mark is left out.
+
+def read_pieces(path: Path) -> Iterator[Piece]:
+    """Yield a file's documents in pieces, with None after each document.
+
+    A plain text is one document, as is each line of .jsonl and each row of .parquet. A file of any other name
+    (notes.log) is read as plain text. Line ends become Unix ones, and a byte-order mark is left out.
 
     Raises:
-        ValueError: The file cannot be read, or is not what its name promises.
+        ValueError: The file cannot be read, or does not have the format that its name implies.
     """
     try:
         if file_format(path) == ".parquet":
             yield from _read_parquet(path)
             return
-        packed = path.suffix.lower() == ".gz"
-        with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as stream:
+        with DECOMPRESS.get(path.suffix.lower(), partial(open, mode="rb"))(path) as stream:
             read = _read_jsonl if file_format(path) == ".jsonl" else _read_text
             yield from read(stream, str(path))
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -58,7 +66,7 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
         try:
             piece = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            kept_back = len(error.object) - len(block)  # bytes of a character that the last block began
+            kept_back = len(error.object) - len(block)  # first bytes of a character, from the last block
             raise ValueError(
                 f"{name} is not UTF-8 text (byte {n_bytes + error.start - kept_back}); convert it, for "
                 "example: iconv -f latin1 -t utf-8 IN > OUT"
@@ -77,9 +85,9 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Piece]:
             continue
         try:
             text = json.loads(line)["text"]
-            text.encode()  # half of a surrogate pair, which JSON can hold, is no text
+            text.encode()  # half a surrogate pair, which JSON allows, is not text
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise ValueError(f'{name}: line {number} is no JSON object with a text under "text"') from None
+            raise ValueError(f'{name}: line {number} is not a JSON object with a text under "text"') from None
         yield _unix_line_ends(text)
         yield None
 
@@ -88,46 +96,46 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise ValueError(f"{path} takes pyarrow to read: pip install pyarrow") from None
+        raise ValueError(f"{path} needs pyarrow: pip install pyarrow") from None
     try:
         with ParquetFile(path) as table:
             names = table.schema_arrow.names
             kind = str(table.schema_arrow.field("text").type) if "text" in names else None
             if kind not in ("string", "large_string"):
-                raise _NoTexts(f"{path} has no column text of strings, but {', '.join(names)}")
+                raise _NoTextColumn(f"{path} has no column text of strings, but {', '.join(names)}")
             for batch in table.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     yield _unix_line_ends(text or "")
                     yield None
-    except _NoTexts:
+    except _NoTextColumn:
         raise
-    except ValueError as error:  # pyarrow's ArrowInvalid, or bytes that are no UTF-8
-        raise ValueError(f"{path} is no parquet file, or damaged: {error}") from error
+    except ValueError as error:  # pyarrow's ArrowInvalid, or bytes that are not UTF-8
+        raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
 
 
-class _NoTexts(ValueError):
-    """A table without texts."""
+class _NoTextColumn(ValueError):
+    """A table has no column `text` of strings."""
 
 
 def _unix_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def between_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same, with None between two documents only, and none of them empty."""
-    begun = ended = False
+def join_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield the pieces with None only between two documents; empty documents are left out."""
+    has_begun = has_ended = False
     for piece in pieces:
         if piece is None:
-            ended = begun
+            has_ended = has_begun
         elif piece:
-            if ended:
+            if has_ended:
                 yield None
-            begun, ended = True, False
+            has_begun, has_ended = True, False
             yield piece
 
 
-def take(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """The characters `start` to `stop` of a stream, counted without what stands between documents."""
+def slice_chars(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
+    """Yield the characters `start` to `stop` of a stream; separators of documents are not counted."""
     position = 0
     for piece in pieces:
         if position >= stop:

@@ -1,4 +1,4 @@
-"""Byte pair encodings: tiktoken's published ones, and one trained on a text of one's own."""
+"""Byte pair encodings: those that tiktoken publishes, and one learned from a text."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,15 +11,15 @@ import numpy.typing as npt
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from lit_gpt_scratch.data.cache import FORMAT, cache_dir, kept_or_made
+from lit_gpt_scratch.data.cache import FORMAT_VERSION, cache_dir, load_or_compute
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.data.readers import take
+from lit_gpt_scratch.data.readers import slice_chars
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 from lit_gpt_scratch.data.tokens import batches
 
 END_OF_TEXT = "<|endoftext|>"
-LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no words to share, takes a gigabyte
+LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no common words, takes a gigabyte
 MAX_VOCAB_SIZE = 2**32  # ids are of 32 bits at most
 
 
@@ -33,7 +33,7 @@ class SubwordTokenizer:
 
     @classmethod
     def named(cls, name: str) -> "SubwordTokenizer":
-        """One of tiktoken's encodings, such as gpt2; tiktoken downloads it once.
+        """Return an encoding of tiktoken, such as gpt2; tiktoken downloads it once.
 
         Raises:
             ValueError: There is no such encoding, or it can neither be found nor downloaded.
@@ -48,7 +48,7 @@ class SubwordTokenizer:
 
     @classmethod
     def from_tokens(cls, tokens: Iterable[bytes]) -> "SubwordTokenizer":
-        """The encoding whose merges make these tokens, in this order; `<|endoftext|>` comes after them."""
+        """Return the encoding with these tokens in order of their merges; `<|endoftext|>` follows them."""
         ranks = {token: rank for rank, token in enumerate(tokens)}
         special = {END_OF_TEXT: len(ranks)}
         encoding = tiktoken.Encoding(
@@ -63,14 +63,14 @@ class SubwordTokenizer:
 
     @cached_property
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes of text that each token stands for, (vocab_size,); none for special tokens and unused ids."""
+        """Bytes of text in each token, (vocab_size,); 0 for special tokens and unused ids."""
         n_bytes = np.zeros(self.vocab_size, dtype=np.int64)
         for token in self.encoding.token_byte_values():
             n_bytes[self.encoding.encode_single_token(token)] = len(token)
         return n_bytes
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Token ids of a text, (n_tokens,)."""
+        """Return the token ids of a text, (n_tokens,)."""
         special = {END_OF_TEXT} if allow_special else set()
         ids = self.encoding.encode_to_numpy(text, allowed_special=special, disallowed_special=())
         return ids.astype(id_type(self.vocab_size))
@@ -81,22 +81,22 @@ class SubwordTokenizer:
         return self.encode(END_OF_TEXT, allow_special=True)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that token ids stand for; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return self.encoding.decode([i for i in ids if i not in self._unused], errors="replace")
 
     @cached_property
     def _unused(self) -> frozenset[int]:
-        """Ids below `vocab_size` that no token has (cl100k_base has some); a young model may draw them."""
+        """Ids without a token (cl100k_base has some), which an untrained model may sample."""
         known = {self.encoding.encode_single_token(token) for token in self.encoding.token_byte_values()}
         special = {self.encoding.encode_single_token(name) for name in self.encoding.special_tokens_set}
         return frozenset(range(self.vocab_size)) - known - special
 
     def unknown(self, text: str) -> str:
-        """Nothing: every character has bytes, and every byte is a token."""
+        """Return an empty string: every byte is a token."""
         return ""
 
     def copy(self) -> "SubwordTokenizer":
-        """An equal one: threads that share an encoding wait for each other at its regular expressions."""
+        """Return an equal tokenizer: threads that share an encoding wait for its regular expressions."""
         encoding = self.encoding
         own = tiktoken.Encoding(
             encoding.name,
@@ -107,43 +107,43 @@ class SubwordTokenizer:
         return SubwordTokenizer(own, self.state)
 
     def to_dict(self) -> dict[str, Any]:
-        """`{"kind": "tiktoken", "name": ...}`, or `{"kind": "bpe", "tokens": ...}` with bytes as Latin-1."""
+        """Return `{"kind": "tiktoken", "name"}` or `{"kind": "bpe", "tokens"}` with bytes as Latin-1."""
         return self.state
 
 
 def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
-    """Learn a byte-level BPE from a text; the result is kept in the cache, by content and size.
+    """Learn a byte-level BPE from a text; the result is cached by content and size.
 
     Args:
-        corpus: What to learn from.
-        stop: Only its characters before this one are read; of more than `LEARNING_CHARS`, pieces that are
-            spread over them.
-        vocab_size: Tokens to end with, `<|endoftext|>` included; a short text may give fewer.
+        corpus: The text.
+        stop: Number of its characters to learn from; of more than `LEARNING_CHARS`, pieces that are spread
+            over all of them are read.
+        vocab_size: Number of tokens, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
-        ValueError: vocab_size leaves no room for the 256 bytes and `<|endoftext|>`, or is too large.
+        ValueError: vocab_size is below 257 (256 bytes and `<|endoftext|>`), or too large.
     """
     if not 257 <= vocab_size <= MAX_VOCAB_SIZE:
         raise ValueError(
             f"data.vocab_size must be at least 257 (256 bytes, {END_OF_TEXT}) and at most {MAX_VOCAB_SIZE}, "
             f"not {vocab_size}"
         )
-    stop = min(stop, corpus.census.n_chars)
-    kept = cache_dir() / f"bpe-{FORMAT}-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
-    tokens = kept_or_made(kept, lambda: _learn_tokens(corpus, stop, vocab_size - 1))
+    stop = min(stop, corpus.n_chars)
+    path = cache_dir() / f"bpe-{FORMAT_VERSION}-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
+    tokens = load_or_compute(path, lambda: _learn_tokens(corpus, stop, vocab_size - 1))
     return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
 
 
 def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
-    """The 256 bytes and the merges that follow them, in the order in which they were learnt, as Latin-1."""
-    import tokenizers  # takes a while, and is needed here only
+    """Return the 256 bytes and the merged tokens, in the order of the merges, as Latin-1."""
+    import tokenizers  # takes a while
 
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
     learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    possible = min(n_tokens, 256 + corpus.census.n_bytes)  # it takes memory for each, learnt or not
+    max_tokens = min(n_tokens, 256 + corpus.n_bytes)  # the trainer allocates memory for each
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=possible, initial_alphabet=letters, show_progress=False
+        vocab_size=max_tokens, initial_alphabet=letters, show_progress=False
     )
     learner.train_from_iterator(_learning_text(corpus, stop), trainer)
     corpus.check_unchanged()
@@ -153,12 +153,12 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
 
 
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
-    """What is learnt from: all of the text, or of a long one as many pieces as are due."""
+    """Yield the text to learn from: all of it, or evenly spread pieces of a long one."""
     share = min(1.0, LEARNING_CHARS / stop)
     due = 0.0
-    label = f"learning from {Path(corpus.name).name}"
+    label = f"learning tokens from {Path(corpus.name).name}"
     with progress_bar(label, stop, " characters") as advance:
-        for batch in batches(take(corpus.pieces(), 0, stop)):
+        for batch in batches(slice_chars(corpus.pieces(), 0, stop)):
             pieces = [piece for piece in batch if piece]
             n_chars = sum(map(len, pieces))
             due += n_chars * share
@@ -169,17 +169,17 @@ def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
 
 
 def byte_of_letter() -> dict[str, int]:
-    """GPT-2's way to write bytes as letters: printable ones as themselves, the others from U+0100 on."""
+    """Return GPT-2's mapping of letters to bytes: printable bytes as themselves, others from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
-    """Make the tokenizer that a checkpoint describes.
+    """Return the tokenizer that a checkpoint describes.
 
     Raises:
-        ValueError: The dict is not one that a tokenizer's `to_dict` gave.
+        ValueError: The dict is not from a tokenizer's `to_dict`.
     """
     match state:
         case {"kind": "char", "chars": str(chars)} if chars:
@@ -194,10 +194,10 @@ def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
 
 
 def tokenizer_from_json(text: str) -> Tokenizer:
-    """Make the tokenizer whose dict is written as JSON.
+    """Return the tokenizer whose `to_dict` is given as JSON.
 
     Raises:
-        ValueError: It is no such text.
+        ValueError: It is not.
     """
     try:
         state = json.loads(text)

@@ -1,4 +1,4 @@
-"""Text to token ids and back; a tokenizer goes into a checkpoint as a plain dict."""
+"""Tokenizers: text to token ids and back. A checkpoint stores a tokenizer as a plain dict."""
 
 import logging
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
-SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}  # for blanks, where they are to be seen
+VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Tokenizer(Protocol):
-    """What the data path and the generator need of a tokenizer."""
+    """Interface of all tokenizers."""
 
     @property
     def vocab_size(self) -> int:
@@ -24,40 +24,40 @@ class Tokenizer(Protocol):
 
     @property
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
-        """UTF-8 bytes that each token stands for, (vocab_size,)."""
+        """UTF-8 bytes of each token, (vocab_size,)."""
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Token ids of a text, (n_tokens,).
+        """Return the token ids of a text, (n_tokens,).
 
-        `allow_special` reads `<|endoftext|>` as the one token that it names, where the vocabulary has it;
-        otherwise it is text like any other. Raises ValueError for a character outside the vocabulary.
+        With `allow_special`, `<|endoftext|>` is one token if the vocabulary has it; without, it is ordinary
+        text. Raises ValueError for a character outside the vocabulary.
         """
 
     @property
     def separator_ids(self) -> TokenArray:
-        """What stands between two documents: `<|endoftext|>`, or a blank line where that is no token."""
+        """Separator of two documents: `<|endoftext|>`, or a blank line if there is no such token."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that token ids stand for."""
+        """Return the text of token ids."""
 
     def unknown(self, text: str) -> str:
-        """The distinct characters of a text that cannot be encoded, sorted."""
+        """Return the distinct characters of a text that cannot be encoded, sorted."""
 
     def copy(self) -> "Tokenizer":
-        """An equal tokenizer for another thread: one that threads share would make them wait."""
+        """Return an equal tokenizer for another thread: threads that share one may wait for each other."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins from which `tokenizer_from_dict` makes an equal tokenizer."""
+        """Return builtins from which `tokenizer_from_dict` builds an equal tokenizer."""
 
 
 class CharTokenizer:
-    """One token a character; ids follow the order of Unicode code points."""
+    """One token per character; ids follow the order of Unicode code points."""
 
     def __init__(self, chars: str) -> None:
-        """Take the vocabulary from all the distinct characters of `chars`."""
+        """Use the distinct characters of `chars` as vocabulary."""
         self.chars = "".join(sorted(set(chars)))
         codes = _code_points(self.chars)
-        # The id of each code point up to the last that has one; the others, and all beyond, have n_chars.
+        # The id of each code point up to the last in the vocabulary; len(codes) for those outside of it.
         self._id_of = np.full(int(codes[-1]) + 2, len(codes), dtype=np.uint32)
         self._id_of[codes] = np.arange(len(codes))
 
@@ -72,7 +72,7 @@ class CharTokenizer:
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Token ids of a text, (n_chars,); there are no special tokens.
+        """Return the token ids of a text, (n_chars,); there are no special tokens.
 
         Raises:
             ValueError: The text has characters outside the vocabulary.
@@ -92,30 +92,30 @@ class CharTokenizer:
         return self.encode("\n\n")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that token ids stand for."""
+        """Return the text of token ids."""
         return "".join(self.chars[i] for i in ids)
 
     def unknown(self, text: str) -> str:
-        """The distinct characters of a text that the vocabulary lacks, sorted."""
+        """Return the distinct characters of a text that the vocabulary lacks, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
 
     def copy(self) -> "CharTokenizer":
-        """Itself: nothing in it is locked."""
+        """Return itself: it has no locks."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """`{"kind": "char", "chars": ...}`."""
+        """Return `{"kind": "char", "chars": ...}`."""
         return {"kind": "char", "chars": self.chars}
 
 
 class ByteTokenizer:
-    """One token a byte of UTF-8: any text, with the smallest vocabulary that can hold it."""
+    """One token per byte of UTF-8: encodes any text."""
 
     vocab_size = 256
     token_n_bytes = np.ones(256, dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """The bytes of a text, (n_bytes,); there are no special tokens."""
+        """Return the bytes of a text, (n_bytes,); there are no special tokens."""
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
     @cached_property
@@ -124,24 +124,24 @@ class ByteTokenizer:
         return self.encode("\n\n")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some bytes; what is no UTF-8 becomes U+FFFD."""
+        """Return the text of bytes; those that are not UTF-8 become U+FFFD."""
         return bytes(map(int, ids)).decode(errors="replace")
 
     def unknown(self, text: str) -> str:
-        """Nothing: every character has bytes."""
+        """Return an empty string: every character has bytes."""
         return ""
 
     def copy(self) -> "ByteTokenizer":
-        """Itself: nothing in it is locked."""
+        """Return itself: it has no locks."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """`{"kind": "byte"}`."""
+        """Return `{"kind": "byte"}`."""
         return {"kind": "byte"}
 
 
 def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
-    """The smallest type that holds every token id."""
+    """Return the smallest type that holds every token id."""
     return np.uint16 if vocab_size <= 2**16 else np.uint32
 
 
@@ -150,23 +150,23 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 
 
 def token_label(tokenizer: Tokenizer, token: int) -> str:
-    """A token's text in one line, its blanks to be seen; its number, where it is a part of a character."""
+    """Return a token's text in one line with visible white space, or its id if it is part of a character."""
     text = tokenizer.decode([token])
     if "\ufffd" in text or not text:
         return f"#{token}"
-    return "".join(SIGNS.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
+    return "".join(VISIBLE.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
 
 
 def encode_prompt(
     tokenizer: Tokenizer, prompt: str, allow_special: bool = False, what: str = "the prompt"
 ) -> TokenArray:
-    """Token ids of a prompt, at least one.
+    """Return the token ids of a prompt, at least one.
 
-    Characters that the tokenizer never saw are left out, with a notice that names them. Where nothing is
-    left, the prompt is a newline, or the first token of a vocabulary without one.
+    Characters outside the vocabulary are left out with a warning. An empty prompt becomes a newline, or the
+    first token of a vocabulary without one.
     """
     if unknown := tokenizer.unknown(prompt):
-        log.warning("the model never saw %s: left out of %s", " ".join(map(repr, unknown)), what)
+        log.warning("not in the vocabulary: %s; left out of %s", " ".join(map(repr, unknown)), what)
         prompt = "".join(char for char in prompt if char not in unknown)
     if not prompt and not tokenizer.unknown("\n"):
         prompt = "\n"

@@ -1,6 +1,8 @@
-"""Block windows of a token sequence: random ones to train on, fixed ones to evaluate on."""
+"""Block windows of a token sequence: random ones for training, fixed ones for evaluation."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_gpt_scratch.data.tokenizer import TokenArray
+from lit_gpt_scratch.data.tokens import Tokens
 
 IGNORE = -100  # cross_entropy's ignore_index: a target that is not counted
 
@@ -17,7 +20,7 @@ Batch = tuple[Tensor, Tensor]  # inputs and targets, each (B, T) int64
 def random_starts(
     n_tokens: int, block_size: int, batch_size: int, seed: int, step: int
 ) -> npt.NDArray[np.int64]:
-    """Where the windows of a training step begin: uniform, and a pure function of (seed, step).
+    """Return the start positions of a training step's windows: uniform, and a pure function of (seed, step).
 
     Returns:
         (batch_size,) of positions 0 .. n_tokens - block_size - 1, so that each window has its shifted target.
@@ -26,17 +29,17 @@ def random_starts(
 
 
 def gather(tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int) -> Batch:
-    """The windows at `starts` and their targets, one token on, in one indexing operation; each (B, T)."""
+    """Return the windows at `starts` and their targets, shifted by one token; each (B, T)."""
     windows = np.lib.stride_tricks.sliding_window_view(tokens, block_size + 1)[starts]  # (B, T + 1)
     ids = torch.from_numpy(windows.astype(np.int64))
     return ids[:, :-1], ids[:, 1:]
 
 
 class TrainBatches:
-    """The batches of a training run, one item an optimizer step.
+    """Batches of a training run; each item is one optimizer step.
 
     An item is the list of micro-batches that make up this rank's share of the step's global batch. Iteration
-    begins at `first_step` while the length counts from step 0: that is how a resumed Trainer counts.
+    begins at `first_step`, and the length counts from step 0, as a resumed Trainer does.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class TrainBatches:
         self.tokens = tokens
         self.block_size = block_size
         self.batch_size = batch_size
-        self.pin_memory = pin_memory  # a GPU fetches from pinned memory while the program goes on
+        self.pin_memory = pin_memory  # copies to a GPU are then asynchronous
         self.micro_batch_size = micro_batch_size
         self.seed = seed
         self.first_step = first_step
@@ -71,7 +74,7 @@ class TrainBatches:
             yield self.micro_batches(step)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of one step; over all ranks they are its global batch, row for row."""
+        """Return this rank's micro-batches of a step; those of all ranks are its global batch."""
         starts = random_starts(len(self.tokens), self.block_size, self.batch_size, self.seed, step)
         own = np.array_split(starts, self.world_size)[self.rank]
         cuts = range(self.micro_batch_size, len(own), self.micro_batch_size)
@@ -79,23 +82,57 @@ class TrainBatches:
         return [(x.pin_memory(), y.pin_memory()) for x, y in batches] if self.pin_memory else batches
 
 
-class EvalBatches:
-    """Fixed windows in fixed order, shared out over the ranks."""
+@dataclass(frozen=True)
+class EvalSet:
+    """Fixed windows of a text to evaluate on.
 
-    def __init__(
-        self,
-        tokens: TokenArray,
-        starts: npt.NDArray[np.int64],
+    Args:
+        tokens: Tokens of the text.
+        starts: Positions of the windows, (n_windows,).
+        block_size: Length of a window in tokens.
+        bytes_per_token: Mean number of UTF-8 bytes of a target; NaN if not counted.
+        is_full_pass: Whether every token of the text but the first is a target once.
+    """
+
+    tokens: Tokens
+    starts: npt.NDArray[np.int64]
+    block_size: int
+    bytes_per_token: float = math.nan
+    is_full_pass: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Tokens,
         block_size: int,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.tokens = tokens
-        self.starts = starts[rank::world_size]
-        self.block_size = block_size
-        # The same on all ranks, which may have to put the model's weights together for each.
-        most, fewest = -(-len(starts) // world_size), len(starts) // world_size
+        token_n_bytes: npt.NDArray[np.int64],
+        max_tokens: int | None = None,
+    ) -> "EvalSet":
+        """Return a full pass over a text, or windows spread evenly over one of more than `max_tokens`."""
+        n_tokens, block_size = len(tokens), min(block_size, len(tokens) - 1)
+        if max_tokens is None or n_tokens - 1 <= max_tokens:
+            n_target_bytes = tokens.n_bytes - int(token_n_bytes[tokens.ids[0]])
+            starts = full_pass_starts(n_tokens, block_size)
+            return cls(tokens, starts, block_size, n_target_bytes / (n_tokens - 1), is_full_pass=True)
+        starts = spread_starts(n_tokens, block_size, max_tokens // block_size)
+        _, targets = gather(tokens.ids, starts, block_size)
+        return cls(tokens, starts, block_size, float(token_n_bytes[targets.numpy()].mean()))
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens that are evaluated."""
+        return len(self.tokens) if self.is_full_pass else len(self.starts) * self.block_size
+
+
+class EvalBatches:
+    """Batches of an evaluation in fixed order; each rank has its share of the windows."""
+
+    def __init__(self, eval_set: EvalSet, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.ids = eval_set.tokens.ids
+        self.block_size = eval_set.block_size
+        self.starts = eval_set.starts[rank::world_size]
+        # The same number on all ranks, which under FSDP gather the weights together for each batch.
+        most, fewest = -(-len(eval_set.starts) // world_size), len(eval_set.starts) // world_size
         self.n_batches = min(-(-most // batch_size), fewest)
 
     def __len__(self) -> int:
@@ -103,9 +140,9 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for starts in np.array_split(self.starts, self.n_batches):
-            # A full pass's last window is moved back to fit; what the one before it has counted is masked.
-            last = len(self.tokens) - self.block_size - 1
-            inputs, targets = gather(self.tokens, np.minimum(starts, last), self.block_size)
+            # The last window of a full pass is moved back to fit; targets of the one before it are masked.
+            last = len(self.ids) - self.block_size - 1
+            inputs, targets = gather(self.ids, np.minimum(starts, last), self.block_size)
             if starts[-1] > last:
                 targets = targets.clone()
                 targets[-1, : starts[-1] - last] = IGNORE
@@ -113,10 +150,10 @@ class EvalBatches:
 
 
 def full_pass_starts(n_tokens: int, block_size: int) -> npt.NDArray[np.int64]:
-    """Windows side by side over a whole sequence, so that every token but the first is a target once."""
+    """Return windows side by side over a sequence, so that every token but the first is a target once."""
     return np.arange(0, n_tokens - 1, block_size)
 
 
 def spread_starts(n_tokens: int, block_size: int, n_windows: int) -> npt.NDArray[np.int64]:
-    """`n_windows` windows spread evenly over a sequence."""
+    """Return the starts of `n_windows` windows spread evenly over a sequence."""
     return np.linspace(0, n_tokens - block_size - 1, n_windows).astype(np.int64)

@@ -126,9 +126,9 @@ def read(model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int
 
 def _tokens(model: Model, corpus: Corpus) -> tuple[TokenArray, int]:
     """A text's tokens, and how many characters have none."""
-    census, tokenizer = corpus.census, model.tokenizer
-    if not (unknown := tokenizer.unknown(census.chars)):
-        return load_tokens(corpus, 0, census.n_chars, tokenizer).ids, 0
+    tokenizer = model.tokenizer
+    if not (unknown := tokenizer.unknown(corpus.alphabet)):
+        return load_tokens(corpus, 0, corpus.n_chars, tokenizer).ids, 0
     text = "".join(piece if piece is not None else "\n\n" for piece in corpus.pieces())
     known = text.translate(dict.fromkeys(map(ord, unknown)))
     n_unknown = len(text) - len(known)

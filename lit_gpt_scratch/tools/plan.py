@@ -115,7 +115,7 @@ def expected_loss(
 ) -> float | None:
     """What a law foretells that was fitted on runs of the same text, tokenizer and optimizer."""
     this = {
-        "corpus_sha256": data.corpus.sha256,
+        "corpus_sha256": data.corpora["train"].sha256,
         "vocab_size": data.vocab_size,
         "optimizer": model.optimizer,
     }

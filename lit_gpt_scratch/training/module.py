@@ -91,7 +91,7 @@ class LitGPT(LightningModule):
         self.activation_checkpointing = activation_checkpointing
         self.gpt_options = gpt
         if {"vocab_size", "block_size"} <= gpt.keys():
-            self._build_gpt()
+            self.build_gpt()
         self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
@@ -111,7 +111,10 @@ class LitGPT(LightningModule):
         torch._dynamo.config.suppress_errors = fall_back_to_eager
         self.gpt.compile_blocks()
 
-    def _build_gpt(self) -> None:
+    def build_gpt(self, **sizes: int) -> None:
+        """Build the network; `sizes` are the data's vocab_size and block_size, if not given as options."""
+        self.gpt_options = sizes | self.gpt_options
+        self.hparams.update(self.gpt_options)
         self.gpt = GPT(GPTConfig(**self.gpt_options))
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
@@ -125,10 +128,7 @@ class LitGPT(LightningModule):
             if getattr(self.trainer, "datamodule", None) is None:
                 raise ValueError("LitGPT needs vocab_size and block_size, or a TextDataModule to fit")
             data = data_of(self.trainer)
-            sizes = {"vocab_size": data.vocab_size, "block_size": data.block_size}
-            self.gpt_options = {**sizes, **self.gpt_options}
-            self.hparams.update(self.gpt_options)
-            self._build_gpt()
+            self.build_gpt(vocab_size=data.vocab_size, block_size=data.block_size)
         if self.device_mesh is not None:
             shard(self.gpt, self.device_mesh["data_parallel"])
 

@@ -48,7 +48,7 @@ class Inspection(Callback):
         if self.sentence:
             ids = encode_prompt(data.tokenizer, self.sentence, what="inspection.sentence")
         else:
-            ids = data.val_tokens.ids[: min(N_TOKENS, block_size)]
+            ids = data.val_set.tokens.ids[: min(N_TOKENS, block_size)]
         if len(ids) > block_size:
             raise ValueError(
                 f"inspection.sentence has {len(ids)} tokens, and a block {block_size}: give a shorter one"

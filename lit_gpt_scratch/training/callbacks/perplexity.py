@@ -15,11 +15,11 @@ class Perplexity(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/perplexity` and `val/bits_per_byte`."""
-        self._log(trainer, pl_module, "val", data_of(trainer).val_bytes_per_token)
+        self._log(trainer, pl_module, "val", data_of(trainer).val_set.bytes_per_token)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `test/perplexity` and `test/bits_per_byte`."""
-        self._log(trainer, pl_module, "test", data_of(trainer).test_bytes_per_token)
+        self._log(trainer, pl_module, "test", data_of(trainer).test_set.bytes_per_token)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, stage: str, bytes_per_token: float) -> None:
         metric = pl_module.val_loss

@@ -42,7 +42,7 @@ class RunConfig(Callback):
         if trainer.global_step > 0 or not cast(Any, pl_module).evaluation:
             return
         metrics = {name: value for name, value in cast(Any, pl_module).evaluation.items() if name != "step"}
-        bytes_per_token = data_of(trainer).val_bytes_per_token
+        bytes_per_token = data_of(trainer).val_set.bytes_per_token
         metrics["val/perplexity"] = perplexity(metrics["val/loss"])
         metrics["val/bits_per_byte"] = bits_per_byte(metrics["val/loss"], bytes_per_token)
         for logger in trainer.loggers:

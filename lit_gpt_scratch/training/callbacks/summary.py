@@ -36,7 +36,7 @@ class Summary(Callback):
         if not trainer.is_global_zero:
             return
         data, gpt = data_of(trainer), gpt_of(pl_module)
-        text, config = data.corpus.fingerprint(), gpt.config
+        text, config = data.corpora["train"].fingerprint(), gpt.config
         rows = {
             "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
             "tokens": _tokens(data),
@@ -95,10 +95,11 @@ class Summary(Callback):
 
 
 def _tokens(data: TextDataModule) -> str:
-    looked_at = "" if data.n_val_tokens == len(data.val_tokens) else f"{data.n_val_tokens:,} of "
-    other = f" ({data.val_corpus.name})" if data.val_source is not None else ""
+    val_set = data.val_set
+    part = "" if val_set.is_full_pass else f"{val_set.n_tokens:,} of "
+    other = f" ({data.corpora['val'].name})" if data.val_source is not None else ""
     return (
-        f"{len(data.train_tokens):,} to train on, {looked_at}{len(data.val_tokens):,} to validate on{other}, "
+        f"{len(data.train_tokens):,} to train on, {part}{len(val_set.tokens):,} to validate on{other}, "
         f"vocabulary {data.vocab_size:,}"
     )
 

@@ -1,0 +1,66 @@
+"""TextDataModule: what is read at which stage, and in which process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_gpt_scratch import TextDataModule
+from lit_gpt_scratch.data import tokens
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.tokenizer import CharTokenizer
+
+TOKENIZER = json.dumps(CharTokenizer(HAMLET).to_dict())
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+
+
+def datamodule(**options: str) -> TextDataModule:
+    return TextDataModule(**{"corpus": "hamlet", **options}, batch_size=4, block_size=16)
+
+
+def test_constructor_reads_nothing() -> None:
+    assert datamodule(corpus="missing.txt").corpora == {}
+
+
+def test_setup_maps_what_prepare_data_has_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    datamodule().prepare_data()
+
+    def unexpected(*_: object) -> None:
+        raise AssertionError("tokenized again")
+
+    monkeypatch.setattr(tokens, "tokenize", unexpected)
+    other_process = datamodule()
+    other_process.setup("fit")
+    text = other_process.train_tokens.ids.tolist() + other_process.val_set.tokens.ids.tolist()
+    assert other_process.tokenizer.decode(text) == HAMLET
+
+
+def test_nothing_is_loaded_twice() -> None:
+    data = datamodule()
+    data.setup("fit")
+    loaded = data.corpora["train"], data.tokenizer, data.train_tokens, data.val_set
+    data.setup("validate")
+    data.setup("test")
+    again = data.corpora["train"], data.tokenizer, data.train_tokens, data.val_set
+    assert all(one is other for one, other in zip(loaded, again, strict=True))
+    assert data.test_set.tokens is data.val_set.tokens
+
+
+def test_predict_reads_no_text_with_a_checkpoints_tokenizer() -> None:
+    data = datamodule(corpus="missing.txt", tokenizer=TOKENIZER)
+    data.setup("predict")
+    assert data.tokenizer.decode(data.tokenizer.encode("To be")) == "To be"
+    assert data.corpora == {}
+
+
+def test_test_reads_its_own_text_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("the rest is the heart")
+    data = datamodule(corpus="missing.txt", test_corpus=str(tmp_path / "own.txt"), tokenizer=TOKENIZER)
+    data.setup("test")
+    assert data.corpora.keys() == {"test"}
+    assert data.test_set.n_tokens == 21
+    assert data.test_set.bytes_per_token == 1
