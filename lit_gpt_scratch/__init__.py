@@ -9,18 +9,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_gpt_scratch.api import generate, load
     from lit_gpt_scratch.data.datamodule import TextDataModule
-    from lit_gpt_scratch.tools.evaluation import evaluate
-    from lit_gpt_scratch.tools.loaded import generate, load
+    from lit_gpt_scratch.evaluation.evaluate import evaluate
     from lit_gpt_scratch.training.module import LitGPT
 
 __all__ = ["LitGPT", "TextDataModule", "evaluate", "generate", "load"]
 HOMES = {
     "LitGPT": "training.module",
     "TextDataModule": "data.datamodule",
-    "evaluate": "tools.evaluation",
-    "generate": "tools.loaded",
-    "load": "tools.loaded",
+    "evaluate": "evaluation.evaluate",
+    "generate": "api",
+    "load": "api",
 }
 
 STARTED_SECONDS = time.perf_counter()  # when the program began, near enough
@@ -37,7 +37,7 @@ RUN_COMMANDS = {
 }
 TOOL_COMMANDS = {
     "plan": "what a run of fit's options will cost and reach, before it is begun",
-    "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and where it surprises them",
+    "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and the loss of each token",
     "scale": "train a grid of small models, fit a scaling law, and say what a larger one would reach",
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2 or a Qwen3",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET, Corpus
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.tools.loaded import load
 
 transformers = pytest.importorskip("transformers")
 

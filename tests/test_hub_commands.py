@@ -16,10 +16,10 @@ from conftest import TINY, Run, environment, with_small_files
 from hub import bpe
 from safetensors.torch import load_file, save_file
 
+from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
-from lit_gpt_scratch.tools.loaded import load
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 
 

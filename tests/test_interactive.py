@@ -1,4 +1,4 @@
-"""A conversation with a model: prompts, commands, and ways out."""
+"""`predict --interactive`: prompts, commands, and interrupts."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.generation.detokenizer import Detokenizer
+from lit_gpt_scratch.generation.interactive import interact, run_command
+from lit_gpt_scratch.generation.predict import PredictOptions, stream_text
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.tools.interactive import command, converse
-from lit_gpt_scratch.tools.text_stream import TextStream
-from lit_gpt_scratch.tools.texts import PredictOptions, Row, write_live
 
 TOKENIZER = CharTokenizer("abcdefgh/\n")
 OPTIONS = PredictOptions(max_new_tokens=6, temperature=0.0)
@@ -25,11 +25,11 @@ def gpt() -> GPT:
 
 
 def typed(*lines: str | BaseException) -> Callable[[str], str]:
-    """What a person types, and then the end of the input."""
-    waiting = iter(lines)
+    """Return a replacement of `input` that gives these lines, then the end of the input."""
+    remaining = iter(lines)
 
     def read(prompt: str) -> str:
-        line = next(waiting, EOFError())
+        line = next(remaining, EOFError())
         if isinstance(line, BaseException):
             raise line
         return line
@@ -37,46 +37,49 @@ def typed(*lines: str | BaseException) -> Callable[[str], str]:
     return read
 
 
-def continued(gpt: GPT, prompt: str, n_tokens: int, capsys: pytest.CaptureFixture[str]) -> str:
-    """What the model writes after a prompt, and nothing before or after."""
-    tokens: list[int] = []
-    row = Row(prompt, TOKENIZER.encode(prompt).tolist(), 0)
-    write_live(gpt, TOKENIZER, row, PredictOptions(max_new_tokens=n_tokens, temperature=0.0), tokens)
-    assert capsys.readouterr().out == TOKENIZER.decode(tokens) + "\n"
-    return TOKENIZER.decode(tokens)
+def continuation(gpt: GPT, prompt: str, n_tokens: int, capsys: pytest.CaptureFixture[str]) -> str:
+    ids = TOKENIZER.encode(prompt).tolist()
+    stream_text(gpt, TOKENIZER, ids, PredictOptions(max_new_tokens=n_tokens, temperature=0.0))
+    text = TOKENIZER.decode(ids).removeprefix(prompt)
+    assert capsys.readouterr().out == f"{text}\n"
+    return text
 
 
-def test_prompts_and_going_on(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
-    first, both = (continued(gpt, "abc", n, capsys) for n in (6, 12))
-    other = continued(gpt, "/h", 6, capsys)
-    converse(gpt, TOKENIZER, OPTIONS, typed("abc", "", "//h"))
+def test_empty_line_continues_the_text(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    first, both = (continuation(gpt, "abc", n, capsys) for n in (6, 12))
+    other = continuation(gpt, "/h", 6, capsys)
+    interact(gpt, TOKENIZER, OPTIONS, typed("abc", "", "//h"))
     assert capsys.readouterr().out == f"{first}\n{both[6:]}\n{other}\n\n"
 
 
-def test_commands_change_what_follows(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
-    two = continued(gpt, "abc", 2, capsys)
-    converse(gpt, TOKENIZER, OPTIONS, typed("/max_new_tokens 2", "/nonsense", "abc", "/quit", "abc"))
+def test_commands_hold_for_later_prompts(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    two = continuation(gpt, "abc", 2, capsys)
+    lines = ("/max_new_tokens 2", "/nonsense", "/options", "/help", "abc", "/quit", "abc")
+    interact(gpt, TOKENIZER, OPTIONS, typed(*lines))
     shown = capsys.readouterr()
     assert shown.out == f"{two}\n"
     assert "error: there is no /nonsense; /help lists the commands" in shown.err
+    assert "temperature 0.0  top_k None  " in shown.err
+    assert "max_new_tokens 2  seed None  stop []" in shown.err
+    assert "/stop STRING" in shown.err
 
 
-def test_ctrl_c_gives_up_a_line_or_a_text(
+def test_ctrl_c_ends_a_line_or_a_text_but_not_the_session(
     gpt: GPT, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = continued(gpt, "abc", 12, capsys)
-    feed, calls = TextStream.feed, 0
+    whole = continuation(gpt, "abc", 12, capsys)
+    feed, calls = Detokenizer.feed, 0
 
-    def interrupted(self: TextStream, token: int) -> str:
+    def interrupted(self: Detokenizer, token: int) -> str:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
         return feed(self, token)
 
-    monkeypatch.setattr(TextStream, "feed", interrupted)
-    converse(gpt, TOKENIZER, OPTIONS, typed(KeyboardInterrupt(), "abc", ""))
-    # The fourth token was drawn, and belongs to what it goes on from.
+    monkeypatch.setattr(Detokenizer, "feed", interrupted)
+    interact(gpt, TOKENIZER, OPTIONS, typed(KeyboardInterrupt(), "abc", ""))
+    # The fourth token was sampled, so the text continues after it.
     assert capsys.readouterr().out == f"\n{whole[:3]}\n{whole[4:10]}\n\n"
 
 
@@ -90,23 +93,21 @@ def test_ctrl_c_gives_up_a_line_or_a_text(
         ("/seed   7 ", "seed", 7),
         ("/stop \\n\\nA", "stop", ["\n\nA"]),
         ("/stop", "stop", []),
-        ("/help", "temperature", 0.0),
-        ("/options", "temperature", 0.0),
     ],
 )
-def test_a_command_sets_an_option(line: str, name: str, value: object) -> None:
-    assert getattr(command(line, OPTIONS), name) == value
+def test_command_sets_an_option(line: str, name: str, value: object) -> None:
+    assert getattr(run_command(line, OPTIONS), name) == value
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("/temperature", "/temperature wants a number, not ''"),
-        ("/top_k 1.5", "/top_k wants a number, not '1.5'"),
+        ("/temperature", "/temperature takes a number, not ''"),
+        ("/top_k 1.5", "/top_k takes a number, not '1.5'"),
         ("/top_k 0", "top_k must be at least 1"),
         ("/", "there is no /; /help lists the commands"),
     ],
 )
-def test_a_wrong_command_is_explained(line: str, message: str) -> None:
+def test_invalid_command_is_an_error(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        command(line, OPTIONS)
+        run_command(line, OPTIONS)

@@ -21,7 +21,7 @@ from lit_gpt_scratch.data.windows import (
     spread_starts,
 )
 from lit_gpt_scratch.generation import sampling
-from lit_gpt_scratch.tools.text_stream import TextStream
+from lit_gpt_scratch.generation.detokenizer import Detokenizer
 from lit_gpt_scratch.training.schedule import learning_rate
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -45,14 +45,14 @@ def test_text_to_tokens_and_back(text: str) -> None:
 
 
 @given(text=TEXTS, stop=st.lists(st.text(min_size=1, max_size=3), max_size=2))
-def test_what_streams_is_the_text_up_to_its_stop(text: str, stop: list[str]) -> None:
-    stream = TextStream(bpe(), stop)
+def test_what_is_decoded_is_the_text_up_to_its_stop(text: str, stop: list[str]) -> None:
+    detokenizer = Detokenizer(bpe(), stop)
     shown = ""
     for token in bpe().encode(text).tolist():
-        shown += stream.feed(token)
-        if stream.ended:
+        shown += detokenizer.feed(token)
+        if detokenizer.stopped:
             break
-    shown += stream.finish()
+    shown += detokenizer.finish()
     assert text.startswith(shown)
     assert not any(string in shown for string in stop)
     assert shown == text or any(text[len(shown) :].startswith(string) for string in stop)

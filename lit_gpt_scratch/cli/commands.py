@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.checks import check_data, check_steps_left
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, read_run
-from lit_gpt_scratch.tools.predict import PredictOptions, predict
+from lit_gpt_scratch.generation.predict import PredictOptions, predict
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE, claim_folder, give_up_folder, shell_path
 

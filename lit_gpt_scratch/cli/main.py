@@ -19,7 +19,7 @@ from lit_gpt_scratch.data.progress_bar import status_line
 NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
 LOADING = "loading PyTorch ..."  # which takes seconds
 TOOL_MODULES = {
-    "evaluate": "tools.evaluate",
+    "evaluate": "evaluation.command",
     "scale": "tools.scale",
     "import": "hub.import_folder",
     "export": "hub.export_folder",

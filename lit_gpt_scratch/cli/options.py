@@ -13,8 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_gpt_scratch.cli.usage import LINKED, REPLACED
 from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.generation.predict import PredictOptions
 from lit_gpt_scratch.model.gpt import GPTConfig
-from lit_gpt_scratch.tools.texts import PredictOptions
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.module import LitGPT
 

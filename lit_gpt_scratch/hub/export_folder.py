@@ -8,12 +8,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from lit_gpt_scratch.api import Model, load
 from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer
 from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.hub import gpt2, qwen3
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
-from lit_gpt_scratch.tools.loaded import Model, load
 from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import ModelCard, ModelCardData
 
 from lit_gpt_scratch import __version__
-from lit_gpt_scratch.tools.loaded import Model
+from lit_gpt_scratch.api import Model
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
 
 TEMPLATE = """\

@@ -1,0 +1,155 @@
+"""Loss, perplexity, bits per byte and bits per character of a model on a text, with confidence intervals."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit  # quantiles of Student's t
+
+from lit_gpt_scratch.api import Model
+from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.progress_bar import progress_bar
+from lit_gpt_scratch.data.tokenizer import TokenArray
+from lit_gpt_scratch.data.tokens import load_tokens
+from lit_gpt_scratch.evaluation.scoring import TokenScores, score_tokens
+from lit_gpt_scratch.training.metrics import perplexity
+
+log = logging.getLogger(__name__)
+
+MAX_UNKNOWN_SHARE = 0.01  # without more of its characters, a text is a different one
+BLOCK_TOKENS = 256  # the losses of nearby tokens are correlated, the sums over blocks of this size hardly
+MIN_BLOCKS = 10
+MIN_BLOCK_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % confidence interval, which is None where the text is too short for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def map(self, function: Callable[[float], float]) -> "Estimate":
+        """Apply an increasing function to value and bounds."""
+        low, high = (None if bound is None else function(bound) for bound in (self.low, self.high))
+        return Estimate(function(self.value), low, high)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of the evaluation of a model on a text."""
+
+    checkpoint: str
+    corpus: str
+    n_parameters: int
+    n_tokens: int  # scored, which is all but the first
+    n_bytes: int  # of the scored tokens, in UTF-8
+    n_characters: int  # of the scored tokens
+    n_unknown_characters: int  # left out, because they are unknown to the tokenizer
+    block_size: int  # the model's longest context, in tokens
+    stride: int  # tokens from one window to the next
+    loss: Estimate  # mean cross-entropy, in nats per token
+    perplexity: Estimate  # exp(loss)
+    bits_per_byte: Estimate  # comparable across tokenizers
+    bits_per_character: Estimate
+
+
+def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Evaluation:
+    """Evaluate a model on a text.
+
+    Args:
+        model: The model.
+        corpus: The text: a file, a folder, a pattern, a URL, or the name of an embedded one.
+        stride: Tokens from one window to the next: a smaller one gives tokens more context and takes longer;
+            None is half the model's block_size.
+
+    Raises:
+        ValueError: The text cannot be read, is too short, or has too many characters that are unknown to the
+            tokenizer; or stride is out of range.
+    """
+    return evaluate_corpus(model, load_corpus(str(corpus)), stride)[0]
+
+
+def evaluate_corpus(
+    model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int = 0
+) -> tuple[Evaluation, TokenScores]:
+    """Return the evaluation and the scores of each token, with its `n_guesses` most probable alternatives.
+
+    Raises:
+        ValueError: As `evaluate`.
+    """
+    block_size = model.gpt.config.block_size
+    stride = block_size // 2 if stride is None else stride
+    if not 1 <= stride < block_size:
+        raise ValueError(f"stride must be at least 1 and below the block_size of {block_size}, not {stride}")
+    ids, n_unknown = _tokenize(model, corpus)
+    with progress_bar(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
+        scores = score_tokens(model.gpt, ids, stride, n_guesses, advance)
+    n_bytes = model.tokenizer.token_n_bytes[scores.targets]
+    n_characters = len(model.tokenizer.decode(scores.targets.tolist()))
+    loss = mean_per_unit(scores.losses, np.ones_like(n_bytes))
+    bits_per_byte = mean_per_unit(scores.losses, n_bytes).map(lambda nats: nats / math.log(2))
+    characters_per_byte = n_characters / float(n_bytes.sum())
+    evaluation = Evaluation(
+        checkpoint=str(model.path),
+        corpus=corpus.name,
+        n_parameters=model.n_parameters,
+        n_tokens=len(scores.losses),
+        n_bytes=int(n_bytes.sum()),
+        n_characters=n_characters,
+        n_unknown_characters=n_unknown,
+        block_size=block_size,
+        stride=stride,
+        loss=loss,
+        perplexity=loss.map(perplexity),
+        bits_per_byte=bits_per_byte,
+        bits_per_character=bits_per_byte.map(lambda bits: bits / characters_per_byte),
+    )
+    return evaluation, scores
+
+
+def _tokenize(model: Model, corpus: Corpus) -> tuple[TokenArray, int]:
+    """Return the tokens of a text, and the number of its characters that are unknown to the tokenizer."""
+    tokenizer = model.tokenizer
+    unknown = tokenizer.unknown(corpus.alphabet)
+    if not unknown:
+        return load_tokens(corpus, 0, corpus.n_chars, tokenizer).ids, 0
+    text = "".join("\n\n" if piece is None else piece for piece in corpus.pieces())
+    known = text.translate(dict.fromkeys(map(ord, unknown)))
+    n_unknown = len(text) - len(known)
+    found = (
+        f"{n_unknown:,} of {len(text):,} characters of {corpus.name} are unknown to the tokenizer of "
+        f"{model.path}, such as {' '.join(map(repr, unknown[:5]))}"
+    )
+    if n_unknown > MAX_UNKNOWN_SHARE * len(text):
+        raise ValueError(f"{found}: more than 1 %, too many for a meaningful loss")
+    log.warning("%s: they are left out", found)
+    return tokenizer.encode(known), n_unknown
+
+
+def mean_per_unit(losses: npt.NDArray[np.float32], units: npt.NDArray[np.int64]) -> Estimate:
+    """Estimate the sum of losses divided by the sum of units, such as nats per byte.
+
+    Consecutive losses are correlated, so the variance is estimated from sums over blocks of tokens, which are
+    nearly independent (batch means, Conway 1963). The interval is that of a ratio, with Student's t.
+
+    Args:
+        losses: Loss of each token, (n,).
+        units: Units of each token, such as bytes, (n,).
+    """
+    total = float(units.sum())
+    ratio = float(losses.sum(dtype=np.float64)) / total
+    if len(losses) < MIN_BLOCKS * MIN_BLOCK_TOKENS:
+        return Estimate(ratio, None, None)
+    n_blocks = max(MIN_BLOCKS, len(losses) // BLOCK_TOKENS)
+    starts = np.linspace(0, len(losses), n_blocks, endpoint=False).astype(np.int64)
+    sums = np.add.reduceat(losses.astype(np.float64), starts)
+    residuals = sums - ratio * np.add.reduceat(units, starts)
+    standard_error = math.sqrt(n_blocks / (n_blocks - 1) * float((residuals**2).sum())) / total
+    margin = float(stdtrit(n_blocks - 1, 0.975)) * standard_error
+    return Estimate(ratio, ratio - margin, ratio + margin)

@@ -1,0 +1,40 @@
+"""HTML page with the loss of each token of a text and the most probable tokens in its place."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from lit_gpt_scratch.data.tokenizer import Tokenizer, token_label
+from lit_gpt_scratch.evaluation.evaluate import Evaluation
+from lit_gpt_scratch.evaluation.scoring import TokenScores
+
+N_GUESSES = 5
+PASSAGE_TOKENS = 100
+MAX_PASSAGES = 300  # a longer page is slow to open
+
+
+def heatmap(evaluation: Evaluation, tokenizer: Tokenizer, scores: TokenScores) -> str:
+    """Return a self-contained HTML page, with the passages in descending order of their mean loss."""
+    losses = scores.losses
+    starts = np.arange(0, len(losses), PASSAGE_TOKENS)
+    means = np.add.reduceat(losses, starts) / np.diff([*starts, len(losses)])
+    passages = []
+    for i in np.argsort(-means, kind="stable")[:MAX_PASSAGES]:
+        start, stop = int(starts[i]), min(int(starts[i]) + PASSAGE_TOKENS, len(losses))
+        tokens = [_token(tokenizer, scores, position) for position in range(start, stop)]
+        passages.append({"start": start, "mean_bits": float(means[i]) / math.log(2), "tokens": tokens})
+    pages = Environment(loader=PackageLoader("lit_gpt_scratch", "evaluation"), autoescape=True)
+    page = pages.get_template("heatmap.html")
+    return page.render(evaluation=evaluation, passages=passages, n_passages=len(starts))
+
+
+def _token(tokenizer: Tokenizer, scores: TokenScores, position: int) -> dict[str, Any]:
+    """Return text, loss in bits, and tooltip of a token."""
+    token = int(scores.targets[position])
+    bits = float(scores.losses[position]) / math.log(2)
+    lines = [f"{token_label(tokenizer, token)}: {bits:.1f} bits, {2**-bits:.2%}"]
+    for guess, probability in zip(scores.guesses[position], scores.probabilities[position], strict=True):
+        lines.append(f"{probability:6.1%}  {token_label(tokenizer, int(guess))}")
+    return {"text": tokenizer.decode([token]), "bits": bits, "title": "\n".join(lines)}

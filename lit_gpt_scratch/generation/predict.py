@@ -1,0 +1,221 @@
+"""The command `predict`: continue prompts, printed as they are generated or in batches."""
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
+from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
+from lit_gpt_scratch.generation.detokenizer import Detokenizer
+from lit_gpt_scratch.generation.generate import Continuation, Generation, SamplingOptions, generate, row_seeds
+from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers
+from lit_gpt_scratch.model.gpt import GPT, eval_mode
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PredictOptions(SamplingOptions):
+    """Options of `predict` besides its prompts.
+
+    Args:
+        num_samples: Continuations of each prompt.
+        stop: Strings that end a text and are left out of it.
+        prompts_file: File of prompts to continue, one a line; in .jsonl, each a string or an object with a
+            string `prompt`.
+        format: text is prompt and continuation; jsonl is a line a text, with its tokens, their
+            log-probabilities, why it ended, and times.
+        batch_size: Texts that are generated at once; on a terminal it is one, printed as it is generated.
+        allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
+        weights: int8 generates with 8-bit weights: faster on a CPU for models that do not fit its caches, and
+            a little less exact; the change of perplexity is measured and reported.
+        interactive: Keep a prompt open.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    num_samples: int = 1
+    stop: list[str] = field(default_factory=list)
+    prompts_file: str | None = None
+    format: Literal["text", "jsonl"] = "text"
+    batch_size: int = 16
+    allow_special: bool = False
+    weights: Literal["float", "int8"] = "float"
+    interactive: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if "" in self.stop:
+            raise ValueError("a stop string must not be empty")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text to generate: its prompt, the prompt's tokens, and its seed."""
+
+    prompt: str
+    ids: list[int]
+    seed: int
+
+
+def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
+    """Continue each prompt, or a newline if there is none, on standard output.
+
+    Args:
+        gpt: The model; `weights: int8` replaces its linear layers.
+        tokenizer: The model's tokenizer.
+        prompts: Texts to continue, before those of `options.prompts_file`.
+        options: How to sample and print.
+
+    Raises:
+        ValueError: An option is wrong, or the file of prompts cannot be read.
+    """
+    if options.interactive and (prompts or options.prompts_file or options.format != "text"):
+        raise ValueError("--interactive asks for its prompts: leave prompt, prompts_file and format out")
+    if options.weights == "int8":
+        exact = hamlet_perplexity(gpt, tokenizer)
+        quantize_linear_layers(gpt)
+        rounded = hamlet_perplexity(gpt, tokenizer)
+        change = f"perplexity {rounded:.2f} in place of {exact:.2f} ({100 * (rounded / exact - 1):+.2f} %)"
+        log.warning("int8 weights: %s on a part of Hamlet", change)
+    if options.interactive:
+        from lit_gpt_scratch.generation.interactive import interact  # which imports this module
+
+        return interact(gpt, tokenizer, options)
+    if options.prompts_file is not None:
+        prompts = [*prompts, *read_prompts(Path(options.prompts_file).expanduser())]
+    rows = list(make_rows(gpt, tokenizer, prompts or [""], options))
+    if options.format == "text" and options.prompts_file is None and sys.stdout.isatty():
+        for row in rows:
+            print(tokenizer.decode(row.ids), end="", flush=True)
+            stream_text(gpt, tokenizer, [*row.ids], dataclasses.replace(options, seed=row.seed))
+        return None
+    with progress_bar("writing", len(rows)) as advance:
+        for first in range(0, len(rows), options.batch_size):
+            batch = rows[first : first + options.batch_size]
+            print_batch(gpt, tokenizer, batch, options)
+            advance(len(batch))
+    return None
+
+
+@torch.inference_mode()
+def hamlet_perplexity(gpt: GPT, tokenizer: Tokenizer) -> float:
+    """Return the perplexity of the first block of the embedded text."""
+    known = "".join(char for char in HAMLET if not tokenizer.unknown(char))
+    ids = torch.from_numpy(tokenizer.encode(known)[: gpt.config.block_size + 1].astype("int64"))
+    ids = ids.to(gpt.wte.weight.device)
+    with eval_mode(gpt):
+        logits = gpt(ids[None, :-1])[0].float()
+    return math.exp(F.cross_entropy(logits, ids[1:]).item())
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the prompts of a file: each line of text, or of JSON if its name ends in .jsonl.
+
+    A line of JSON is a string, or an object with a string `prompt`. Blank lines are left out.
+
+    Raises:
+        ValueError: The file or one of its lines cannot be read, or it has no prompt.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            prompt: Any = line.decode().removesuffix("\r")
+            if path.suffix == ".jsonl":
+                prompt = json.loads(prompt)
+        except (ValueError, RecursionError) as error:
+            kind = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
+            raise ValueError(f"line {number} of {path} is not {kind}") from error
+        if isinstance(prompt, dict):
+            prompt = prompt.get("prompt")
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"line {number} of {path} is neither a string nor an object with a string prompt"
+            )
+        prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"{path} has no prompt in it")
+    return prompts
+
+
+def make_rows(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> Iterator[Row]:
+    """Yield `num_samples` rows for each prompt; log a warning for options that have no effect."""
+    block_size, vocab_size = gpt.config.block_size, gpt.config.vocab_size
+    if options.top_k is not None and options.top_k > vocab_size:
+        log.warning("top_k is lowered to the vocabulary's %s tokens", vocab_size)
+    if options.temperature == 0 and options.num_samples > 1:
+        log.warning("temperature 0 is greedy: all %s samples of a prompt are the same", options.num_samples)
+    for prompt in prompts:
+        ids = encode_prompt(tokenizer, prompt, options.allow_special).tolist()
+        if len(ids) > block_size:
+            log.warning("the model reads the last %s of the prompt's %s tokens", block_size, len(ids))
+        for seed in row_seeds(options.seed, options.num_samples):
+            yield Row(prompt, ids, seed)
+
+
+def stream_text(gpt: GPT, tokenizer: Tokenizer, ids: list[int], options: PredictOptions) -> None:
+    """Print the continuation of a text as it is generated, and append its tokens to `ids`."""
+    detokenizer = Detokenizer(tokenizer, options.stop)
+
+    def on_token(_: int, token: int) -> bool:
+        ids.append(token)
+        print(detokenizer.feed(token), end="", flush=True)
+        return detokenizer.stopped
+
+    generate(gpt, [ids], options, on_token=on_token)
+    print(detokenizer.finish(), flush=True)
+
+
+def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: PredictOptions) -> None:
+    """Generate a batch of texts and print them."""
+    detokenizers = [Detokenizer(tokenizer, options.stop) for _ in rows]
+
+    def on_token(row: int, token: int) -> bool:
+        detokenizers[row].feed(token)
+        return detokenizers[row].stopped
+
+    prompts, seeds = [row.ids for row in rows], [row.seed for row in rows]
+    made = generate(gpt, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
+    for row, detokenizer, continuation in zip(rows, detokenizers, made.continuations, strict=True):
+        detokenizer.finish()
+        if options.format == "text":
+            print_above_bar(tokenizer.decode(row.ids) + detokenizer.text, sys.stdout)
+        else:
+            print_above_bar(as_json(row, detokenizer.text, continuation, made), sys.stdout)
+
+
+def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -> str:
+    """Return a line of JSON; the times are those of the batch, tokens_per_second that of its decoding."""
+    n_decoded = sum(len(each.tokens) - 1 for each in made.continuations)  # prefill gives the first tokens
+    content = {
+        "prompt": row.prompt,
+        "text": text,
+        "tokens": continuation.tokens,
+        "logprobs": [round(logprob, 6) for logprob in continuation.logprobs],
+        "finish_reason": continuation.finish_reason,
+        "seed": row.seed,
+        "prefill_seconds": round(made.prefill_seconds, 6),
+        "decode_seconds": round(made.decode_seconds, 6),
+        "tokens_per_second": round(n_decoded / made.decode_seconds, 1) if n_decoded else None,
+    }
+    return json.dumps(content, ensure_ascii=False)
