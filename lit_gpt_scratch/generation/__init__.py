@@ -1,1 +1,1 @@
-"""From logits to tokens."""
+"""Generate text: sampling, generation with a cache, and the command `predict`."""

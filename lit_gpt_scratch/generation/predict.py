@@ -95,7 +95,13 @@ def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Predict
     if options.interactive:
         from lit_gpt_scratch.generation.interactive import interact  # which imports this module
 
-        return interact(gpt, tokenizer, options)
+        interact(gpt, tokenizer, options)
+    else:
+        print_texts(gpt, tokenizer, prompts, options)
+
+
+def print_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
+    """Print each prompt and its continuations: on a terminal as they are generated, otherwise in batches."""
     if options.prompts_file is not None:
         prompts = [*prompts, *read_prompts(Path(options.prompts_file).expanduser())]
     rows = list(make_rows(gpt, tokenizer, prompts or [""], options))
@@ -103,13 +109,12 @@ def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Predict
         for row in rows:
             print(tokenizer.decode(row.ids), end="", flush=True)
             stream_text(gpt, tokenizer, [*row.ids], dataclasses.replace(options, seed=row.seed))
-        return None
+        return
     with progress_bar("writing", len(rows)) as advance:
         for first in range(0, len(rows), options.batch_size):
             batch = rows[first : first + options.batch_size]
             print_batch(gpt, tokenizer, batch, options)
             advance(len(batch))
-    return None
 
 
 @torch.inference_mode()
