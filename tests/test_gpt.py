@@ -7,7 +7,7 @@ import torch
 from conftest import needs_compiler
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.model.layers import Dropout, RMSNorm, apply_rope, attend, precompute_rope
+from lit_gpt_scratch.model.layers import RMSNorm, apply_rope, attend, dropout, precompute_rope
 from lit_gpt_scratch.training.loss import cross_entropy
 
 TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
@@ -163,15 +163,14 @@ def test_attention_stays_in_float32_in_a_bfloat16_step() -> None:
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    layer = Dropout(0.3)
     x = torch.ones(1003, 1001, requires_grad=True)  # no multiple of four
-    y = layer(x)
+    y = dropout(x, 0.3, training=True)
     assert float((y == 0).float().mean()) == pytest.approx(0.3, abs=0.002)
     assert float(y.detach().mean()) == pytest.approx(1, abs=0.003)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())  # what is dropped learns nothing
     assert float((y[::2] == 0).float().mean()) == pytest.approx(0.3, abs=0.003)
-    assert layer.eval()(x) is x
+    assert dropout(x, 0.3, training=False) is x
 
 
 @pytest.mark.slow
@@ -191,17 +190,17 @@ def test_a_block_with_dropout_compiles_whole(arch: str) -> None:
         made[-1].sum().backward()
     assert torch.equal(made[0], made[1])
     assert arch == "modern" or not torch.equal(made[0], made[2])  # modern's layers pass nothing on yet
-    dropped = torch.compile(Dropout(0.1), fullgraph=True)(torch.ones(500, 800)) == 0
+    compiled = torch.compile(dropout, fullgraph=True)
+    dropped = compiled(torch.ones(500, 800), 0.1, training=True) == 0
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.005)
     assert float(dropped[:, ::4].float().mean()) == pytest.approx(0.1, abs=0.01)
 
 
 def test_dropout_follows_the_seed() -> None:
-    layer, x = Dropout(0.5), torch.ones(64)
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(layer(x))
+        draws.append(dropout(torch.ones(64), 0.5, training=True))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
@@ -210,7 +209,7 @@ def test_dropout_follows_the_seed() -> None:
 def test_attention_with_dropout_has_the_mean_of_one_without() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 1, 8, 4)
-    mean = sum(attend(q, k, v, dropout=Dropout(0.2)) for _ in range(4000)) / 4000
+    mean = sum(attend(q, k, v, dropout_p=0.2) for _ in range(4000)) / 4000
     torch.testing.assert_close(mean, attend(q, k, v), atol=0.05, rtol=0)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_gpt_scratch.model.kv_cache import KVCache, LayerCache
-from lit_gpt_scratch.model.layers import Dropout, RMSNorm, apply_rope, attend, precompute_rope
+from lit_gpt_scratch.model.layers import RMSNorm, apply_rope, attend, dropout, precompute_rope
 
 ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
 RMS_EPS = 1e-6
@@ -123,7 +123,6 @@ class GPT(nn.Module):
             self.register_buffer(
                 "rope", precompute_rope(config.block_size, config.head_width, ROPE_THETA), persistent=False
             )
-        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = norm(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -193,7 +192,7 @@ class GPT(nn.Module):
             x = x + self.wpe.weight[positions]
         else:
             rope = self.rope[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
-        x = self.drop(x)
+        x = dropout(x, self.config.dropout, self.training)
         for block, layer in zip(self.h, layers, strict=True):
             if self.activation_checkpointing and layer is None and torch.is_grad_enabled():
                 x = checkpoint(block, x, rope, use_reentrant=False)
@@ -251,8 +250,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.head_width = config.head_width
-        self.attn_drop = Dropout(config.dropout if config.arch == "gpt2" else 0.0)
-        self.resid_drop = Dropout(config.dropout)
+        self.attn_dropout = config.dropout if config.arch == "gpt2" else 0.0
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Attend to the tokens in the cache and to these.
@@ -270,8 +269,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
             mask = cache.mask
-        y = attend(q, k, v, mask, self.attn_drop)  # (B, H, T, D)
-        return self.resid_drop(self.c_proj(y.transpose(1, 2).flatten(2)))
+        y = attend(q, k, v, mask, self.attn_dropout if self.training else 0.0)  # (B, H, T, D)
+        return dropout(self.c_proj(y.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C)."""
@@ -325,13 +324,14 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
-        self.act = nn.GELU(approximate="tanh" if config.activation == "gelu_tanh" else "none")
         self.c_proj = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
-        self.drop = Dropout(config.dropout)
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.drop(self.c_proj(self.act(self.c_fc(x))))
+        y = self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))
+        return dropout(y, self.dropout, self.training)
 
 
 class SwiGLU(nn.Module):
@@ -342,8 +342,9 @@ class SwiGLU(nn.Module):
         self.c_gate = nn.Linear(config.n_embd, config.mlp_width, bias=False)
         self.c_fc = nn.Linear(config.n_embd, config.mlp_width, bias=False)
         self.c_proj = nn.Linear(config.mlp_width, config.n_embd, bias=False)
-        self.drop = Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.drop(self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x)))
+        y = self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
+        return dropout(y, self.dropout, self.training)

@@ -78,8 +78,8 @@ class KVCache:
             if differ:
                 positions, places = at, (torch.arange(len(at), device=device)[:, None], at)
         self.lengths = [length + n_tokens for length in self.lengths]
-        read = self.store[:, :, :, :, :end]
-        parts = (*read.unbind(), *read[:, :, :, :, start:].unbind())  # each (n_layer, B, K, N or T, D)
+        read, new = self.store.narrow(4, 0, end), self.store.narrow(4, start, end - start)
+        parts = (*read.unbind(), *new.unbind())  # each (n_layer, B, K, N or T, D)
         layers = zip(*(part.unbind() for part in parts), strict=True)
         return positions, [LayerCache(k, v, new_k, new_v, places, mask) for k, v, new_k, new_v in layers]
 

@@ -7,32 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LANES = 4  # numbers of 16 bits in one of 64
-STEPS = 2**16  # how finely 16 bits divide a probability
+LANES = 4  # 16-bit integers in a 64-bit one
+N_LEVELS = 2**16  # values of a 16-bit integer
 
 
-class Dropout(nn.Module):
-    """Sets a share `p` of the activations to 0 in training and scales the rest up (Srivastava et al. 2014).
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Set a share `p` of the activations to 0 in training and scale the rest up (Srivastava et al. 2014).
 
-    On a CPU, a random float for each activation takes longer than the matrices around it. Four 16-bit
-    numbers out of each draw of 64 bits are as good: `p` is rounded to a multiple of 1 / 65536.
+    On a CPU, a random float for each activation takes longer than the matrix products around it. One random
+    64-bit integer serves four activations instead, so that `p` is rounded to a multiple of 1 / 65536.
     """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.p)
-        dropped = round(self.p * STEPS)
-        draws = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // LANES),))
-        lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = lanes >= dropped - STEPS // 2
-        return x * (kept * x.new_tensor(STEPS / (STEPS - dropped)))
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    n_dropped = round(p * N_LEVELS)
+    draws = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // LANES),))
+    lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    is_kept = lanes >= n_dropped - N_LEVELS // 2
+    return x * (is_kept * x.new_tensor(N_LEVELS / (N_LEVELS - n_dropped)))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -53,9 +46,7 @@ class RMSNorm(nn.RMSNorm):
         return x * scale * self.weight.to(x.dtype)
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None
-) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
     """Causal scaled dot-product attention (Vaswani et al. 2017).
 
     On a CPU it is computed in float32, whatever the precision of the rest: PyTorch's bfloat16 backward pass
@@ -66,23 +57,22 @@ def attend(
         k: Keys, (B, K, N, D); K divides H. N is T, or any number if T is 1.
         v: Values, (B, K, N, D).
         mask: True where a query sees a key, (B, 1, T, N); None is causal. With a mask, N is any number.
-        dropout: Dropout of the attention weights; without a mask only.
+        dropout_p: Share of the attention weights that is dropped; without a mask only.
 
     Returns:
         (B, H, T, D), in the type of `v`.
     """
     if q.is_cpu and (v.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         with torch.autocast("cpu", enabled=False):
-            return attend(q.float(), k.float(), v.float(), mask, dropout).to(v.dtype)
+            return attend(q.float(), k.float(), v.float(), mask, dropout_p).to(v.dtype)
     H, K, T = q.shape[1], k.shape[1], q.shape[2]
-    p = dropout.p if dropout is not None and dropout.training else 0.0
     is_causal = mask is None and T > 1
     if not q.is_cpu:
         q, k = q.to(v.dtype), k.to(v.dtype)
-        return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=K < H)
-    if dropout is not None and p:
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, enable_gqa=K < H)
+    if dropout_p:
         assert mask is None, "dropout of attention weights is for training, which has no cache"
-        return dropout(attention_weights(q, k)) @ repeat_kv(v, H)
+        return dropout(attention_weights(q, k), dropout_p, training=True) @ repeat_kv(v, H)
     if T == 1 and K < H:  # queries that share a head's keys, in place of several tokens
         return F.scaled_dot_product_attention(q.view(len(q), K, H // K, -1), k, v, mask).view(q.shape)
     return F.scaled_dot_product_attention(q, repeat_kv(k, H), repeat_kv(v, H), mask, is_causal=is_causal)
