@@ -6,22 +6,18 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch import PROGRAM
-from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 from lit_gpt_scratch.hub.pretrained import read_options, read_state
 from lit_gpt_scratch.training.checkpoint_io import write_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, shell_path
 
-# Gentle enough for weights that know something already; --model.learning_rate sets another.
+# A small rate for weights that are trained already; --model.learning_rate sets another.
 FINETUNE_LEARNING_RATE = 3e-5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of `import`."""
+    """Add the options of `import`."""
     parser.add_argument(
-        "--from",
-        type=str,
-        required=True,
-        help="Folder with config.json, weights and tokenizer.",
+        "--from", type=str, required=True, help="Folder with config.json, weights and tokenizer."
     )
     parser.add_argument(
         "--run_dir", type=str, required=True, help="Folder to make; where it is taken, a number is added."
@@ -29,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Import, and say what can be done with it."""
+    """Import a folder, and print the checkpoint's path and commands that use it."""
     made = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
     run_dir = shell_path(made)
     print(
@@ -41,28 +37,24 @@ def run(options: Namespace) -> None:
 
 
 def import_folder(folder: Path, wanted: Path) -> Path:
-    """Write the `best.ckpt` of a new run folder: weights and tokenizer, without optimizer, step or text.
+    """Write the weights and the tokenizer of a Hugging Face folder as `best.ckpt` of a new run folder.
 
     Returns:
         The run folder: `wanted`, or a numbered one where that is taken.
 
     Raises:
-        ValueError: The folder is broken or partial, or its model or tokenizer is not supported.
+        ValueError: The folder is damaged or partial, or its model or tokenizer is not supported.
     """
     options = read_options(folder)
-    state = options.pop("tokenizer")
-    vocab_size = tokenizer_from_dict(state).vocab_size
-    if vocab_size != options["vocab_size"]:
-        raise ValueError(
-            f"{folder}: the model has {options['vocab_size']} tokens, and its tokenizer {vocab_size}"
-        )
-    weights = read_state(folder)
-    rates = {"learning_rate": FINETUNE_LEARNING_RATE, "min_learning_rate": FINETUNE_LEARNING_RATE / 10}
     checkpoint = {
-        "state_dict": {f"gpt.{name}": tensor for name, tensor in weights.items()},
-        "hyper_parameters": {**options, **rates},
+        "TextDataModule": {"tokenizer": options.pop("tokenizer"), "corpus": None},
+        "state_dict": {f"gpt.{name}": tensor for name, tensor in read_state(folder).items()},
+        "hyper_parameters": {
+            **options,
+            "learning_rate": FINETUNE_LEARNING_RATE,
+            "min_learning_rate": FINETUNE_LEARNING_RATE / 10,
+        },
         "datamodule_hyper_parameters": {},
-        "TextDataModule": {"tokenizer": state, "corpus": None},
         "evaluation": {},
         "best_evaluation": {},
         "begun_from": str(folder),
@@ -75,7 +67,7 @@ def import_folder(folder: Path, wanted: Path) -> Path:
     run_dir = claim_folder(wanted)
     try:
         write_checkpoint(checkpoint, run_dir / "best.ckpt")
-        (run_dir / CONFIG).unlink()  # claim_folder's mark: there are no settings of a run
+        (run_dir / CONFIG).unlink()  # the mark of claim_folder; an import has no settings of a run
     except BaseException:
         give_up_folder(run_dir)
         raise

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face's ``tokenizers``, out and in."""
+"""Tokenizers, to and from Hugging Face's ``tokenizers``."""
 
 import json
 import re
@@ -6,69 +6,50 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tiktoken import Encoding
 from tiktoken_ext.openai_public import r50k_pat_str
 from tokenizers import decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, byte_of_letter
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from lit_gpt_scratch.data.tokenizer import CharTokenizer, Tokenizer
 
 GPT2_VOCAB_SIZE = 50257
-LETTER_OF = {byte: letter for letter, byte in byte_of_letter().items()}
-
-
-class EncodingConverter(TikTokenConverter):
-    """transformers' converter, for an encoding in memory whose special tokens keep their ids."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        # To Hugging Face's regular expressions, {1,3}+ is not a greedy {1,3} but a repeated one.
-        pattern = re.sub(r"(\{\d+,\d+\})\+", r"\1", encoding._pat_str)
-        super().__init__(pattern=pattern, extra_special_tokens=list(encoding._special_tokens))
-        self.encoding = encoding
-
-    def load_tiktoken_bpe(self, _: str) -> dict[bytes, int]:  # type: ignore[override]  # static there
-        """Return the encoding's tokens with their ranks."""
-        return self.encoding._mergeable_ranks
-
-    def extract_vocab_merges_from_model(
-        self, tiktoken_url: str
-    ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-        """Return vocabulary and merges."""
-        vocabulary, merges = super().extract_vocab_merges_from_model(tiktoken_url)
-        return vocabulary | self.encoding._special_tokens, merges
+BYTE_OF = byte_of_letter()
+LETTERS = sorted(BYTE_OF, key=BYTE_OF.__getitem__)  # the letter of each byte
+# Steps of a pre-tokenizer in tokenizer.json: bytes as letters, alone or after GPT-2's split into words, and
+# that split as a step of its own.
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+WORD_BYTES = {**BYTES, "use_regex": True}
+WORDS = {"type": "Split", "pattern": {"Regex": r50k_pat_str}, "behavior": "Isolated", "invert": False}
 
 
 def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """Return an equal tokenizer of Hugging Face's.
-
-    A character that a character tokenizer lacks is left out there, as it is in prompts here.
-    """
+    """Return an equal tokenizer of Hugging Face's; one of characters leaves out those that it lacks."""
     if isinstance(tokenizer, SubwordTokenizer):
-        return EncodingConverter(tokenizer.encoding).converted()
-    if isinstance(tokenizer, CharTokenizer):
-        vocabulary = {char: i for i, char in enumerate(tokenizer.chars)}
-        made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-        made.decoder = decoders.Fuse()
-        return made
-    assert isinstance(tokenizer, ByteTokenizer)
-    made = tokenizers.Tokenizer(models.BPE(vocab={LETTER_OF[i]: i for i in range(256)}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
+        encoding = tokenizer.encoding
+        special = {name.encode(): i for name, i in encoding._special_tokens.items()}
+        # To Hugging Face's regular expressions, {1,3}+ is not a possessive {1,3} but a repeated one.
+        pattern = re.sub(r"(\{\d+,\d+\})\+", r"\1", encoding._pat_str)
+        converter: Any = TikTokenConverter(pattern=pattern, extra_special_tokens=encoding._special_tokens)
+        converter.load_tiktoken_bpe = lambda _: encoding._mergeable_ranks | special
+        return converter.converted()
+    is_char = isinstance(tokenizer, CharTokenizer)
+    symbols = tokenizer.chars if isinstance(tokenizer, CharTokenizer) else LETTERS
+    made = tokenizers.Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    made.decoder = decoders.Fuse() if is_char else decoders.ByteLevel()
+    if not is_char:
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return made
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
-    """Return the tokenizer of a Hugging Face folder as the plain dict of one of ours.
+    """Return the tokenizer of a Hugging Face folder, for a model of `vocab_size` tokens, as a dict of ours.
 
-    A folder without a tokenizer, but with a vocabulary of GPT-2's size, has GPT-2's.
-
-    Args:
-        folder: Folder with tokenizer.json, or with vocab.json and merges.txt.
-        vocab_size: Number of tokens of the model.
+    It is read from tokenizer.json, or vocab.json and merges.txt. A folder without them, and with a vocabulary
+    of GPT-2's size, has GPT-2's.
 
     Raises:
-        ValueError: There is no tokenizer, it is damaged, or it works in another way than ours.
+        ValueError: The tokenizer is missing, damaged, not supported, or has not `vocab_size` tokens.
     """
     try:
         if (folder / "tokenizer.json").is_file():
@@ -81,51 +62,32 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
             return {"kind": "tiktoken", "name": "gpt2"}
         else:
             raise ValueError("there is neither tokenizer.json nor vocab.json and merges.txt")
-        return _from_hub(json.loads(made.to_str()))
-    except Exception as error:  # whatever the library raises for a damaged file
+        return _from_hub(json.loads(made.to_str()), vocab_size)
+    except Exception as error:  # the library raises many kinds for damaged files
         raise ValueError(f"the tokenizer of {folder} cannot be used: {error}") from error
 
 
-def _from_hub(content: dict[str, Any]) -> dict[str, Any]:
-    """Return our dict for the content of a tokenizer.json."""
-    model = content["model"]
-    if model["type"] != "BPE" or content["normalizer"] is not None:
-        raise ValueError(f"it is {model['type']} with the normalizer {content['normalizer']}, no plain BPE")
-    vocabulary = model["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
-    names = sorted(vocabulary, key=vocabulary.__getitem__)
-    if [vocabulary[name] for name in names] != [*range(len(names))]:
-        raise ValueError("its ids have gaps")
-    splits_words = _splits_words(content["pre_tokenizer"])
-    if splits_words is None and not model["merges"]:
-        if names != sorted(names) or any(len(name) != 1 for name in names):
-            raise ValueError("its tokens are not characters in the order of their code points")
-        return {"kind": "char", "chars": "".join(names)}
-    if splits_words is False and names == [LETTER_OF[i] for i in range(256)]:
-        return {"kind": "byte"}
-    if not splits_words:
-        raise ValueError("it does not split text into words as GPT-2's does")
-    return _byte_pairs(names, model["merges"])
-
-
-def _splits_words(pre_tokenizer: dict[str, Any] | None) -> bool | None:
-    """Return whether a byte-level tokenizer splits words as GPT-2's; None if it is not byte-level."""
-    if pre_tokenizer is None:
-        return None
+def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Return the dict of one of our tokenizers for the content of a tokenizer.json."""
+    model, pre_tokenizer = content["model"], content["pre_tokenizer"] or {"pretokenizers": []}
+    id_of = model["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    if sorted(id_of.values()) != [*range(vocab_size)]:
+        raise ValueError(f"its {len(id_of)} ids are not those of the model, 0 to {vocab_size - 1}")
+    tokens = sorted(id_of, key=id_of.__getitem__)
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    if steps[-1]["type"] != "ByteLevel" or steps[-1]["add_prefix_space"]:
-        return None
-    if len(steps) == 1:
-        return bool(steps[0].get("use_regex", True))  # the pattern built in is GPT-2's
-    return len(steps) == 2 and steps[0].get("pattern") == {"Regex": r50k_pat_str}
-
-
-def _byte_pairs(names: list[str], merges: list[Any]) -> dict[str, Any]:
-    """Return a vocabulary of the 256 bytes, the results of the merges in their order, and `<|endoftext|>`."""
-    if names[-1] != END_OF_TEXT:
-        raise ValueError(f"its last token is not {END_OF_TEXT}")
-    made = ("".join(pair if isinstance(pair, list) else pair.split(" ")) for pair in merges)
-    if names[256:-1] != list(dict.fromkeys(made)) or {*map(len, names[:256])} != {1}:
-        raise ValueError("its ids are not in the order of its merges")
-    byte_of = byte_of_letter()
-    tokens = [bytes(byte_of[letter] for letter in name).decode("latin-1") for name in names[:-1]]
-    return {"kind": "bpe", "tokens": tokens}
+    for step in steps:
+        step.pop("trim_offsets", None)  # no matter of ids
+    is_bpe = model["type"] == "BPE" and content["normalizer"] is None
+    merged = ["".join(pair) for pair in model.get("merges", [])]
+    if is_bpe and not merged and not steps and tokens == sorted(tokens) and {*map(len, tokens)} == {1}:
+        return {"kind": "char", "chars": "".join(tokens)}
+    if is_bpe and not merged and steps == [BYTES] and tokens == LETTERS:
+        return {"kind": "byte"}
+    has_gpt2_words = steps in ([WORD_BYTES], [WORDS, BYTES]) and {*tokens[:256]} == {*LETTERS}
+    if is_bpe and has_gpt2_words and tokens[256:] == [*dict.fromkeys(merged), END_OF_TEXT]:
+        byte_strings = (bytes(BYTE_OF[letter] for letter in token) for token in tokens[:-1])
+        return {"kind": "bpe", "tokens": [token.decode("latin-1") for token in byte_strings]}
+    raise ValueError(
+        "it is none of these: characters in the order of code points; bytes; byte pairs of words as GPT-2's, with "
+        f"ids in the order of the merges and {END_OF_TEXT} last"
+    )

@@ -1,0 +1,85 @@
+"""Configs and weights of a model family of transformers, from and to those of `GPT`."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+
+# Fields of every config of transformers, by its attribute_map, and fields of GPTConfig with the same values.
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "block_size",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+    "tie_word_embeddings": "tie_weights",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family of transformers.
+
+    Args:
+        model_class: Class of its language models.
+        fields: Its further config fields, as in `FIELDS`; of several with the same value, the last is read.
+        own_options: From its config to the fields of `GPTConfig` that no single field gives.
+        settings: From a `GPTConfig` to the other config fields that change what the model computes, each with
+            the supported values; the first one is exported.
+        parts: Parts of our parameters' names, and those in its names; other parts are the same.
+        transposed: Suffixes of the names of parameters that it stores transposed.
+    """
+
+    model_class: type[PreTrainedModel]
+    fields: dict[str, str]
+    own_options: Callable[[Any], dict[str, Any]]
+    settings: Callable[[GPTConfig], dict[str, tuple[Any, ...]]]
+    parts: dict[str, str]
+    transposed: tuple[str, ...] = ()
+
+    def gpt_options(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return the fields of `GPTConfig` for a config of the family.
+
+        Raises:
+            ValueError: A setting is not supported, or a size is impossible.
+        """
+        options = {ours: getattr(config, theirs) for theirs, ours in (FIELDS | self.fields).items()}
+        options |= self.own_options(config)
+        for name, supported in self.settings(GPTConfig(**options)).items():
+            if (value := getattr(config, name)) not in supported:
+                raise ValueError(f"this variant of {config.model_type} is not supported: {name} {value}")
+        return options
+
+    def hub_config(self, config: GPTConfig) -> PreTrainedConfig:
+        """Return the config of the family for a `GPTConfig`."""
+        values = {theirs: getattr(config, ours) for theirs, ours in (FIELDS | self.fields).items()}
+        values |= {name: supported[0] for name, supported in self.settings(config).items()}
+        config_class: Any = self.model_class.config_class
+        return cast(PreTrainedConfig, config_class(**values))
+
+    def gpt_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Return the state dict of a `GPT` with the weights of a model of the family."""
+        return self._convert(model.state_dict(), {theirs: ours for ours, theirs in self.parts.items()})
+
+    def hub_model(self, gpt: GPT) -> PreTrainedModel:
+        """Return a model of the family with the weights of a `GPT`; biases that the GPT lacks are 0."""
+        model = self.model_class(self.hub_config(gpt.config))
+        biases = {
+            name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.endswith(".bias")
+        }
+        model.load_state_dict(biases | self._convert(gpt.state_dict(), self.parts))
+        return model
+
+    def _convert(self, state: dict[str, Tensor], parts: dict[str, str]) -> dict[str, Tensor]:
+        """Rename parameters, and transpose those that the family stores transposed."""
+        pattern = rf"\b({'|'.join(map(re.escape, parts))})\b"
+        return {
+            re.sub(pattern, lambda part: parts[part[0]], name): t.T if name.endswith(self.transposed) else t
+            for name, t in state.items()
+        }
