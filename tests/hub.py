@@ -1,4 +1,4 @@
-"""Models and folders of Hugging Face's for the tests that need them."""
+"""Models and folders in Hugging Face's layout for the tests that need them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,42 @@ from lit_gpt_scratch.model.gpt import GPT
 
 transformers = pytest.importorskip("transformers")
 
-SIZES = {"n_positions": 32, "n_embd": 48, "n_layer": 3, "n_head": 4}
-ENDS = {"bos_token_id": 280, "eos_token_id": 280}
+# Fields that configs of both families have, by transformers' common names.
+SIZES = {
+    "vocab_size": 281,
+    "max_position_embeddings": 32,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "bos_token_id": 280,
+    "eos_token_id": 280,
+}
+QWEN3 = {"intermediate_size": 128, "head_dim": 12, "num_key_value_heads": 4, "tie_word_embeddings": True}
 
 
-def random_hub_model(std: float = 0.1, **settings: Any) -> Any:
-    """A GPT-2 of theirs whose every parameter, biases and norms too, is random."""
+def random_hub_model(model_type: str = "gpt2", **settings: Any) -> Any:
+    """A model of theirs whose every parameter, biases and norms too, is random."""
     torch.manual_seed(1)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**SIZES, **ENDS, **settings})).eval()
+    sizes = SIZES | (QWEN3 if model_type == "qwen3" else {})
+    config = transformers.AutoConfig.for_model(model_type, **{**sizes, **settings})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=std)
+        torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
-def bpe(n_tokens: int = 280) -> SubwordTokenizer:
+def bpe(n_tokens: int = 281) -> SubwordTokenizer:
     tokenizer = train_bpe(Corpus.read("hamlet", (HAMLET,)), len(HAMLET), n_tokens)
     assert tokenizer.vocab_size == n_tokens
     return tokenizer
 
 
-def write_hub_folder(folder: Path) -> None:
+def write_hub_folder(folder: Path, model: Any = None) -> None:
     """As transformers writes it, with a tokenizer of 281 tokens."""
     from lit_gpt_scratch.hub.tokenizer import to_hub  # only if transformers is there
 
-    random_hub_model(vocab_size=281).save_pretrained(folder)
-    to_hub(bpe(281)).save(str(folder / "tokenizer.json"))
+    (model or random_hub_model()).save_pretrained(folder)
+    to_hub(bpe()).save(str(folder / "tokenizer.json"))
 
 
 @torch.no_grad()

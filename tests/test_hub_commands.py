@@ -1,4 +1,4 @@
-"""`import`, `export`, --init_from, with folders in Hugging Face's layout, whole or broken."""
+"""`import`, `export` and --init_from with folders in Hugging Face's layout, whole or damaged."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, Run, environment, with_small_files
-from hub import bpe
+from hub import bpe, random_hub_model, write_hub_folder
 from safetensors.torch import load_file, save_file
 
 from lit_gpt_scratch.api import load
@@ -21,6 +21,8 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+
+HAMLET_DATA = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3"]
 
 
 def loss_before(out: str) -> str:
@@ -33,17 +35,14 @@ def loss_measured(out: str) -> str:
     return f"{float(re.findall(r'^val/loss +([0-9.]+)', out, flags=re.M)[0]):.4f}"
 
 
-def test_imported_weights_are_a_beginning(run: Run, hub_folder: Path) -> None:
+def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_folder: Path) -> None:
     assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
     written = run("predict", "--ckpt_path", "gpt2", "--prompt", "To be", "--max_new_tokens", "3")
-    assert written.code == 0
     assert written.out.startswith("To be")
-    data = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3"]
-    measured = run("validate", "--ckpt_path", "gpt2", *data)
-    assert measured.code == 0
-    assert measured.err == ""
-    args = ["--init_from", "gpt2", *data, "--trainer.max_steps", "2", "--run_dir", "fine"]
-    assert loss_before(run("fit", *args).out) == loss_measured(measured.out)
+    measured = run("validate", "--ckpt_path", "gpt2", *HAMLET_DATA)
+    assert (measured.code, measured.err) == (0, "")
+    fit = run("fit", "--init_from", "gpt2", *HAMLET_DATA, "--trainer.max_steps", "2", "--run_dir", "fine")
+    assert loss_before(fit.out) == loss_measured(measured.out)
     no_optimizer = run("fit", "--ckpt_path", "gpt2")
     assert no_optimizer.code == 2
     assert "holds weights and no optimizer: begin a new run from them with --init_from" in no_optimizer.err
@@ -51,17 +50,16 @@ def test_imported_weights_are_a_beginning(run: Run, hub_folder: Path) -> None:
     assert fine["global_step"] == 2
     assert fine["hyper_parameters"]["learning_rate"] == 3e-5
     named = yaml.safe_load(Path("fine/config.yaml").read_text())["data"]["tokenizer"]
-    assert json.loads(named) == bpe(281).to_dict()
+    assert json.loads(named) == bpe().to_dict()
     assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "3").code == 0
 
 
-def test_finetuning_leaves_step_and_optimizer_behind(run: Run, finished: Path) -> None:
+def test_init_from_takes_weights_and_leaves_step_and_optimizer(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])
     args = ["--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
     args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
     done = run("fit", "--init_from", finished, *args, "--model.warmup_steps", "0")
-    assert done.code == 0
-    assert done.err == ""  # another text is what fine-tuning is for
+    assert (done.code, done.err) == (0, "")  # another text is what fine-tuning is for
     assert "untrained" not in done.out
     fine = read_checkpoint("fine/last.ckpt")
     assert fine["global_step"] == 3
@@ -70,61 +68,73 @@ def test_finetuning_leaves_step_and_optimizer_behind(run: Run, finished: Path) -
     assert loss_before(done.out) == loss_measured(before)
 
 
-def test_init_from_in_yaml(run: Run, hub_folder: Path) -> None:
+def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     Path("fine.yaml").write_text(
         f"data: {{corpus: hamlet, val_fraction: 0.3, batch_size: 2}}\ninit_from: {hub_folder}\n"
     )
-    steps = ["--config", "fine.yaml", "--trainer.max_steps", "2"]
-    done = run("fit", *steps, "--run_dir", "r")
-    assert done.code == 0
+    fit = ["fit", "--config", "fine.yaml", "--trainer.max_steps", "2", "--run_dir"]
+    done = run(*fit, "r")
     assert "3 layers, 4 heads, 48 wide, block 32" in done.out
     assert "vocabulary 281" in done.out
-    assert "untrained" not in done.out
     assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
-    data = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3", "--data.batch_size", "2"]
-    measured = run("validate", "--ckpt_path", "gpt2", *data).out
+    measured = run("validate", "--ckpt_path", "gpt2", *HAMLET_DATA, "--data.batch_size", "2").out
     assert loss_before(done.out) == loss_measured(measured)
-    assert "init_from" in Path("r/config.yaml").read_text()
 
-    short = run("fit", *steps, "--model.block_size", "16", "--run_dir", "short")
-    assert short.code == 0  # later positions are left out
-    other = run("fit", *steps, "--model.n_layer", "2", "--run_dir", "other")
-    assert other.err == f"error: {hub_folder}'s model.n_layer is 3, not 2: leave the architecture out\n"
-    other = run("fit", *steps, "--data.tokenizer", "byte", "--run_dir", "other")
-    assert "the model has 281 tokens, and the tokenizer 256" in other.err
-    assert other.code == 2
+    assert run(*fit, "short", "--model.block_size", "16").code == 0  # later positions are left out
+    for args, message in (
+        (["--model.n_layer", "2"], "'s model.n_layer is 3, not 2: leave the architecture out"),
+        (["--model.arch", "modern"], "'s model.arch is gpt2, not modern"),
+        (["--data.tokenizer", "byte"], "the model has 281 tokens, and the tokenizer 256"),
+    ):
+        other = run(*fit, "other", *args)
+        assert other.code == 2
+        assert f"{hub_folder}" in other.err
+        assert message in other.err
 
-    (hub_folder / "tokenizer.json").rename("away.json")
-    without = run("fit", *steps, "--run_dir", "other")
-    assert "the tokenizer of" in without.err
-    named = run("fit", *steps, "--data.tokenizer", "bpe", "--data.vocab_size", "281", "--run_dir", "named")
-    assert named.code == 0
+    (hub_folder / "tokenizer.json").unlink()
+    assert "the tokenizer of" in run(*fit, "other").err
+    assert run(*fit, "named", "--data.tokenizer", "bpe", "--data.vocab_size", "281").code == 0
 
     shutil.rmtree(hub_folder)  # no longer needed
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "3").code == 0
     assert f"init_from: {hub_folder}" in Path("r/config.yaml").read_text()
-    assert run("validate", "--ckpt_path", "r").code == 0
 
 
-def test_gpt2s_weights_do_not_go_into_another_architecture(run: Run, hub_folder: Path) -> None:
-    asked = ["--init_from", hub_folder, "--model.arch", "modern"]
-    done = run("fit", *TINY, *asked)
-    assert done.code == 2
-    assert done.err.startswith(f"error: {hub_folder}'s model.arch is gpt2, not modern")
+def edit(**changes: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return damage
 
 
-def edit(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
-
-
-def change(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    if tensor is None:
+def change(name: str, tensor: torch.Tensor | None) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
         del tensors[name]
-    else:
-        tensors[name] = tensor
-    save_file(tensors, folder / "model.safetensors")
+        save_file(tensors if tensor is None else tensors | {name: tensor}, folder / "model.safetensors")
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name: str, text: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
+
+
+def refer_to_shard(shard: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": {"a": shard}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return damage
 
 
 class Malicious:
@@ -134,112 +144,96 @@ class Malicious:
         return open, ("executed", "w")
 
 
+def put_code_into_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(Malicious(), folder / "pytorch_model.bin")
+
+
+def cut_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
 C_FC = "transformer.h.1.mlp.c_fc.weight"
-BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "llama": (lambda f: edit(f, model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
-    "relu": (
-        lambda f: edit(f, activation_function="relu"),
-        "GPT-2 is not supported: activation_function relu",
-    ),
-    "scaled": (
-        lambda f: edit(f, scale_attn_by_inverse_layer_idx=True, n_inner=7),
-        "not supported: scale_attn_by_inverse_layer_idx True, n_inner 7",
-    ),
-    "words for sizes": (
-        lambda f: edit(f, n_layer="two"),
-        "cannot read theirs/config.json: Validation error for field 'n_layer'",
-    ),
-    "wrong heads": (lambda f: edit(f, n_head=5), "must be a multiple of model.n_head (5)"),
-    "more layers": (
-        lambda f: edit(f, n_layer=4),
-        "config.json: missing transformer.h.3.attn.c_attn.bias",
-    ),
-    "fewer layers": (lambda f: edit(f, n_layer=2), "do not fit its config.json: unexpected transformer.h.2."),
-    "no dropout": (lambda f: edit(f, resid_pdrop=None), "Validation error for field 'resid_pdrop'"),
-    "missing": (lambda f: change(f, C_FC, None), f"do not fit its config.json: missing {C_FC}"),
-    "wrong shape": (
-        lambda f: change(f, C_FC, torch.zeros(48, 7)),
-        f"do not fit its config.json: mismatched ('{C_FC}'",
-    ),
-    "no config": (
-        lambda f: (f / "config.json").unlink(),
-        "theirs is no Hugging Face folder: it has no config.json",
-    ),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), "cannot read theirs/config.json: "),
-    "list config": (
-        lambda f: (f / "config.json").write_text("[]"),
-        "cannot read theirs/config.json: ",
-    ),
-    "no weights": (
-        lambda f: (f / "model.safetensors").unlink(),
-        "cannot read the weights of theirs: Error no file named model.safetensors",
-    ),
-    "cut weights": (
-        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
-        "cannot read the weights of theirs: ",
-    ),
-    "missing shard": (
-        lambda f: (
-            (f / "model.safetensors").rename(f / "model.safetensors.index.json")
-            and (f / "model.safetensors.index.json").write_text(
-                '{"metadata": {}, "weight_map": {"a": "gone.safetensors"}}'
-            )
-        ),
-        "cannot read the weights of theirs: ",
-    ),
-    "shard elsewhere": (
-        lambda f: (
-            (f / "model.safetensors").rename(f / "model.safetensors.index.json")
-            and (f / "model.safetensors.index.json").write_text(
-                '{"metadata": {}, "weight_map": {"a": "../../x.safetensors"}}'
-            )
-        ),
-        "the weights of theirs",
-    ),
-    "code in bin": (
-        lambda f: (f / "model.safetensors").unlink() or torch.save(Malicious(), f / "pytorch_model.bin"),
-        "the weights of theirs are damaged, or hold more than tensors",
-    ),
-    "no tokenizer": (
-        lambda f: (f / "tokenizer.json").unlink(),
-        "the tokenizer of theirs cannot be used: there is neither tokenizer.json nor vocab.json",
-    ),
-    "broken tokenizer": (
-        lambda f: (f / "tokenizer.json").write_text("{}"),
-        "the tokenizer of theirs cannot be used: ",
-    ),
-    "words": (
-        lambda f: (f / "tokenizer.json").write_text(
-            '{"model": {"type": "BPE", "vocab": {"ab": 0}, "merges": ["a b"]}, "normalizer": null, '
-            '"pre_tokenizer": null, "added_tokens": []}'
-        ),
-        "the tokenizer of theirs cannot be used: ",
-    ),
-    "empty tokenizer": (
-        lambda f: (
-            (f / "tokenizer.json").unlink()
-            or (f / "vocab.json").write_text("{}")
-            and (f / "merges.txt").touch()
-        ),
-        "the tokenizer of theirs cannot be used: ",
-    ),
-    "other tokenizer": (
-        lambda f: to_hub(bpe(270)).save(str(f / "tokenizer.json")),
-        "theirs: the model has 281 tokens, and its tokenizer 270",
-    ),
-}
+WORDS = (
+    '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}, "version": "1.0", '
+    '"normalizer": null, "pre_tokenizer": null, "added_tokens": []}'
+)
+BAD_CONFIG, BAD_WEIGHTS = "cannot read theirs/config.json: ", "cannot read the weights of theirs: "
+MISFIT, BAD_TOKENIZER = "theirs do not fit its config.json: ", "the tokenizer of theirs cannot be used: "
+DAMAGES: list[tuple[Callable[[Path], None], str]] = [
+    (edit(model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
+    (edit(activation_function="relu"), "variant of gpt2 is not supported: activation_function relu"),
+    (edit(scale_attn_by_inverse_layer_idx=True), "not supported: scale_attn_by_inverse_layer_idx True"),
+    (edit(n_inner=7), "not supported: n_inner 7"),
+    (edit(n_layer="two"), BAD_CONFIG + "Validation error for field 'n_layer'"),
+    (edit(resid_pdrop=None), "Validation error for field 'resid_pdrop'"),
+    (edit(n_head=5), "must be a multiple of model.n_head (5)"),
+    (edit(n_layer=4), MISFIT + "missing transformer.h.3.attn.c_attn.bias"),
+    (edit(n_layer=2), MISFIT + "unexpected transformer.h.2."),
+    (change(C_FC, None), f"{MISFIT}missing {C_FC}"),
+    (change(C_FC, torch.zeros(48, 7)), f"{MISFIT}mismatched ('{C_FC}'"),
+    (remove("config.json"), "theirs is no Hugging Face folder: there is no theirs/config.json"),
+    (write("config.json", "{"), BAD_CONFIG),
+    (write("config.json", "[]"), BAD_CONFIG),
+    (remove("model.safetensors"), BAD_WEIGHTS + "Error no file named model.safetensors"),
+    (cut_weights, BAD_WEIGHTS),
+    (refer_to_shard("gone.safetensors"), BAD_WEIGHTS),
+    (refer_to_shard("../../x.safetensors"), "the weights of theirs"),
+    (put_code_into_weights, "the weights of theirs are damaged, or hold more than tensors"),
+    (remove("tokenizer.json"), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
+    (write("tokenizer.json", "{}"), BAD_TOKENIZER),
+    (write("tokenizer.json", WORDS), BAD_TOKENIZER + "its 3 ids are not those of the model, 0 to 280"),
+]
 
 
-@pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_folder_gets_one_line(run: Run, hub_folder: Path, name: str) -> None:
-    damage, message = BREAKS[name]
-    damage(Path("theirs"))
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_folder_gets_one_line(
+    run: Run, hub_folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(hub_folder)
     done = run("import", "--from", "theirs", "--run_dir", "gpt2")
-    assert done.code == 2
+    assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert done.err.count("\n") == 1
-    assert done.out == ""
     assert {path.name for path in Path().iterdir()} == {"theirs"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_parameters"),
+        ({"head_dim": 24}, "head_dim 24"),
+        ({"attention_bias": True}, "attention_bias True"),
+    ],
+)
+def test_unsupported_qwen3_gets_one_line(run: Run, settings: dict[str, Any], message: str) -> None:
+    write_hub_folder(Path("theirs"), random_hub_model("qwen3", **settings))
+    done = run("import", "--from", "theirs", "--run_dir", "qwen3")
+    assert done.code == 2
+    assert f"theirs: this variant of qwen3 is not supported: {message}" in done.err
+
+
+@pytest.mark.parametrize(
+    "replaced", [{"add_prefix_space": True}, {"type": "Metaspace"}, {"use_regex": False}]
+)
+def test_a_tokenizer_that_splits_otherwise_is_refused(
+    run: Run, hub_folder: Path, replaced: dict[str, Any]
+) -> None:
+    content = json.loads(to_hub(bpe()).to_str())
+    content["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True} | replaced
+    (hub_folder / "tokenizer.json").write_text(json.dumps(content))
+    done = run("import", "--from", "theirs", "--run_dir", "gpt2")
+    assert done.code == 2
+    assert BAD_TOKENIZER in done.err
+
+
+def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_folder: Path) -> None:
+    code = {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (hub_folder / "evil.py").write_text("open('executed', 'w')")
+    edit(attn_implementation="evil/kernel", **code)(hub_folder)
+    assert run("import", "--from", "theirs", "--run_dir", "gpt2").code == 0
+    assert not Path("executed").exists()
 
 
 def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
@@ -261,33 +255,25 @@ def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, 
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_card_keeps_secrets_and_says_what_it_began_from(run: Run, finished: Path) -> None:
+def test_a_card_keeps_secrets_and_names_the_first_weights(run: Run, finished: Path) -> None:
     assert run("fit", "--init_from", finished, "--trainer.max_steps", "1", "--run_dir", "r").code == 0
-    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "2").code == 0
     checkpoint = read_checkpoint("r/last.ckpt")
     checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
-    card = str(model_card(checkpoint, load("r"), "mine"))
+    card = model_card(checkpoint, load("r"), "gpt2", "mine")
     assert "| corpus | https://example.org/a.txt: 606 characters" in card
-    assert "| first weights | those of run/last.ckpt |" in card
+    assert "| first weights | run/last.ckpt |" in card
     assert "password" not in card
     assert "signature" not in card
 
 
-def test_mistakes_with_the_tools(run: Run, finished: Path, hub_folder: Path) -> None:
+def test_wrong_options_get_one_line(run: Run, finished: Path, hub_folder: Path) -> None:
     for args, message in (
         (["import", "--run_dir", "x"], "arguments are required: from"),
-        (["import", "--from", "nothing", "--run_dir", "x"], "no such folder: nothing"),
-        (
-            ["import", "--from", finished, "--run_dir", "x"],
-            "is no Hugging Face folder: it has no config.json",
-        ),
+        (["import", "--from", "nothing", "--run_dir", "x"], "nothing is no Hugging Face folder"),
         (["import", "--form", "x"], "did you mean from?"),
         (["export", "--ckpt_path", finished, "--to", hub_folder], "is there already: name a new folder"),
         (["export", "--ckpt_path", "nothing", "--to", "x"], "no such checkpoint: nothing"),
-        (
-            ["export", "--ckpt_path", finished, "--to", hub_folder / "config.json" / "x"],
-            "cannot make the folder",
-        ),
+        (["export", "--ckpt_path", finished, "--to", "theirs/config.json/x"], "cannot make the folder"),
     ):
         done = run(*args)
         assert done.code == 2, args

@@ -29,7 +29,7 @@ def _settings(config: GPTConfig) -> dict[str, tuple[Any, ...]]:
 
 GPT2 = Family(
     GPT2LMHeadModel,
-    fields={name: "dropout" for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop")},
+    fields=dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), "dropout"),
     own_options=_own_options,
     settings=_settings,
     parts={part: f"transformer.{part}" for part in ("wte", "wpe", "h", "ln_f")},

@@ -23,14 +23,6 @@ its statements may be false.
 | | |
 |---|---|
 {rows}
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
-inputs = tokenizer("To be", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
-```
 """
 
 
@@ -65,5 +57,7 @@ def _facts(checkpoint: dict[str, Any], model: Model) -> dict[str, str]:
 
 def _public_name(name: str) -> str:
     """Return the name of a text without its folder, or its URL without user, password and query."""
+    if "://" not in name:
+        return Path(name).name
     url = urlsplit(name)
-    return f"{url.scheme}://{url.hostname}{url.path}" if "://" in name else Path(name).name
+    return f"{url.scheme}://{url.hostname}{url.path}"

@@ -25,9 +25,9 @@ def read_options(folder: Path, has_tokenizer: bool = False) -> dict[str, Any]:
         ValueError: The model or the tokenizer is missing, damaged or not supported.
     """
     _, options = _read_config(folder)
-    return (
-        options if has_tokenizer else options | {"tokenizer": read_tokenizer(folder, options["vocab_size"])}
-    )
+    if not has_tokenizer:
+        options["tokenizer"] = read_tokenizer(folder, options["vocab_size"])
+    return options
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

@@ -33,12 +33,13 @@ def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
         converter: Any = TikTokenConverter(pattern=pattern, extra_special_tokens=encoding._special_tokens)
         converter.load_tiktoken_bpe = lambda _: encoding._mergeable_ranks | special
         return converter.converted()
-    is_char = isinstance(tokenizer, CharTokenizer)
     symbols = tokenizer.chars if isinstance(tokenizer, CharTokenizer) else LETTERS
     made = tokenizers.Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
-    made.decoder = decoders.Fuse() if is_char else decoders.ByteLevel()
-    if not is_char:
+    if symbols is LETTERS:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+    else:
+        made.decoder = decoders.Fuse()
     return made
 
 
@@ -76,7 +77,7 @@ def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     tokens = sorted(id_of, key=id_of.__getitem__)
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     for step in steps:
-        step.pop("trim_offsets", None)  # no matter of ids
+        step.pop("trim_offsets", None)  # does not change ids
     is_bpe = model["type"] == "BPE" and content["normalizer"] is None
     merged = ["".join(pair) for pair in model.get("merges", [])]
     if is_bpe and not merged and not steps and tokens == sorted(tokens) and {*map(len, tokens)} == {1}:
@@ -88,6 +89,6 @@ def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         byte_strings = (bytes(BYTE_OF[letter] for letter in token) for token in tokens[:-1])
         return {"kind": "bpe", "tokens": [token.decode("latin-1") for token in byte_strings]}
     raise ValueError(
-        "it is none of these: characters in the order of code points; bytes; byte pairs of words as GPT-2's, with "
-        f"ids in the order of the merges and {END_OF_TEXT} last"
+        "it has neither characters in the order of code points, nor bytes, nor byte pairs of words as GPT-2's, "
+        f"with ids in the order of the merges and {END_OF_TEXT} last"
     )
