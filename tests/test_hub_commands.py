@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY, Run, environment, with_small_files
+from conftest import Run, environment, with_small_files
 from hub import bpe, random_hub_model, write_hub_folder
 from safetensors.torch import load_file, save_file
 
@@ -21,8 +21,6 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-
-HAMLET_DATA = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3"]
 
 
 def loss_before(out: str) -> str:
@@ -39,10 +37,14 @@ def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, h
     assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
     written = run("predict", "--ckpt_path", "gpt2", "--prompt", "To be", "--max_new_tokens", "3")
     assert written.out.startswith("To be")
-    measured = run("validate", "--ckpt_path", "gpt2", *HAMLET_DATA)
+    data = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3"]
+    measured = run("validate", "--ckpt_path", "gpt2", *data)
     assert (measured.code, measured.err) == (0, "")
-    fit = run("fit", "--init_from", "gpt2", *HAMLET_DATA, "--trainer.max_steps", "2", "--run_dir", "fine")
-    assert loss_before(fit.out) == loss_measured(measured.out)
+    for start, run_dir in (("gpt2", "fine"), (hub_folder, "direct")):
+        steps = ["--trainer.max_steps", "2", "--run_dir", run_dir]
+        fit = run("fit", "--init_from", start, *data, *steps)
+        assert loss_before(fit.out) == loss_measured(measured.out)
+        assert "untrained" not in fit.out
     no_optimizer = run("fit", "--ckpt_path", "gpt2")
     assert no_optimizer.code == 2
     assert "holds weights and no optimizer: begin a new run from them with --init_from" in no_optimizer.err
@@ -76,10 +78,6 @@ def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     done = run(*fit, "r")
     assert "3 layers, 4 heads, 48 wide, block 32" in done.out
     assert "vocabulary 281" in done.out
-    assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
-    measured = run("validate", "--ckpt_path", "gpt2", *HAMLET_DATA, "--data.batch_size", "2").out
-    assert loss_before(done.out) == loss_measured(measured)
-
     assert run(*fit, "short", "--model.block_size", "16").code == 0  # later positions are left out
     for args, message in (
         (["--model.n_layer", "2"], "'s model.n_layer is 3, not 2: leave the architecture out"),
@@ -100,41 +98,46 @@ def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     assert f"init_from: {hub_folder}" in Path("r/config.yaml").read_text()
 
 
-def edit(**changes: Any) -> Callable[[Path], None]:
+Damage = Callable[[Path], object]
+
+
+def edit(name: str, **changes: Any) -> Damage:
+    """Replace values in a JSON file of a folder."""
+
     def damage(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | changes))
 
     return damage
 
 
-def change(name: str, tensor: torch.Tensor | None) -> Callable[[Path], None]:
+def edit_weights(**changes: torch.Tensor) -> Damage:
+    """Replace the matrix `C_FC` by the given ones."""
+
     def damage(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")
-        del tensors[name]
-        save_file(tensors if tensor is None else tensors | {name: tensor}, folder / "model.safetensors")
+        del tensors[C_FC]
+        save_file(tensors | changes, folder / "model.safetensors")
 
     return damage
 
 
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def write(name: str, text: str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        (folder / name).write_text(text)
-
-    return damage
-
-
-def refer_to_shard(shard: str) -> Callable[[Path], None]:
+def refer_to_shard(shard: str) -> Damage:
     def damage(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         index = {"metadata": {}, "weight_map": {"a": shard}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
     return damage
+
+
+def qwen3(**settings: Any) -> Damage:
+    return lambda folder: write_hub_folder(folder, random_hub_model("qwen3", **settings))
+
+
+def split_otherwise(**changes: Any) -> Damage:
+    gpt2s = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True, "trim_offsets": True}
+    return edit("tokenizer.json", pre_tokenizer=gpt2s | changes)
 
 
 class Malicious:
@@ -149,48 +152,44 @@ def put_code_into_weights(folder: Path) -> None:
     torch.save(Malicious(), folder / "pytorch_model.bin")
 
 
-def cut_weights(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:5000])
-
-
 C_FC = "transformer.h.1.mlp.c_fc.weight"
-WORDS = (
-    '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}, "version": "1.0", '
-    '"normalizer": null, "pre_tokenizer": null, "added_tokens": []}'
-)
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 BAD_CONFIG, BAD_WEIGHTS = "cannot read theirs/config.json: ", "cannot read the weights of theirs: "
 MISFIT, BAD_TOKENIZER = "theirs do not fit its config.json: ", "the tokenizer of theirs cannot be used: "
-DAMAGES: list[tuple[Callable[[Path], None], str]] = [
-    (edit(model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
-    (edit(activation_function="relu"), "variant of gpt2 is not supported: activation_function relu"),
-    (edit(scale_attn_by_inverse_layer_idx=True), "not supported: scale_attn_by_inverse_layer_idx True"),
-    (edit(n_inner=7), "not supported: n_inner 7"),
-    (edit(n_layer="two"), BAD_CONFIG + "Validation error for field 'n_layer'"),
-    (edit(resid_pdrop=None), "Validation error for field 'resid_pdrop'"),
-    (edit(n_head=5), "must be a multiple of model.n_head (5)"),
-    (edit(n_layer=4), MISFIT + "missing transformer.h.3.attn.c_attn.bias"),
-    (edit(n_layer=2), MISFIT + "unexpected transformer.h.2."),
-    (change(C_FC, None), f"{MISFIT}missing {C_FC}"),
-    (change(C_FC, torch.zeros(48, 7)), f"{MISFIT}mismatched ('{C_FC}'"),
-    (remove("config.json"), "theirs is no Hugging Face folder: there is no theirs/config.json"),
-    (write("config.json", "{"), BAD_CONFIG),
-    (write("config.json", "[]"), BAD_CONFIG),
-    (remove("model.safetensors"), BAD_WEIGHTS + "Error no file named model.safetensors"),
-    (cut_weights, BAD_WEIGHTS),
+NOT_GPT2S, OTHER_ROPE = "its tokens are neither characters", {"rope_type": "default", "rope_theta": 1e6}
+DAMAGES: list[tuple[Damage, str]] = [
+    (edit(CONFIG, model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
+    (edit(CONFIG, activation_function="relu"), "gpt2 is not supported: activation_function relu"),
+    (edit(CONFIG, scale_attn_by_inverse_layer_idx=True), "supported: scale_attn_by_inverse_layer_idx True"),
+    (edit(CONFIG, n_inner=7), "not supported: n_inner 7"),
+    (qwen3(rope_parameters=OTHER_ROPE), "qwen3 is not supported: rope_parameters {'"),
+    (qwen3(head_dim=24), "qwen3 is not supported: head_dim 24"),
+    (edit(CONFIG, n_layer="two"), BAD_CONFIG + "Validation error for field 'n_layer'"),
+    (edit(CONFIG, resid_pdrop=None), BAD_CONFIG + "Validation error for field 'resid_pdrop'"),
+    (edit(CONFIG, n_head=5), "must be a multiple of model.n_head (5)"),
+    (edit(CONFIG, n_layer=4), MISFIT + "missing transformer.h.3.attn.c_attn.bias"),
+    (edit(CONFIG, n_layer=2), MISFIT + "unexpected transformer.h.2."),
+    (edit_weights(), MISFIT + f"missing {C_FC}"),
+    (edit_weights(**{C_FC: torch.zeros(48, 7)}), MISFIT + f"mismatched ('{C_FC}'"),
+    (lambda f: (f / CONFIG).unlink(), "theirs is no Hugging Face folder: there is no theirs/config.json"),
+    (lambda f: (f / CONFIG).write_text("{"), BAD_CONFIG),
+    (lambda f: (f / CONFIG).write_text("[]"), BAD_CONFIG),
+    (lambda f: (f / WEIGHTS).unlink(), BAD_WEIGHTS + "Error no file named model.safetensors"),
+    (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:5000]), BAD_WEIGHTS),
     (refer_to_shard("gone.safetensors"), BAD_WEIGHTS),
     (refer_to_shard("../../x.safetensors"), "the weights of theirs"),
     (put_code_into_weights, "the weights of theirs are damaged, or hold more than tensors"),
-    (remove("tokenizer.json"), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
-    (write("tokenizer.json", "{}"), BAD_TOKENIZER),
-    (write("tokenizer.json", WORDS), BAD_TOKENIZER + "its 3 ids are not those of the model, 0 to 280"),
+    (lambda f: (f / TOKENIZER).unlink(), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
+    (lambda f: (f / TOKENIZER).write_text("{}"), BAD_TOKENIZER),
+    (lambda f: to_hub(bpe(270)).save(str(f / TOKENIZER)), BAD_TOKENIZER + "its 270 ids are not those of"),
+    (edit(TOKENIZER, normalizer={"type": "NFC"}), BAD_TOKENIZER + NOT_GPT2S),
+    (split_otherwise(add_prefix_space=True), BAD_TOKENIZER + NOT_GPT2S),
+    (split_otherwise(use_regex=False), BAD_TOKENIZER + NOT_GPT2S),
 ]
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_a_damaged_folder_gets_one_line(
-    run: Run, hub_folder: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_a_damaged_folder_gets_one_line(run: Run, hub_folder: Path, damage: Damage, message: str) -> None:
     damage(hub_folder)
     done = run("import", "--from", "theirs", "--run_dir", "gpt2")
     assert (done.code, done.out) == (2, "")
@@ -199,39 +198,10 @@ def test_a_damaged_folder_gets_one_line(
     assert {path.name for path in Path().iterdir()} == {"theirs"}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_parameters"),
-        ({"head_dim": 24}, "head_dim 24"),
-        ({"attention_bias": True}, "attention_bias True"),
-    ],
-)
-def test_unsupported_qwen3_gets_one_line(run: Run, settings: dict[str, Any], message: str) -> None:
-    write_hub_folder(Path("theirs"), random_hub_model("qwen3", **settings))
-    done = run("import", "--from", "theirs", "--run_dir", "qwen3")
-    assert done.code == 2
-    assert f"theirs: this variant of qwen3 is not supported: {message}" in done.err
-
-
-@pytest.mark.parametrize(
-    "replaced", [{"add_prefix_space": True}, {"type": "Metaspace"}, {"use_regex": False}]
-)
-def test_a_tokenizer_that_splits_otherwise_is_refused(
-    run: Run, hub_folder: Path, replaced: dict[str, Any]
-) -> None:
-    content = json.loads(to_hub(bpe()).to_str())
-    content["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True} | replaced
-    (hub_folder / "tokenizer.json").write_text(json.dumps(content))
-    done = run("import", "--from", "theirs", "--run_dir", "gpt2")
-    assert done.code == 2
-    assert BAD_TOKENIZER in done.err
-
-
 def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_folder: Path) -> None:
     code = {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (hub_folder / "evil.py").write_text("open('executed', 'w')")
-    edit(attn_implementation="evil/kernel", **code)(hub_folder)
+    edit(CONFIG, attn_implementation="evil/kernel", **code)(hub_folder)
     assert run("import", "--from", "theirs", "--run_dir", "gpt2").code == 0
     assert not Path("executed").exists()
 

@@ -89,6 +89,6 @@ def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         byte_strings = (bytes(BYTE_OF[letter] for letter in token) for token in tokens[:-1])
         return {"kind": "bpe", "tokens": [token.decode("latin-1") for token in byte_strings]}
     raise ValueError(
-        "it has neither characters in the order of code points, nor bytes, nor byte pairs of words as GPT-2's, "
-        f"with ids in the order of the merges and {END_OF_TEXT} last"
+        "its tokens are neither characters in the order of code points, nor bytes, nor byte pairs of words as "
+        f"GPT-2's, with ids in the order of the merges and {END_OF_TEXT} last"
     )
