@@ -182,7 +182,7 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda f: (f / TOKENIZER).unlink(), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
     (lambda f: (f / TOKENIZER).write_text("{}"), BAD_TOKENIZER),
     (lambda f: to_hub(bpe(270)).save(str(f / TOKENIZER)), BAD_TOKENIZER + "its 270 ids are not those of"),
-    (edit(TOKENIZER, normalizer={"type": "NFC"}), BAD_TOKENIZER + NOT_GPT2S),
+    (edit(TOKENIZER, normalizer={"type": "NFC"}), BAD_TOKENIZER + "it is BPE with the normalizer"),
     (split_otherwise(add_prefix_space=True), BAD_TOKENIZER + NOT_GPT2S),
     (split_otherwise(use_regex=False), BAD_TOKENIZER + NOT_GPT2S),
 ]

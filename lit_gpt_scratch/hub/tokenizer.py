@@ -71,24 +71,25 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
 def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     """Return the dict of one of our tokenizers for the content of a tokenizer.json."""
     model, pre_tokenizer = content["model"], content["pre_tokenizer"] or {"pretokenizers": []}
+    if model["type"] != "BPE" or content["normalizer"] is not None:
+        raise ValueError(f"it is {model['type']} with the normalizer {content['normalizer']}, not plain BPE")
     id_of = model["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
     if sorted(id_of.values()) != [*range(vocab_size)]:
         raise ValueError(f"its {len(id_of)} ids are not those of the model, 0 to {vocab_size - 1}")
     tokens = sorted(id_of, key=id_of.__getitem__)
+    merged = ["".join(pair) for pair in model["merges"]]
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     for step in steps:
         step.pop("trim_offsets", None)  # does not change ids
-    is_bpe = model["type"] == "BPE" and content["normalizer"] is None
-    merged = ["".join(pair) for pair in model.get("merges", [])]
-    if is_bpe and not merged and not steps and tokens == sorted(tokens) and {*map(len, tokens)} == {1}:
+    if not steps and not merged and tokens == sorted(tokens) and {*map(len, tokens)} == {1}:
         return {"kind": "char", "chars": "".join(tokens)}
-    if is_bpe and not merged and steps == [BYTES] and tokens == LETTERS:
+    if steps == [BYTES] and not merged and tokens == LETTERS:
         return {"kind": "byte"}
     has_gpt2_words = steps in ([WORD_BYTES], [WORDS, BYTES]) and {*tokens[:256]} == {*LETTERS}
-    if is_bpe and has_gpt2_words and tokens[256:] == [*dict.fromkeys(merged), END_OF_TEXT]:
+    if has_gpt2_words and tokens[256:] == [*dict.fromkeys(merged), END_OF_TEXT]:
         byte_strings = (bytes(BYTE_OF[letter] for letter in token) for token in tokens[:-1])
         return {"kind": "bpe", "tokens": [token.decode("latin-1") for token in byte_strings]}
     raise ValueError(
-        "its tokens are neither characters in the order of code points, nor bytes, nor byte pairs of words as "
-        f"GPT-2's, with ids in the order of the merges and {END_OF_TEXT} last"
+        "its tokens are neither characters in the order of code points, nor bytes, nor GPT-2's kind of byte "
+        f"pairs, with ids in the order of the merges and {END_OF_TEXT} last"
     )
