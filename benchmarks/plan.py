@@ -1,8 +1,8 @@
-"""How right a plan is: `plan` for a config, then its run, as commands, and what both say of time and memory.
+"""Compare the time and memory that `plan` estimates with those of the run, for each config.
 
     python benchmarks/plan.py [--configs configs/char.yaml ...] [--max_steps N] [--json FILE]
 
-One plan and one run of each, of its own length or cut short.
+`plan` and `fit` run as commands, once each, for the config's length or for max_steps.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PROGRAM = [sys.executable, "-m", "lit_gpt_scratch"]
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all configs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configs", nargs="+", default=["configs/char.yaml", "configs/char_muon.yaml"])
     parser.add_argument("--max_steps", type=int)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measured(options: list[str]) -> dict[str, float]:
-    """A plan and its run."""
+    """Return estimated and measured seconds and gigabytes of a run."""
     done = subprocess.run(
         [*PROGRAM, "plan", *options, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )

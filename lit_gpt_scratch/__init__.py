@@ -36,12 +36,12 @@ RUN_COMMANDS = {
     "predict": "write text with a checkpoint",
 }
 TOOL_COMMANDS = {
-    "plan": "what a run of fit's options will cost and reach, before it is begun",
+    "plan": "estimate the time, memory and final loss of a run with fit's options",
     "evaluate": "loss, perplexity and bits per byte of checkpoints on any text, and the loss of each token",
-    "scale": "train a grid of small models, fit a scaling law, and say what a larger one would reach",
+    "scale": "train a grid of small models, fit a scaling law, and predict the loss of larger ones",
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2 or a Qwen3",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
-    "verify-resume": "prove on this machine that a killed and resumed run loses not a bit",
+    "verify-resume": "check on this machine that a killed and resumed run is bit-identical to one that was not",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS
 PRINTING_COMMANDS = ("predict", "validate", "test", "evaluate", "plan")  # the result is standard output

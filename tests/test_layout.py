@@ -11,7 +11,7 @@ PACKAGE = ROOT / "lit_gpt_scratch"
 MAY_IMPORT = {
     "__init__": {"__main__", "api", "data", "evaluation", "training"},  # imported when asked for
     "__main__": {"cli"},
-    "cli": {"data", "model", "generation", "training", "tools", "hub"},
+    "cli": {"data", "model", "generation", "training", "tools", "hub", "scaling", "planning"},
     "api": {"data", "model", "generation", "training"},
     "evaluation": {"api", "atomic_write", "data", "model", "generation", "training"},
     "hub": {"api", "data", "model", "generation", "training", "tools"},
@@ -21,8 +21,10 @@ MAY_IMPORT = {
     "generation": {"data", "model"},
     "training": {"atomic_write", "data", "model", "generation"},
     "tools": {"atomic_write", "data", "model", "generation", "training"},
+    "scaling": {"atomic_write", "data", "model", "generation", "training", "tools"},
+    "planning": {"atomic_write", "data", "model", "generation", "training", "tools", "scaling"},
 }
-MAY_IMPORT_LIGHTNING = ("cli", "training", "tools")
+MAY_IMPORT_LIGHTNING = ("cli", "training", "planning")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,5 +1,6 @@
-"""The proof of an exact resume, and that it can fail."""
+"""`verify-resume` passes for an exact resume, and fails for another one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ CONFIG = ROOT / "tests" / "tiny.yaml"
 
 @pytest.mark.faults
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_killed_run_is_proved_the_same(run: Run, precision: str) -> None:
+def test_killed_and_resumed_run_is_bit_identical(run: Run, precision: str) -> None:
     config = Path("run.yaml")
     config.write_text(CONFIG.read_text().replace("precision: 32-true", f"precision: {precision}"))
     done = run("verify-resume", "--config", config, "--steps", "400")
@@ -37,12 +38,12 @@ if "-m" in sys.orig_argv:
 
 
 @pytest.mark.faults
-def test_a_run_that_depends_on_its_past_is_found_out(
+def test_history_dependent_dropout_is_detected(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout from a generator that goes on from step to step, as in most programs."""
+    """Dropout from one generator for all steps, whose state a resumed run does not have."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_SEEDS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     config = Path("dropout.yaml")
     config.write_text(CONFIG.read_text().replace("model:\n", "model:\n  dropout: 0.2\n"))
     done = run("verify-resume", "--config", config, "--steps", "400")
@@ -50,14 +51,14 @@ def test_a_run_that_depends_on_its_past_is_found_out(
     assert done.err.startswith("error: the resumed run is not the same: state_dict.gpt.")
 
 
-def test_mistakes(run: Run) -> None:
+def test_invalid_options_are_reported_in_one_line(run: Run) -> None:
     missing = run("verify-resume", "--config", "nothing.yaml")
     assert (missing.code, missing.err) == (2, "error: no such config: nothing.yaml\n")
     few = run("verify-resume", "--config", CONFIG, "--steps", "1")
     assert few.err == "error: steps must be at least 2, not 1\n"
 
 
-def test_what_differs_is_named() -> None:
+def test_first_difference_names_the_part_and_the_values() -> None:
     def part(value: float) -> dict[str, object]:
         return {"a": [torch.zeros(2), torch.tensor([1.0, value])], "b": float("inf"), "c": None}
 

@@ -20,7 +20,7 @@ NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
 LOADING = "loading PyTorch ..."  # which takes seconds
 TOOL_MODULES = {
     "evaluate": "evaluation.command",
-    "scale": "tools.scale",
+    "scale": "scaling.scale",
     "import": "hub.import_folder",
     "export": "hub.export_folder",
     "verify-resume": "tools.verify_resume",

@@ -1,25 +1,24 @@
-"""`plan`: train for a few steps in a temporary folder, and print what a whole run would take."""
+"""`plan`: train for a few steps in a temporary folder, and print what the whole run would take."""
 
-import argparse
 import json
 import logging
-from argparse import ArgumentError, ArgumentParser
-from dataclasses import asdict
+from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 
 from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
 from lit_gpt_scratch.cli.commands import is_rank_zero, prepare, train
 from lit_gpt_scratch.cli.run import Run, load_weights, read_run
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.tools.plan import LAW, make_plan, report
-from lit_gpt_scratch.tools.stopwatch import MOST_STEPS, WARM_UP_STEPS, Measured, Stopwatch, peak_bytes
-from lit_gpt_scratch.training.module import EAGER_STEPS
+from lit_gpt_scratch.planning.plan import make_plan, report
+from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
 
 log = logging.getLogger(__name__)
 
+LAW = "checkpoints/scaling/scaling.json"
+
 
 def plan(args: list[str]) -> None:
-    """Print the plan of a run: options of its own, and those of `fit`.
+    """Print the plan of a run, from the options of `plan` and of `fit`.
 
     Raises:
         ValueError: An option is wrong.
@@ -29,21 +28,21 @@ def plan(args: list[str]) -> None:
     run = read_run("fit", others)
     if run.start.is_resume:
         raise ValueError("plan is for a new run: leave --ckpt_path out")
-    steps = run.config.trainer.max_steps
+    steps, law = run.config.trainer.max_steps, Path(own.law)
     if steps < 1:
         raise ValueError("a plan needs an end: set trainer.max_steps")
     prepare(run)
     load_weights(run)
-    measured = None if own.no_measure else measure(run, steps)
+    measured = None if own.no_measure else measure(run)
     if not is_rank_zero():
         return
-    made = make_plan(run.model, run.data, steps, run.config.eval_every, measured, Path(own.law))
-    print(json.dumps(asdict(made), indent=1) if own.json else report(made, Path(own.law)))
-    for warning in made.warnings:
+    made = make_plan(run.model, run.data, steps, run.config.eval_every, measured, law)
+    print(json.dumps(made, indent=1) if own.json else report(made, law))
+    for warning in made["warnings"]:
         log.warning("%s", warning)
 
 
-def parse_own_options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
     """Return the options of `plan`, and the other arguments.
 
     Raises:
@@ -57,11 +56,10 @@ def parse_own_options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--law", default=LAW, help="Scaling law fitted by `scale`, to estimate the loss.")
-    parser.add_argument(
-        "--no_measure", action="store_true", help="Time no steps: only what follows from numbers."
-    )
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    add = parser.add_argument
+    add("--law", default=LAW, help="Scaling law fitted by `scale`, to estimate the loss.")
+    add("--no_measure", action="store_true", help="Run no steps, and estimate neither time nor memory.")
+    add("--json", action="store_true", help="Print JSON.")
     try:
         own, others = parser.parse_known_args(args)
     except ArgumentError as error:
@@ -71,12 +69,10 @@ def parse_own_options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return own, others
 
 
-def measure(run: Run, steps: int) -> Measured:
-    """Train for a few steps, and return what they took."""
-    stopwatch = Stopwatch()
-    n_timed = min(steps, WARM_UP_STEPS + EAGER_STEPS + MOST_STEPS)
-    with progress_bar("timing some steps", n_timed) as advance:
-        stopwatch.advance = advance
+def measure(run: Run) -> Measured:
+    """Train for a few steps, and return their time and memory."""
+    with progress_bar("timing some steps", None) as advance:
+        stopwatch = Stopwatch(advance)
         trainer = train(run, is_temporary=True, extra=[stopwatch], is_silent=True)
     run.stop.exit_if_received()
-    return stopwatch.result(peak_bytes(trainer.strategy.root_device))
+    return stopwatch.result(trainer.strategy.root_device)

@@ -1,4 +1,4 @@
-"""`fit` as a process of its own, for tools that train."""
+"""`fit` as a separate process, for commands that train."""
 
 import os
 import subprocess
@@ -6,47 +6,39 @@ import sys
 
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
-FIT = [sys.executable, "-m", "lit_gpt_scratch", "fit"]
 
-
-def finish(arguments: list[str]) -> None:
-    """Train to the end.
-
-    Args:
-        arguments: Those of `fit`.
-
-    Raises:
-        ValueError: It does not like its input.
-        RuntimeError: It fails.
-        KeyboardInterrupt: It was stopped by Ctrl-C.
-    """
-    done = subprocess.run(
-        [*FIT, *arguments],
-        env=fit_environment(),
-        capture_output=True,
+def start_fit(arguments: list[str]) -> "subprocess.Popen[str]":
+    """Start `fit`, without the run folder that this process may have taken."""
+    environment = {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lit_gpt_scratch", "fit", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        check=False,
     )
-    check(done.returncode, done.stderr)
 
 
-def fit_environment() -> dict[str, str]:
-    """Each run has a folder of its own."""
-    return {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
-
-
-def check(code: int, errors: str) -> None:
-    """Raise what a process that has failed said last.
+def finish_fit(process: "subprocess.Popen[str]") -> None:
+    """Wait for `fit` to end; kill it if an exception ends the wait.
 
     Raises:
-        ValueError: It did not like its input.
+        ValueError: Its input is wrong.
         RuntimeError: It failed.
-        KeyboardInterrupt: It was stopped by Ctrl-C.
+        KeyboardInterrupt: Ctrl-C stopped it.
     """
-    if code == 130:
+    try:
+        _, errors = process.communicate()
+    finally:
+        process.kill()  # does nothing to a process that has ended
+    if process.returncode == 130:
         raise KeyboardInterrupt
-    if code:
-        last = errors.strip().splitlines()[-1:] or ["no reason given"]
-        message = last[0].removeprefix("error: ")
-        raise ValueError(message) if code == 2 else RuntimeError(message)
+    if process.returncode:
+        last_line = (errors.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+        raise ValueError(last_line) if process.returncode == 2 else RuntimeError(last_line)
+
+
+def run_fit(arguments: list[str]) -> None:
+    """Run `fit` to its end; raises as `finish_fit` does."""
+    finish_fit(start_fit(arguments))

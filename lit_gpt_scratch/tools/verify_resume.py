@@ -1,6 +1,5 @@
-"""`verify-resume`: proof, on the user's own machine, that a killed and resumed run is the same run."""
+"""`verify-resume`: check that a killed and resumed run is bit-identical to an uninterrupted one."""
 
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -9,26 +8,29 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from lit_gpt_scratch.tools.fit_process import FIT, check, finish, fit_environment
+from lit_gpt_scratch.tools.fit_process import finish_fit, run_fit, start_fit
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 
-OF_AN_AVERAGE = ("current_model_state", "averaging_state")  # of the weights, where there is one
-COMPARED = ("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks", *OF_AN_AVERAGE)
-SECONDS_BETWEEN_LOOKS = 0.002
+# Parts of a checkpoint; the last two are there if the run averages its weights.
+COMPARED = (
+    *("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks"),
+    *("current_model_state", "averaging_state"),
+)
+POLL_SECONDS = 0.002
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options of `verify-resume`."""
-    parser.add_argument("--config", type=str, required=True, help="Config of the run to try.")
-    parser.add_argument("--steps", type=int, default=40, help="Optimizer steps; it is killed after half.")
+    """Add the options of `verify-resume`."""
+    parser.add_argument("--config", type=str, required=True, help="Config of the run.")
+    parser.add_argument("--steps", type=int, default=40, help="Optimizer steps; the kill comes after half.")
 
 
 def run(options: Namespace) -> None:
-    """Train straight, and once more with a kill in the middle, and compare.
+    """Train without an interruption, then with a kill in the middle, and compare the last checkpoints.
 
     Raises:
         ValueError: There are too few steps, or the config is wrong.
-        RuntimeError: The runs differ, or one of them failed.
+        RuntimeError: The checkpoints differ, or a run failed.
     """
     if options.steps < 2:
         raise ValueError(f"steps must be at least 2, not {options.steps}")
@@ -40,11 +42,11 @@ def run(options: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder) / "straight", Path(folder) / "killed"
         print(f"straight  {options.steps} steps", flush=True)
-        finish([*fit, "--run_dir", str(straight)])
+        run_fit([*fit, "--run_dir", str(straight)])
         print(f"killed    after step {half}", flush=True)
         kill_after_save([*fit, "--run_dir", str(killed)], killed / "last.ckpt")
         print(f"resumed   to step {options.steps}", flush=True)
-        finish(["--ckpt_path", str(killed)])
+        run_fit(["--ckpt_path", str(killed)])
         one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (straight, killed))
         for part in COMPARED:
             if found := first_difference(one.get(part), other.get(part), part):
@@ -57,31 +59,25 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
     """Run `fit` until it has written a checkpoint, and kill it.
 
     Raises:
-        ValueError: It does not like its input, or is over too soon.
-        RuntimeError: It fails.
+        ValueError: Its input is wrong, or it ended before the kill.
+        RuntimeError: It failed.
     """
-    with subprocess.Popen(
-        [*FIT, *arguments],
-        env=fit_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        try:
-            while process.poll() is None and not checkpoint.exists():
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        finally:
-            process.kill()
-        _, errors = process.communicate()
+    process = start_fit(arguments)
+    try:
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(POLL_SECONDS)
+        has_ended = process.poll() is not None
+    finally:
+        process.kill()
+    if has_ended:
+        finish_fit(process)  # raises the error of a run that failed
+    process.communicate()
     if process.returncode == 0:
         raise ValueError("the run was over before it could be killed: give more --steps")
-    if process.returncode > 0:
-        check(process.returncode, errors)
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:
-    """Where two parts of checkpoints first differ, in words; None if nowhere."""
+    """Return the name and values of the first difference between two parts of checkpoints; None if equal."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return f"{name} is {tuple(one.shape)} and {tuple(other.shape)}"

@@ -1,0 +1,1 @@
+"""Estimates of a run's time, memory and loss before it starts."""

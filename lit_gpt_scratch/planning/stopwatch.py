@@ -1,0 +1,104 @@
+"""Time and memory of a run, measured on its first steps."""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_gpt_scratch import STARTED_SECONDS
+from lit_gpt_scratch.training.module import EAGER_STEPS, LitGPT
+
+WARMUP_STEPS = 3  # not timed; on a CPU, a run with compiled blocks has EAGER_STEPS more
+MIN_STEPS = 5  # timed
+MIN_SECONDS = 10.0  # of timed steps, unless MAX_STEPS are reached first
+MAX_STEPS = 30
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Time and memory of a short run."""
+
+    n_steps: int
+    elapsed_seconds: float  # of the whole command, its start included
+    step_seconds: float  # of an optimizer step: the median after warmup
+    evaluation_seconds: float  # of an evaluation with its sample and saves
+    peak_bytes: int  # of the GPU's memory where there is one, else of the process's
+
+    def total_seconds(self, steps: int, eval_every: int) -> float:
+        """Return the time of the whole command for so many steps, evaluated as often as the short run."""
+        n_more_evaluations = math.ceil(steps / eval_every) - math.ceil(self.n_steps / eval_every)
+        more_steps_seconds = (steps - self.n_steps) * self.step_seconds
+        return self.elapsed_seconds + more_steps_seconds + n_more_evaluations * self.evaluation_seconds
+
+
+class Stopwatch(Callback):
+    """Time steps until there are enough of them, then end the run with an evaluation.
+
+    Args:
+        advance: Called with 1 after each step.
+    """
+
+    def __init__(self, advance: Callable[[int], object]) -> None:
+        self.advance = advance
+        self.n_warmup = WARMUP_STEPS
+        self.step_seconds: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Extend the warmup by the steps before compilation."""
+        if cast(LitGPT, pl_module).gpt.is_compiled and pl_module.device.type == "cpu":
+            self.n_warmup += EAGER_STEPS
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Start timing a step."""
+        self.started_seconds = now(pl_module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Record the time of the step, and stop the run after enough steps."""
+        self.ended_seconds = now(pl_module.device)
+        self.step_seconds.append(self.ended_seconds - self.started_seconds)
+        self.advance(1)
+        timed = self.step_seconds[self.n_warmup :]
+        if len(timed) >= MAX_STEPS or (len(timed) >= MIN_STEPS and sum(timed) > MIN_SECONDS):
+            trainer.should_stop = True  # after an evaluation
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the time of the last evaluation."""
+        self.evaluation_seconds = now(pl_module.device) - self.ended_seconds
+
+    def result(self, device: torch.device) -> Measured:
+        """Return the measurements, once the run has ended."""
+        timed = self.step_seconds[self.n_warmup :] or self.step_seconds  # the run may end within its warmup
+        return Measured(
+            n_steps=len(self.step_seconds),
+            elapsed_seconds=time.perf_counter() - STARTED_SECONDS,
+            step_seconds=statistics.median(timed),
+            evaluation_seconds=self.evaluation_seconds,
+            peak_bytes=peak_bytes(device),
+        )
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the peak memory so far: the GPU's where there is one, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux

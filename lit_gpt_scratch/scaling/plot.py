@@ -1,0 +1,52 @@
+"""Plots of loss against tokens and against training FLOPs."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lit_gpt_scratch.scaling.law import Law
+from lit_gpt_scratch.scaling.runs import RunResult
+
+
+def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) -> bytes:
+    """Return a PNG of a fitted law and its runs: loss against tokens, and against FLOPs."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    by_tokens, by_flops = figure.subplots(1, 2, sharey=True)
+    sizes = sorted({run.n_parameters for run in runs})
+    groups = [(f"{size:,} parameters", [run for run in runs if run.n_parameters == size]) for size in sizes]
+    if held_out is not None:
+        groups.append((f"{held_out.n_parameters:,}, held out", [held_out]))
+    all_tokens = [run.n_tokens for _, group in groups for run in group]
+    budgets = np.geomspace(min(all_tokens) / 1.5, max(all_tokens) * 1.5)
+    for i, (label, group) in enumerate(groups):
+        color, marker = ("black", "*") if group == [held_out] else (f"C{i}", "o")
+        losses, size = [run.loss for run in group], group[0].n_parameters
+        by_tokens.plot([run.n_tokens for run in group], losses, marker, color=color, label=label)
+        by_tokens.plot(budgets, [law.loss(size, d) for d in budgets], color=color, alpha=0.5)
+        by_flops.plot([run.flops for run in group], losses, marker, color=color)
+    plot_frontier(by_flops, law, [run.flops for run in runs], "black")
+    by_tokens.set(title="Runs (markers) and law (lines)", xlabel="training tokens")
+    by_tokens.set_ylabel("validation loss (nats per token)")
+    by_flops.set(title="Loss and compute", xlabel="training FLOPs (6 N D)")
+    return to_png(figure)
+
+
+def plot_frontier(axes: Axes, law: Law, flops: Sequence[float], color: str) -> None:
+    """Plot the lowest loss for a number of FLOPs, from the smallest run to ten times the largest."""
+    budgets = np.geomspace(min(flops), 10 * max(flops))
+    losses = [law.optimal_loss(budget) for budget in budgets]
+    axes.plot(budgets, losses, "--", color=color, alpha=0.5, label="lowest loss for these FLOPs")
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG, with logarithmic x axes, grids and legends."""
+    for axes in figure.axes:
+        axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110)
+    return png.getvalue()
