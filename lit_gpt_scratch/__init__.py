@@ -41,7 +41,7 @@ TOOL_COMMANDS = {
     "scale": "train a grid of small models, fit a scaling law, and predict the loss of larger ones",
     "import": "make a checkpoint of a Hugging Face folder with a GPT-2 or a Qwen3",
     "export": "make a folder that Hugging Face's transformers loads of a checkpoint",
-    "verify-resume": "check on this machine that a killed and resumed run is bit-identical to one that was not",
+    "verify-resume": "check that a killed and resumed run is bit-identical to an uninterrupted one",
 }
 COMMANDS = RUN_COMMANDS | TOOL_COMMANDS
 PRINTING_COMMANDS = ("predict", "validate", "test", "evaluate", "plan")  # the result is standard output

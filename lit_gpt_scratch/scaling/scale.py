@@ -186,6 +186,8 @@ def report(result: dict[str, Any]) -> str:
     lines += ["", "in parentheses: 95 % confidence intervals"]
     if held_out is not None:
         n, d = held_out["n_parameters"], held_out["n_tokens"]
-        losses = f"predicted {law.loss(n, d):.4f}, measured {held_out['loss']:.4f}: {held_out['error']:+.1%}"
+        losses = (
+            f"predicted {law.loss(n, d):.4f}, measured {held_out['loss']:.4f}, error {held_out['error']:+.1%}"
+        )
         lines += ["", f"held out: {n:,} parameters on {d:,} tokens: {losses}"]
     return "\n".join(lines)
