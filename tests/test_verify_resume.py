@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Run
+from conftest import ROOT, TINY, Run
 
-from lit_gpt_scratch.tools.verify_resume import first_difference
+from lit_gpt_scratch.tools.verify_resume import first_difference, kill_after_save
 
 CONFIG = ROOT / "tests" / "tiny.yaml"
 
@@ -49,6 +49,16 @@ def test_history_dependent_dropout_is_detected(
     done = run("verify-resume", "--config", config, "--steps", "400")
     assert done.code == 1
     assert done.err.startswith("error: the resumed run is not the same: state_dict.gpt.")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [([], "the run was over before it could be killed"), (["--model.n_head", "3"], "must be a multiple of")],
+)
+def test_run_that_ends_before_the_kill_is_reported(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kill_after_save([*TINY, "--run_dir", str(tmp_path / "run"), *options], tmp_path / "none.ckpt")
 
 
 def test_invalid_options_are_reported_in_one_line(run: Run) -> None:

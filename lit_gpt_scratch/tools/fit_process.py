@@ -7,7 +7,7 @@ import sys
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 
-def start_fit(arguments: list[str]) -> "subprocess.Popen[str]":
+def start_fit(arguments: list[str]) -> subprocess.Popen[str]:
     """Start `fit`, without the run folder that this process may have taken."""
     environment = {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
     return subprocess.Popen(
@@ -20,7 +20,7 @@ def start_fit(arguments: list[str]) -> "subprocess.Popen[str]":
     )
 
 
-def finish_fit(process: "subprocess.Popen[str]") -> None:
+def finish_fit(process: subprocess.Popen[str]) -> None:
     """Wait for `fit` to end; kill it if an exception ends the wait.
 
     Raises:
