@@ -80,7 +80,11 @@ def predict_loss(
 
     It is None if the law was not fitted on runs with this text, tokenizer and optimizer.
     """
-    this = {"corpus_sha256": data.corpora["train"].sha256, "vocab_size": data.vocab_size, "optimizer": model.optimizer}
+    this = {
+        "corpus_sha256": data.corpora["train"].sha256,
+        "vocab_size": data.vocab_size,
+        "optimizer": model.optimizer,
+    }
     try:
         fitted = json.loads(law.read_text(encoding="utf-8"))
         if not all(this.items() <= run.items() for run in fitted["runs"]):
