@@ -1,4 +1,4 @@
-"""Entry point: answers `--version` and a bare `--help` at once, everything else through `cli.main`."""
+"""Entry point: `--version` and a bare `--help` without torch, everything else through `cli.main`."""
 
 import codecs
 import locale
@@ -8,42 +8,45 @@ import sys
 import tempfile
 import warnings
 
-from lit_gpt_scratch import COMMANDS, PRINTING_COMMANDS, PROGRAM, __version__
-from lit_gpt_scratch.cli.usage import fail
+from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
+from lit_gpt_scratch.cli.usage import print_error
 
-# A checkpoint is data, never code: this beats an explicit weights_only=False anywhere below.
+# Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-# Lightning's advice on worker counts and its like: our loaders have no workers.
+# Lightning's advice about worker counts and the like: our loaders have no workers.
 os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
-# LightningCLI 2.6 still calls an older spelling of jsonargparse's settings.
+# Lightning 2.6 uses deprecated settings of jsonargparse.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-# Lightning 2.6 builds a torch pytree in a way that torch 2.13 deprecates.
-warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-# Our `configure_model` may be called twice, and shards nothing where weights are averaged.
-warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
-# Of ModelCheckpoint: a run folder has its config.yaml before its first checkpoint.
-warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-# Of commands that evaluate, and need no logger.
-warnings.filterwarnings("ignore", message="You called `self.log.* but have no logger configured")
-# In a notebook, of a library's progress bar that is never shown.
-warnings.filterwarnings("ignore", message="IProgress not found")
+for message, category in {
+    # Lightning 2.6 creates torch pytrees in a way that torch 2.13 deprecates.
+    ".*LeafSpec.*": FutureWarning,
+    # Our `configure_model` may be called twice, and shards nothing if weights are averaged.
+    ".*WeightAveraging callback with a model that overrides": Warning,
+    # ModelCheckpoint: a run folder has its config.yaml before its first checkpoint.
+    "Checkpoint directory .* exists and is not empty": Warning,
+    # Commands that evaluate need no logger.
+    "You called `self.log.* but have no logger configured": Warning,
+    # A notebook without widgets, whose progress bars are not used.
+    "IProgress not found": Warning,
+}.items():
+    warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def usage() -> str:
-    """The text of a bare `--help`."""
+    """Return the text of a bare `--help`."""
     width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return f"""\
 usage: {PROGRAM} COMMAND [options]
 
-Train a GPT from scratch on any text, watch it learn, let it speak.
+Train a GPT from scratch on any text, and generate text with it.
 
 commands:
 {commands}
 
   COMMAND --help lists every option of a command; --version prints the version.
 
-start here:
+examples:
   {PROGRAM} fit --config configs/char.yaml
   {PROGRAM} fit --config configs/char.yaml --data.corpus my.txt
   {PROGRAM} predict --ckpt_path checkpoints/char --prompt "ROMEO:"
@@ -54,24 +57,24 @@ def main() -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0 done, 1 the run failed, 2 a mistake in the input, 128 + a signal's number.
+        The exit code: 0 for success, 1 for a failed run, 2 for wrong input, 128 + the number of a signal.
     """
     restart_in_utf8_mode()
     args = sys.argv[1:]
     has_stdout = sys.stdout is not None
     open_closed_streams()
     if not args or args in (["-h"], ["--help"], ["--version"]):
-        return answer(f"lit_gpt_scratch {__version__}\n" if args == ["--version"] else usage())
-    if not has_stdout and args[0] in PRINTING_COMMANDS:
-        return fail(2, f"standard output is closed, and {args[0]} prints its result there")
+        return print_text(f"lit_gpt_scratch {__version__}\n" if args == ["--version"] else usage())
+    if not has_stdout and args[0] in COMMANDS and COMMANDS[args[0]].prints_result:
+        return print_error(2, f"standard output is closed, and {args[0]} prints its result there")
     try:
         os.getcwd()
     except OSError:
-        return fail(2, "the working folder is gone: change to another one")
+        return print_error(2, "the working folder does not exist: change to another one")
     try:
         tempfile.gettempdir()
     except OSError:
-        return fail(2, "no folder for temporary files can be written: let TMPDIR name one")
+        return print_error(2, "no folder for temporary files is writable: set TMPDIR to one")
     try:
         from lit_gpt_scratch.cli.main import main as cli_main  # takes seconds, in which Ctrl-C may come
 
@@ -81,33 +84,33 @@ def main() -> int:
 
 
 def restart_in_utf8_mode() -> None:
-    """Begin again in Python's UTF-8 mode (PEP 540) where the locale has another encoding.
+    """Restart in Python's UTF-8 mode (PEP 540) if the locale has another encoding.
 
-    Configs, texts and what processes say to each other are UTF-8, also where a library opens the file.
+    Configs, texts and pipes between processes are UTF-8, also where a library opens the file.
     """
     if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
         return
     command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
-    os.environ["PYTHONUTF8"] = "1"  # for the processes that are started by this one
-    if sys.platform == "win32":  # where execv leaves the terminal to the next command at once
+    os.environ["PYTHONUTF8"] = "1"  # for processes that this one starts
+    if sys.platform == "win32":  # where the shell does not wait for a process after execv
         sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 
 def open_closed_streams() -> None:
-    """Put the null device in place of standard streams that are closed, which Python shows as None."""
+    """Replace closed standard streams, which are None in Python, by the null device."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until exit
 
 
-def answer(text: str) -> int:
+def print_text(text: str) -> int:
     """Print a text and return the exit code."""
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        sys.stdout = None  # what is in its buffer is not tried again
-        return fail(1, f"cannot write to standard output: {error.strerror}")
+        sys.stdout = None  # or Python writes its buffer again at exit
+        return print_error(1, f"cannot write to standard output: {error.strerror}")
     return 0
 
 

@@ -225,7 +225,7 @@ def test_two_devices_stop_together(
     step = step_of(Path("two/last.ckpt"))
     lines = [line for line in err.splitlines() if not line.startswith("WARNING: stopping after this step")]
     assert lines == [
-        f"WARNING: stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --ckpt_path two"
+        f"WARNING: stopped; step {step} is saved, resume with: python -m lit_gpt_scratch fit --ckpt_path two"
     ]
     assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
@@ -259,7 +259,7 @@ def test_a_device_that_dies_ends_the_run(run: Run, strategy: str) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.endswith("error: the process of another device ended before this one\n")
-    assert "go on with: python -m lit_gpt_scratch fit --ckpt_path two" in err
+    assert "resume with: python -m lit_gpt_scratch fit --ckpt_path two" in err
     step = step_of(Path("two/last.ckpt"))
     assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
@@ -318,7 +318,7 @@ def test_a_disk_without_room_ends_the_run_and_spoils_no_checkpoint(run: Run, tmp
     done = on_a_small_disk(tmp_path, 1000, script)
     assert done.returncode == 1  # there is room for two checkpoints, and not for a third beside them
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("WARNING: stopped; step 3 is saved, go on with: ")
+    assert lines[0].startswith("WARNING: stopped; step 3 is saved, resume with: ")
     assert lines[1].startswith("error: cannot write ")
     assert lines[1].endswith("/disk/r/last.ckpt: No space left on device")
     assert len(lines) == 2

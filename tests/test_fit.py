@@ -170,8 +170,8 @@ def test_a_run_never_overwrites_another(run: Run) -> None:
     args = ["fit", *TINY, "--trainer.max_steps", "1", "--run_dir", "r"]
     assert run(*args).err == ""
     before = Path("r/last.ckpt").read_bytes()
-    assert "r is taken: this run goes to r-2" in run(*args).err
-    assert "r is taken: this run goes to r-3" in run(*args).err
+    assert "r exists: this run is written to r-2" in run(*args).err
+    assert "r exists: this run is written to r-3" in run(*args).err
     assert Path("r/last.ckpt").read_bytes() == before
 
 

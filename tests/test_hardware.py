@@ -106,4 +106,4 @@ def test_an_unknown_precision_is_one_line(run: Run) -> None:
     assert "'bf17'" in done.err
     moved = run("fit", *TINY, "--trainer.precision", "32-true")
     assert moved.code == 2
-    assert "here precision does that" in moved.err
+    assert "use precision instead" in moved.err

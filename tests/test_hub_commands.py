@@ -47,7 +47,7 @@ def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, h
         assert "untrained" not in fit.out
     no_optimizer = run("fit", "--ckpt_path", "gpt2")
     assert no_optimizer.code == 2
-    assert "holds weights and no optimizer: begin a new run from them with --init_from" in no_optimizer.err
+    assert "has weights and no optimizer: start a new run from it with --init_from" in no_optimizer.err
     fine = read_checkpoint("fine/last.ckpt")
     assert fine["global_step"] == 2
     assert fine["hyper_parameters"]["learning_rate"] == 3e-5

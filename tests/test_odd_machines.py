@@ -79,7 +79,7 @@ def test_a_terminal_without_a_width_shows_the_run(tmp_path: Path) -> None:
 def test_a_working_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     done = shell("mkdir gone; cd gone; rmdir ../gone; $fit --run_dir /r", tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: the working folder is gone: change to another one\n"
+    assert done.stderr == "error: the working folder does not exist: change to another one\n"
 
 
 def test_without_a_folder_for_temporary_files(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ from lit_gpt_scratch.__main__ import main; sys.exit(main())
         [sys.executable, "-c", command], env=environment(), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == "error: no folder for temporary files can be written: let TMPDIR name one\n"
+    assert done.stderr == "error: no folder for temporary files is writable: set TMPDIR to one\n"
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_path_under_a_home_that_is_missing_is_a_mistake(
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
     done = run("fit", *TINY, option, "~/x")
     assert done.code == 2
-    assert done.err == "error: there is no home folder for ~ to stand for: write paths in full\n"
+    assert done.err == "error: there is no home folder, which ~ stands for: write paths in full\n"
 
 
 def test_a_page_that_cannot_be_written_is_said_before_the_work(

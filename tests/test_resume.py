@@ -89,7 +89,8 @@ def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code:
     step = torch.load("stopped/last.ckpt", weights_only=True)["global_step"]
     assert 0 < step < 3000
     assert (
-        f"stopped; step {step} is saved, go on with: python -m lit_gpt_scratch fit --ckpt_path stopped" in err
+        f"stopped; step {step} is saved, resume with: python -m lit_gpt_scratch fit --ckpt_path stopped"
+        in err
     )
     assert run("fit", "--ckpt_path", "stopped", "--trainer.max_steps", step + 2).code == 0
     assert torch.load("stopped/last.ckpt", weights_only=True)["global_step"] == step + 2
@@ -132,7 +133,7 @@ def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.M
     failed = run("fit", *TINY, *args, "--run_dir", "failed")
     assert failed.code == 1
     assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err
-    assert "step 6 is saved, go on with" in failed.err
+    assert "step 6 is saved, resume with" in failed.err
     assert "Traceback" not in failed.err
     monkeypatch.setattr(module, "next_token_loss", real)
     assert run("fit", "--ckpt_path", "failed").code == 0
@@ -159,7 +160,7 @@ def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
     assert failed.err.endswith(
         f"error: cannot write {Path('r').resolve()}/best.ckpt: No space left on device\n"
     )
-    assert "step 5 is saved, go on with" in failed.err
+    assert "step 5 is saved, resume with" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 5
     monkeypatch.setattr(torch, "save", real)
     assert run("fit", "--ckpt_path", "r").code == 0
@@ -199,7 +200,7 @@ def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_p
     for wrong in (["--trainer.max_steps", "10"], ["--model.n_layer", "3"]):
         failed = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "50", *wrong)
         assert failed.code == 2
-        assert "go on with" not in failed.err
+        assert "resume with" not in failed.err
     assert Path("r/config.yaml").read_bytes() == before
 
 

@@ -41,7 +41,7 @@ def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
     assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
     refused = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
     assert refused.code == 2
-    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to go on" in refused.err
+    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to resume" in refused.err
     other = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "10", "--run_dir", "other")
     assert other.code == 0
     one, same_steps = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("r", "other"))

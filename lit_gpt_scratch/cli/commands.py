@@ -1,4 +1,4 @@
-"""The commands that use Lightning's Trainer: fit, validate, test and predict."""
+"""The commands that train or use a model with Lightning: fit, validate, test and predict."""
 
 import logging
 import os
@@ -14,9 +14,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM
-from lit_gpt_scratch.cli.checks import check_data, check_steps_left
-from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, read_run
-from lit_gpt_scratch.generation.predict import PredictOptions, predict
+from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
+from lit_gpt_scratch.generation import predict as generation
 from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
 from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE, claim_folder, give_up_folder, shell_path
 
@@ -26,36 +25,27 @@ LOST_PEER = re.compile(r"(?i)connection (reset|closed) by peer|broken pipe|remot
 
 
 def fit(args: list[str]) -> None:
-    """Train a model, or go on with a run.
+    """Train a model, or resume a run.
 
     Raises:
         ValueError: An option is wrong.
-        SystemExit: A signal stopped the run; 128 and its number.
+        SystemExit: A signal stopped the run; the code is 128 + its number.
     """
     run = read_run("fit", args)
     prepare(run)  # before anything is written
-    check_steps_left(run.start, run.config.trainer.max_steps)
+    max_steps, step = run.options.trainer.max_steps, run.start.step
+    if 0 < max_steps <= step:
+        raise ValueError(f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one")
     if not run.start.is_resume:
         load_weights(run)
-    train(run, is_temporary=bool(run.config.trainer.fast_dev_run))
+    train(run, is_temporary=bool(run.options.trainer.fast_dev_run))
     run.stop.exit_if_received()
-
-
-def prepare(run: Run) -> None:
-    """Load the data of a command, compare them with the checkpoint, and build the network for them.
-
-    Raises:
-        ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
-    """
-    run.data.load(run.command)
-    check_data(run.data, run.start, run.command)
-    run.model.build_gpt(vocab_size=run.data.vocab_size, block_size=run.data.block_size)
 
 
 def train(
     run: Run, is_temporary: bool = False, extra: Sequence[Callback] = (), is_silent: bool = False
 ) -> Trainer:
-    """Run training in its folder; a run that never took a step leaves no folder.
+    """Train in the folder of a run, which is removed if it is new and no step was taken.
 
     Args:
         run: The run.
@@ -64,7 +54,7 @@ def train(
         is_silent: Print nothing.
 
     Raises:
-        RuntimeError: Training failed, and not by a mistake in the options.
+        RuntimeError: Training failed after its first step.
         SystemExit: A signal ended the program.
     """
     run_dir: Path | None = None
@@ -78,59 +68,60 @@ def train(
             print_how_to_resume(run_dir)
         return trainer
     except BaseException as error:
-        has_begun = trainer is not None and trainer.global_step > run.start.step
-        if run_dir is not None and has_begun and not is_temporary:
+        has_trained = trainer is not None and trainer.global_step > run.start.step
+        if run_dir is not None and has_trained and not is_temporary:
             print_how_to_resume(run_dir)
         if trainer is not None and isinstance(error, SystemExit) and trainer.strategy.launcher is not None:
             cast(Any, trainer.strategy.launcher).kill(signal.SIGKILL)  # the processes of other devices
         if trainer is not None and trainer.world_size > 1 and LOST_PEER.search(str(error)):
             raise RuntimeError("the process of another device ended before this one") from error
-        if has_begun and isinstance(error, ValueError | MisconfigurationException):
-            raise RuntimeError(str(error)) from error  # no mistake in the options
+        if has_trained and isinstance(error, ValueError | MisconfigurationException):
+            raise RuntimeError(str(error)) from error  # options that are wrong fail before the first step
         raise
     finally:
         is_new = run_dir is not None and run_dir != run.start.run_dir
-        never_began = trainer is None or trainer.global_step <= run.start.step
-        if run_dir is not None and is_new and (never_began or is_temporary) and is_rank_zero():
+        is_unused = is_temporary or trainer is None or trainer.global_step <= run.start.step
+        if run_dir is not None and is_new and is_unused and is_rank_zero():
             give_up_folder(run_dir)
 
 
 def take_run_dir(run: Run, is_temporary: bool) -> Path:
-    """Return the folder of a run: that of the resumed run, or a new one, taken for it alone.
+    """Return the folder of a run: that of the resumed run, or a new one that no other run uses.
 
     Raises:
         ValueError: The folder cannot be made.
     """
     if not is_rank_zero():
-        return Path(os.environ.get(RUN_DIR_VARIABLE, run.config.run_dir))
+        return Path(os.environ.get(RUN_DIR_VARIABLE, run.options.run_dir))
     if is_temporary:
         run_dir = Path(tempfile.mkdtemp())
     elif run.start.run_dir is not None:
         run_dir = run.start.run_dir
     else:
-        wanted = Path(run.config.run_dir).expanduser()
+        wanted = Path(run.options.run_dir).expanduser()
         run_dir = claim_folder(wanted)
         if wanted.name and run_dir != wanted:
-            log.warning("%s is taken: this run goes to %s", wanted, run_dir)
+            log.warning("%s exists: this run is written to %s", wanted, run_dir)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir)
     return run_dir
 
 
 def is_rank_zero() -> bool:
-    """Return whether this is the process that writes."""
+    """Return whether this process is the one that writes."""
     return cast(Any, rank_zero_only).rank == 0
 
 
 def print_how_to_resume(run_dir: Path) -> None:
     """Print the command that resumes a stopped run, if it has saved a checkpoint."""
     last = run_dir / "last.ckpt"
-    if last.is_file():
-        try:
-            step = read_checkpoint(last, mmap=True)["global_step"]
-        except ValueError:  # the error that ended the run is the one to report
-            return
-        folder = shell_path(run_dir)
-        log.warning("stopped; step %s is saved, go on with: %s fit --ckpt_path %s", step, PROGRAM, folder)
+    if not last.is_file():
+        return
+    try:
+        step = read_checkpoint(last, mmap=True)["global_step"]
+    except ValueError:  # the error that ended the run is reported instead
+        return
+    folder = shell_path(run_dir)
+    log.warning("stopped; step %s is saved, resume with: %s fit --ckpt_path %s", step, PROGRAM, folder)
 
 
 def validate(args: list[str]) -> None:
@@ -139,37 +130,35 @@ def validate(args: list[str]) -> None:
     Raises:
         ValueError: An option is wrong.
     """
-    run = read_run("validate", args)
-    prepare(run)
-    trainer = make_trainer(run)
-    with run.stop.handling_signals():
-        trainer.validate(run.model, run.data, ckpt_path=run.start.path, verbose=False)
-    print_results(run, trainer, run.data.describe_validation())
+    print_evaluation("validate", args)
 
 
 def test(args: list[str]) -> None:
-    """Print the same numbers for the test text, or for the validation text where there is none.
+    """Print loss, perplexity and bits per byte on the test text, or on the validation text if there is none.
 
     Raises:
         ValueError: An option is wrong.
     """
-    run = read_run("test", args)
+    print_evaluation("test", args)
+
+
+def print_evaluation(command: str, args: list[str]) -> None:
+    """Evaluate a checkpoint with the Trainer's method of the command's name, and print the metrics."""
+    run = read_run(command, args)
     prepare(run)
     trainer = make_trainer(run)
     with run.stop.handling_signals():
-        trainer.test(run.model, run.data, ckpt_path=run.start.path, verbose=False)
-    if (corpus := run.data.corpora.get("test")) is not None:
-        print_results(run, trainer, corpus.name)
-    else:
-        whole = run.data.corpora["val"].name
-        part = whole if run.data.val_source is not None else f"the validation part of {whole}"
-        print_results(run, trainer, f"{part}: there is no data.test_corpus")
-
-
-def print_results(run: Run, trainer: Trainer, text: str) -> None:
-    """Print the metrics of an evaluation."""
+        getattr(trainer, command)(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     if not trainer.is_global_zero:
         return
+    corpora = run.data.corpora
+    if command == "validate":
+        text = run.data.describe_validation()
+    elif "test" in corpora:
+        text = corpora["test"].name
+    else:
+        part = "" if run.data.val_source is not None else "the validation part of "
+        text = f"{part}{corpora['val'].name}: there is no data.test_corpus"
     print(f"text              {text}")
     if run.start.checkpoint is not None:
         print(f"checkpoint        {run.start.path}, step {run.start.checkpoint['global_step']}")
@@ -177,18 +166,16 @@ def print_results(run: Run, trainer: Trainer, text: str) -> None:
         print(f"{name:<17} {value:.6f}")
 
 
-def write_text(args: list[str]) -> None:
-    """Write text with a checkpoint to standard output, and nothing else there: the command `predict`.
+def predict(args: list[str]) -> None:
+    """Print continuations of prompts, generated with a checkpoint.
 
     Raises:
         ValueError: An option is wrong.
     """
     run = read_run("predict", args)
-    options = {name: getattr(run.config, name) for name in PredictOptions.__dataclass_fields__}
+    names = generation.PredictOptions.__dataclass_fields__
+    options = generation.PredictOptions(**{name: run.options[name] for name in names})
     prepare(run)
     load_weights(run)
     gpt = run.model.gpt.to(make_trainer(run).strategy.root_device)
-    predict(gpt, run.data.tokenizer, run.config.prompt, PredictOptions(**options))
-
-
-COMMANDS = {"fit": fit, "validate": validate, "test": test, "predict": write_text}
+    generation.predict(gpt, run.data.tokenizer, run.options.prompt, options)

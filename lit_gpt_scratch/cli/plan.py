@@ -1,13 +1,13 @@
-"""`plan`: train for a few steps in a temporary folder, and print what the whole run would take."""
+"""The command `plan`: train a few steps in a temporary folder, and print estimates of the whole run."""
 
 import json
 import logging
 from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 
-from lit_gpt_scratch import PROGRAM, TOOL_COMMANDS
-from lit_gpt_scratch.cli.commands import is_rank_zero, prepare, train
-from lit_gpt_scratch.cli.run import Run, load_weights, read_run
+from lit_gpt_scratch import COMMANDS, PROGRAM
+from lit_gpt_scratch.cli.commands import is_rank_zero, train
+from lit_gpt_scratch.cli.run import Run, load_weights, prepare, read_run
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.planning.plan import make_plan, report
 from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
@@ -22,13 +22,13 @@ def plan(args: list[str]) -> None:
 
     Raises:
         ValueError: An option is wrong.
-        SystemExit: A signal stopped it.
+        SystemExit: A signal stopped it; the code is 128 + its number.
     """
-    own, others = parse_own_options(args)
-    run = read_run("fit", others)
+    own, fit_args = parse_own_options(args)
+    run = read_run("fit", fit_args)
     if run.start.is_resume:
         raise ValueError("plan is for a new run: leave --ckpt_path out")
-    steps, law = run.config.trainer.max_steps, Path(own.law)
+    steps, law = run.options.trainer.max_steps, Path(own.law)
     if steps < 1:
         raise ValueError("a plan needs an end: set trainer.max_steps")
     prepare(run)
@@ -36,14 +36,14 @@ def plan(args: list[str]) -> None:
     measured = None if own.no_measure else measure(run)
     if not is_rank_zero():
         return
-    made = make_plan(run.model, run.data, steps, run.config.eval_every, measured, law)
+    made = make_plan(run.model, run.data, steps, run.options.eval_every, measured, law)
     print(json.dumps(made, indent=1) if own.json else report(made, law))
     for warning in made["warnings"]:
         log.warning("%s", warning)
 
 
 def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
-    """Return the options of `plan`, and the other arguments.
+    """Return the options of `plan`, and the arguments that are options of `fit`.
 
     Raises:
         ValueError: An option is wrong.
@@ -51,7 +51,7 @@ def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
     parser = ArgumentParser(
         "plan",
         usage=f"{PROGRAM} plan [options of plan] [options of fit]",
-        description=f"{TOOL_COMMANDS['plan']}.",
+        description=f"{COMMANDS['plan'].summary}.",
         epilog=f"The options of fit are listed by {PROGRAM} fit --help.",
         allow_abbrev=False,
         exit_on_error=False,

@@ -1,37 +1,27 @@
-"""A run: its options parsed once, checked, and made into model, data and Trainer."""
+"""A run: its options parsed and checked, and the model, data and Trainer that they describe."""
 
-import glob
 import logging
 import math
-from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, WeightAveraging
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_gpt_scratch import PROGRAM, RUN_COMMANDS
-from lit_gpt_scratch.cli.checks import check_architecture
-from lit_gpt_scratch.cli.class_path import check_class, take_class
+from lit_gpt_scratch.cli.checks import check_architecture, check_class, check_data
 from lit_gpt_scratch.cli.options import (
     CALLBACKS,
-    add_part_options,
-    add_predict_options,
-    add_run_options,
     changed_options,
-    comparable,
-    link_options,
-    repeatable,
-    turn_on_named,
-    without_replaced,
+    loss_options,
+    make_parser,
+    parse_options,
 )
-from lit_gpt_scratch.cli.start import Start, read_start
-from lit_gpt_scratch.cli.usage import explain_usage
+from lit_gpt_scratch.cli.start import Start, pop_class, read_start
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
@@ -42,106 +32,16 @@ from lit_gpt_scratch.training.module import LitGPT
 from lit_gpt_scratch.training.sharding import sharded_settings
 
 TRAINER_SETTINGS = {
-    "max_epochs": -1,  # steps alone end a run
-    "check_val_every_n_epoch": None,  # evaluations count steps: EvaluationSchedule
+    "max_epochs": -1,  # the number of steps ends a run
+    "check_val_every_n_epoch": None,  # EvaluationSchedule counts steps
     "enable_model_summary": False,  # callbacks.Summary prints it in one line
 }
 FIRST_EVALUATION_TOKENS = 2**14
-
-
-class RunCLI(LightningCLI):
-    """Lightning's command line for one command: model, data and callbacks from options.
-
-    An option's value comes from the command line, else from ``--config``, else from the checkpoint's
-    run (its config.yaml, if it is there) and the checkpoint, else it is the default.
-    """
-
-    def __init__(
-        self, command: str, args: list[str], start: Start, model_class: type[LitGPT], data_class: type
-    ) -> None:
-        self.command = command
-        self.start = start
-        config_files = [glob.escape(str(start.config_file))] if start.config_file else []
-        super().__init__(
-            model_class,
-            data_class,
-            save_config_callback=None,
-            parser_kwargs={
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "description": RUN_COMMANDS[command],
-                "usage": f"{PROGRAM} {command} [options]",
-                "default_config_files": config_files,
-            },
-            args=args,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of the run as a whole."""
-        if self.command == "predict":
-            add_predict_options(parser)
-        add_run_options(parser, self.command)
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of model, data, callbacks and Trainer."""
-        add_part_options(parser, self._model_class, self._datamodule_class)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link options, and set the values that the checkpoint brings."""
-        link_options(parser)
-        try:
-            parser.set_defaults(self.start.options)
-        except KeyError as error:
-            raise ValueError(f"{self.start.path} has settings unknown here: {error}") from error
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse and check the options."""
-        self.config = parse_options(parser, cast(list[str], args), self.start)
-        if self.start.path is None and (self.config.ckpt_path or self.config.init_from):
-            place = "on the command line, or in a YAML file given as --config"
-            options = "--ckpt_path or --init_from" if self.command == "fit" else "a checkpoint as --ckpt_path"
-            raise ValueError(f"{self.command} takes {options}, {place}")
-
-    def instantiate_classes(self) -> None:
-        """Make model, data and callbacks; the Trainer is made once they have been checked."""
-        self.config_init = self.parser.instantiate_classes(self.config)
-        self.datamodule = self.config_init.data
-        self.model = self.config_init.model
-
-
-def parse_options(parser: LightningArgumentParser, args: list[str], start: Start) -> Namespace:
-    """Parse the options of a command.
-
-    Raises:
-        ValueError: An option is unknown or has a wrong value, or the architecture is not that of the weights.
-    """
-    given = [file for flag, file in zip(args, args[1:], strict=False) if flag in ("-c", "--config")]
-    try:
-        config = parser.parse_args(args)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{' or '.join(given)} is not a text file") from error
-    except ArgumentError as error:
-        known = [action.dest for action in parser._actions]
-        raise ValueError(explain_usage(str(error), given, known)) from error
-    if config.debug:  # a traceback in place of an error's one line
-        logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
-    turn_on_named(args, config)
-    names_val_corpus = any(arg.split("=")[0] == "--data.val_corpus" for arg in args)
-    has_other_text = config.data.corpus != start.options.get("data.corpus", config.data.corpus)
-    has_same_val_corpus = config.data.val_corpus == start.options.get("data.val_corpus")
-    if has_other_text and has_same_val_corpus and not names_val_corpus:
-        config.data.val_corpus = None  # another text is not validated on that of the first one
-    if start.is_resume and start.run_dir is None:
-        # In another folder, the checkpoint may be older than its run's config.yaml, or the text another one.
-        defaults = parser.get_defaults()
-        for name, value in start.options.items():
-            if config[name] == defaults[name]:
-                config[name] = value
-    check_architecture(config.model, start)
-    return config
+# Callbacks that write to the run folder, which trainer.fast_dev_run leaves out.
+WRITING_CALLBACKS = (
+    *(callbacks.BestCheckpoint, callbacks.LastCheckpoint),
+    *(callbacks.Samples, callbacks.Curves),
+)
 
 
 @dataclass(frozen=True)
@@ -150,54 +50,74 @@ class Run:
 
     Args:
         command: Name of its command.
-        start: Where it begins.
-        config: Its options.
-        defaults: What the options would be without a command line.
-        made: The objects that the options describe: model, data, callbacks, and the Trainer's arguments.
-        parser: The parser of the options, to write them with.
+        start: Checkpoint or weights that it starts with.
+        options: Its options.
+        inherited: Values of the options without a command line and ``--config``.
+        instances: What the options describe: model, data, callbacks, and the Trainer's arguments.
+        parser: The parser of the options.
     """
 
     command: str
     start: Start
-    config: Namespace
-    defaults: Namespace
-    made: Namespace
+    options: Namespace
+    inherited: Namespace
+    instances: Namespace
     parser: LightningArgumentParser
 
     @property
     def model(self) -> LitGPT:
         """The model."""
-        return cast(LitGPT, self.made.model)
+        return cast(LitGPT, self.instances.model)
 
     @property
     def data(self) -> TextDataModule:
         """The data."""
-        return cast(TextDataModule, self.made.data)
+        return cast(TextDataModule, self.instances.data)
 
     @property
     def stop(self) -> callbacks.StopOnSignal:
         """The callback that stops the run on a signal."""
-        return cast(callbacks.StopOnSignal, self.made.stop_on_signal)
+        return cast(callbacks.StopOnSignal, self.instances.stop_on_signal)
 
 
 def read_run(command: str, args: list[str]) -> Run:
-    """Read a command's options, and make model, data and callbacks of them.
+    """Parse a command's options, and create model, data and callbacks.
 
     Raises:
         ValueError: An option is wrong.
     """
-    model_class, args = take_class(args, "model", LitGPT)
-    data_class, args = take_class(args, "data", TextDataModule)
+    model_class, args = pop_class(args, "model", LitGPT)
+    data_class, args = pop_class(args, "data", TextDataModule)
     start = read_start(command, args)
-    if command == "fit" and start.checkpoint is not None:
-        check_class(model_class, start.checkpoint.get("class_path"))
-    cli = RunCLI(command, args, start, model_class, data_class)
-    defaults = cli.parser.get_defaults() if start.is_resume else cli.config
-    return Run(command, start, cli.config, defaults, cli.config_init, cli.parser)
+    if command == "fit":
+        check_class(model_class, start)
+    parser = make_parser(command, model_class, data_class)
+    options, inherited = parse_options(parser, args, start)
+    if options.debug:
+        logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
+    if start.path is None and (options.ckpt_path or options.init_from):  # in a file that a config names
+        accepted = "--ckpt_path or --init_from" if command == "fit" else "a checkpoint as --ckpt_path"
+        raise ValueError(
+            f"{command} takes {accepted}, on the command line, or in a YAML file given as --config"
+        )
+    check_architecture(options.model, start)
+    seed_everything(options.seed_everything, workers=True, verbose=False)
+    return Run(command, start, options, inherited, parser.instantiate_classes(options), parser)
+
+
+def prepare(run: Run) -> None:
+    """Load the data of a command, compare them with the checkpoint, and build the network for them.
+
+    Raises:
+        ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
+    """
+    run.data.load(run.command)
+    check_data(run.data, run.start, run.command)
+    run.model.build_gpt(vocab_size=run.data.vocab_size, block_size=run.data.block_size)
 
 
 def load_weights(run: Run) -> None:
-    """Load the weights to begin with.
+    """Load the weights that a run starts with, if there are any.
 
     Raises:
         ValueError: They are damaged, or do not fit the model.
@@ -212,7 +132,7 @@ def load_weights(run: Run) -> None:
         n_tokens, vocab_size = len(state["gpt.wte.weight"]), run.data.vocab_size
         if n_tokens != vocab_size:
             raise ValueError(f"{path}: the model has {n_tokens} tokens, and the tokenizer {vocab_size}")
-        if "gpt.wpe.weight" in state:  # a shorter block leaves later positions out
+        if "gpt.wpe.weight" in state:  # a shorter block needs fewer positions
             state["gpt.wpe.weight"] = state["gpt.wpe.weight"][: run.model.gpt.config.block_size]
     else:
         state = read_checkpoint(path)["state_dict"]
@@ -223,52 +143,16 @@ def load_weights(run: Run) -> None:
     run.model.begun_from = str(path)
 
 
-def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the Trainer's arguments, and the reasons for those that were chosen by the hardware.
-
-    Raises:
-        ValueError: Options contradict each other.
-    """
-    options = {**vars(run.made.trainer), **TRAINER_SETTINGS}
-    switches = run.config.callbacks
-    own = [run.made[key] for key in CALLBACKS if switches.get(key, True)]
-    user = options["callbacks"] or []
-    user = user if isinstance(user, list) else [user]
-    options["callbacks"] = [*without_replaced(own, user, options), *extra, *user]
-    options["val_check_interval"] = run.config.eval_every
-    if not switches.progress:
-        options["enable_progress_bar"] = False
-    checkpoint = run.start.checkpoint or {}
-    before = checkpoint.get("device") if run.start.is_resume or run.command != "fit" else None
-    kind = device_kind(str(options["accelerator"]))
-    options["precision"], reason = choose_precision(run.config.precision, kind, before)
-    optimizer = run.config.model.optimizer
-    options |= sharded_settings(options["strategy"], optimizer, switches.ema, options["precision"])
-    plugins = options["plugins"] or []
-    options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-    return options, {"precision": reason}
-
-
 def make_trainer(run: Run) -> Trainer:
     """Return the Trainer of a command that writes nothing."""
-    options, _ = trainer_options(run, [])
-    return build_trainer({**options, "logger": False})
+    arguments, _ = trainer_arguments(run)
+    return _trainer(arguments | {"logger": False})
 
 
-def build_trainer(options: dict[str, Any]) -> Trainer:
-    """Return a Trainer.
-
-    Raises:
-        ValueError: It does not accept a value.
-    """
-    try:
-        return Trainer(**options)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_silent: bool = False) -> Trainer:
-    """Return the Trainer of a training run, and compile the model where that is worthwhile.
+def make_fit_trainer(
+    run: Run, run_dir: Path, extra: Sequence[Callback] = (), is_silent: bool = False
+) -> Trainer:
+    """Return the Trainer of a training run, and compile the model if that saves time.
 
     Args:
         run: The run.
@@ -279,49 +163,103 @@ def make_fit_trainer(run: Run, run_dir: Path, extra: Sequence[Callback], is_sile
     Raises:
         ValueError: Options contradict each other.
     """
-    options, reasons = trainer_options(run, extra)
-    options["default_root_dir"] = str(run_dir)
-    options["num_sanity_val_steps"] = _n_first_evaluation_batches(run)
-    reasons |= compile_model(run, device_kind(str(options["accelerator"])), options["max_steps"])
+    arguments, reasons = trainer_arguments(run, extra)
+    arguments["default_root_dir"] = str(run_dir)
+    # The loss of random weights is near ln V on any part of the text: a small part is enough.
+    n_batches = math.ceil(FIRST_EVALUATION_TOKENS / run.data.tokens_per_step)
+    arguments["num_sanity_val_steps"] = n_batches if run.start.path is None else -1
+    reasons |= compile_model(run, device_kind(str(arguments["accelerator"])), arguments["max_steps"])
     keep_freed_memory()
     if is_silent:
-        options |= {"enable_progress_bar": False, "logger": None}
-        options["callbacks"] = [c for c in options["callbacks"] if not isinstance(c, callbacks.Progress)]
-    elif not options["fast_dev_run"]:
-        if run.config.callbacks.summary:
-            changes = changed_options(run.defaults, run.config)
-            options["callbacks"].append(callbacks.Summary(reasons, changes))
-        settings = repeatable(run.config, run_dir, run.data)
-        yaml = run.parser.dump(settings, skip_none=False)
-        shown = comparable(settings, run.model, options["precision"])
-        options["callbacks"].append(callbacks.RunConfig(yaml, shown))
-    if options["logger"] in (None, True):
+        arguments |= {"enable_progress_bar": False, "logger": None}
+        arguments["callbacks"] = [c for c in arguments["callbacks"] if not isinstance(c, callbacks.Progress)]
+    elif not arguments["fast_dev_run"]:
+        arguments["callbacks"] += record_callbacks(run, run_dir, reasons, arguments["precision"])
+    if arguments["logger"] in (None, True):
         # Points of a killed run that come after its last save are logged again.
         purge_step = run.start.step if run.start.run_dir else None
-        options["logger"] = TensorBoardLogger(
+        arguments["logger"] = TensorBoardLogger(
             run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
         )
-    averages = any(isinstance(callback, WeightAveraging) for callback in options["callbacks"])
+    averages = any(isinstance(callback, WeightAveraging) for callback in arguments["callbacks"])
     if run.start.is_resume and "averaging_state" in (run.start.checkpoint or {}) and not averages:
         raise ValueError("the run averages its weights: callbacks.ema must stay on")
-    return build_trainer(options)
+    return _trainer(arguments)
 
 
-def _n_first_evaluation_batches(run: Run) -> int:
-    """Return the number of batches in the evaluation of step 0, Lightning's sanity check; -1 for all.
+def trainer_arguments(run: Run, extra: Sequence[Callback] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the Trainer's arguments, and the reasons for those that depend on the hardware.
 
-    The loss of random weights is near ln V on any part of the text, so a small part is enough.
+    Raises:
+        ValueError: Options contradict each other.
     """
-    if run.start.path is not None:
-        return -1
-    return math.ceil(FIRST_EVALUATION_TOKENS / run.data.tokens_per_step)
+    arguments = {**vars(run.instances.trainer), **TRAINER_SETTINGS}
+    switches = run.options.callbacks
+    user = _as_list(arguments["callbacks"])
+    unused: tuple[type, ...] = WRITING_CALLBACKS if arguments["fast_dev_run"] else ()
+    if arguments["logger"] is False:
+        unused += (LearningRateMonitor,)
+    if any(isinstance(callback, ProgressBar) for callback in user):
+        unused += (callbacks.Progress,)
+    own = [run.instances[key] for key in CALLBACKS if switches.get(key, True)]
+    arguments["callbacks"] = [
+        *(callback for callback in own if not isinstance(callback, unused)),
+        *extra,
+        *user,
+    ]
+    arguments["val_check_interval"] = run.options.eval_every
+    if not switches.progress:
+        arguments["enable_progress_bar"] = False
+    starts_anew = run.command == "fit" and not run.start.is_resume
+    previous = None if starts_anew else (run.start.checkpoint or {}).get("device")
+    kind = device_kind(str(arguments["accelerator"]))
+    precision, reason = choose_precision(run.options.precision, kind, previous)
+    arguments["precision"] = precision
+    optimizer = run.options.model.optimizer
+    arguments |= sharded_settings(arguments["strategy"], optimizer, switches.ema, precision)
+    arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
+    return arguments, {"precision": reason}
 
 
 def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
-    """Compile the model's blocks where that is asked for or worthwhile; return the reason."""
+    """Compile the model's blocks if `compile` demands it or it saves time; return the reason."""
     steps = max_steps if max_steps > 0 else math.inf
     flops = steps * run.data.tokens_per_step * train_flops_per_token(run.model.gpt)
-    compiled, reason = choose_compile(run.config.compile, kind, run.model.gpt, flops)
+    compiled, reason = choose_compile(run.options.compile, kind, run.model.gpt, flops)
     if compiled:
-        run.model.compile_blocks(fall_back_to_eager=run.config.compile == "auto")
+        run.model.compile_blocks(fall_back_to_eager=run.options.compile == "auto")
     return {"compiled" if compiled else "not compiled": reason}
+
+
+def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision: str) -> list[Callback]:
+    """Return the callbacks that print and write what a run is, with options that repeat it."""
+    recorded: list[Callback] = []
+    if run.options.callbacks.summary:
+        changes = changed_options(run.inherited, run.options) if run.start.is_resume else {}
+        recorded.append(callbacks.Summary(reasons, changes))
+    options = run.options.clone()
+    options.update(Namespace(run_dir=str(run_dir), ckpt_path=None))
+    if options.init_from is not None:
+        options.init_from = str(Path(options.init_from).expanduser().resolve())
+    # The text that was read, which may be the one for want of a network.
+    options.data.update(Namespace(corpus=run.data.corpora["train"].name, offline_corpus=None))
+    if options.data.val_corpus is not None:
+        options.data.val_corpus = run.data.corpora["val"].name
+    columns = loss_options(options, run.parser) | {
+        "precision": precision,
+        "data.vocab_size": run.model.gpt.config.vocab_size,
+        "parameters": run.model.gpt.n_parameters,
+    }
+    recorded.append(callbacks.RunConfig(run.parser.dump(options, skip_none=False), columns))
+    return recorded
+
+
+def _trainer(arguments: dict[str, Any]) -> Trainer:
+    try:
+        return Trainer(**arguments)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,7 +1,8 @@
-"""Where a command begins: with a checkpoint (``--ckpt_path``), given weights (``--init_from``), or anew."""
+"""Start of a command: a checkpoint (``--ckpt_path``), given weights (``--init_from``), or random weights."""
 
 import argparse
 import json
+import pkgutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +10,22 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
 
-from lit_gpt_scratch.cli.usage import LINKED
+from lit_gpt_scratch.cli.usage import LINKED_OPTIONS
 from lit_gpt_scratch.training.checkpoint_io import LAST_FIRST, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a command begins.
+    """Checkpoint or weights that a command starts with.
 
     Args:
         path: Checkpoint, or Hugging Face folder; None for random weights.
         checkpoint: Contents of the checkpoint without its weights; None if there is no checkpoint.
-        is_resume: Whether training goes on from the checkpoint's step, with its optimizer.
-        run_dir: Run folder of the checkpoint, in which a resumed run stays; None for a run in a new folder.
-        options: Values of options that the start brings; they come after the command line and ``--config``.
-        config_file: Settings of the run that is resumed.
+        is_resume: Whether training continues from the checkpoint's step, with its optimizer.
+        run_dir: Run folder of the checkpoint, which a resumed run keeps; None for a run in a new folder.
+        options: Values of options from the checkpoint or the Hugging Face folder, never class paths.
+        config_file: config.yaml of the resumed run.
     """
 
     path: Path | None = None
@@ -40,54 +41,78 @@ class Start:
         return int(self.checkpoint["global_step"]) if self.checkpoint and self.is_resume else 0
 
 
+def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a few options before the parser of all options exists.
+
+    Args:
+        args: The arguments of a command.
+        options: Names of options with one value each; ``--config`` is parsed as a list.
+
+    Returns:
+        The values, None where an option is not given, and the other arguments.
+
+    Raises:
+        ValueError: A value is missing.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in options:
+        if name == "config":
+            parser.add_argument("-c", "--config", action="append", default=[])
+        else:
+            parser.add_argument(f"--{name}", dest=name)
+    try:
+        return parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+
+
+def pop_class(args: list[str], part: str, base: type) -> tuple[type, list[str]]:
+    """Return the class that ``--<part>.class_path`` names, or `base`, and the other arguments.
+
+    Raises:
+        ValueError: The class does not exist, or is no subclass of `base`.
+    """
+    option = f"{part}.class_path"
+    try:
+        given, others = parse_known(args, option)
+        path = getattr(given, option)
+        found = base if path is None else pkgutil.resolve_name(path)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"--{option} must be MODULE.CLASS: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"--{option} must name a subclass of {base.__name__}, which {path} is not")
+    return found, others
+
+
 def read_start(command: str, args: list[str]) -> Start:
     """Read the checkpoint or the Hugging Face folder that the arguments name.
 
-    Args:
-        command: Name of the command.
-        args: Its arguments; only those that say where to begin are read.
-
     Raises:
-        ValueError: There is no such checkpoint or folder, or it cannot be used for this command.
+        ValueError: It does not exist, or cannot be used for this command.
     """
-    given = _given(args)
-    if given.ckpt_path is not None and given.init_from is not None:
-        raise ValueError("--ckpt_path goes on with a run, --init_from begins a new one: give one of them")
-    if given.ckpt_path is None and given.init_from is None:  # the command line comes before config files
-        given.ckpt_path = _from_configs(given.config, "ckpt_path")
-        given.init_from = _from_configs(given.config, "init_from")
+    given, _ = parse_known(args, "ckpt_path", "init_from", "run_dir", "data.tokenizer", "config")
+    ckpt_path, init_from = (None if path == "null" else path for path in (given.ckpt_path, given.init_from))
+    if ckpt_path is not None and init_from is not None:
+        raise ValueError("--ckpt_path resumes a run, --init_from starts a new one: give one of them")
+    if ckpt_path is None and init_from is None:  # the command line takes precedence over --config
+        ckpt_path = _value_in_configs(given.config, "ckpt_path")
+        init_from = _value_in_configs(given.config, "init_from")
     if command != "fit":
-        return _checkpoint_start(find_checkpoint(given.ckpt_path)) if given.ckpt_path is not None else Start()
-    if given.ckpt_path is not None:
-        return _resume(find_checkpoint(given.ckpt_path, LAST_FIRST), given.run_dir)
-    if given.init_from is None:
+        return Start() if ckpt_path is None else _checkpoint_start(find_checkpoint(ckpt_path))
+    if ckpt_path is not None:
+        return _resume_start(find_checkpoint(ckpt_path, LAST_FIRST), given.run_dir)
+    if init_from is None:
         return Start()
-    path = Path(given.init_from).expanduser()
+    path = Path(init_from).expanduser()
     if path.is_file() or any(path.glob("*.ckpt")):
         return _checkpoint_start(find_checkpoint(path, LAST_FIRST))
     if not path.is_dir():
-        raise ValueError(f"no such checkpoint or folder: {given.init_from}")
-    return _hub_start(path, has_tokenizer=given.tokenizer is not None)
+        raise ValueError(f"no such checkpoint or folder: {init_from}")
+    return _hub_start(path, has_tokenizer=getattr(given, "data.tokenizer") is not None)
 
 
-def _given(args: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("ckpt_path", "init_from", "run_dir"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--data.tokenizer", dest="tokenizer")
-    parser.add_argument("-c", "--config", action="append", default=[])
-    try:
-        given = parser.parse_known_args(args)[0]
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from error
-    for name in ("ckpt_path", "init_from"):
-        if getattr(given, name) == "null":
-            setattr(given, name, None)
-    return given
-
-
-def _from_configs(files: list[str], name: str) -> str | None:
-    """Return an option's value in the last config file that has it; the parser reports unreadable files."""
+def _value_in_configs(files: list[str], name: str) -> str | None:
+    """Return an option's value in the last config file with it; the parser reports unreadable files."""
     value: str | None = None
     for file in files:
         with suppress(OSError, ValueError, yaml.YAMLError):
@@ -108,48 +133,62 @@ def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
 
     model = read_options(folder, has_tokenizer)
     data = {"data.tokenizer": json.dumps(model.pop("tokenizer"))} if "tokenizer" in model else {}
-    options = {f"model.{name}": value for name, value in model.items()} | data
-    return Start(folder, options={name: value for name, value in options.items() if name not in LINKED})
+    return Start(folder, options=_without_linked({f"model.{name}": model[name] for name in model} | data))
 
 
-def _resume(path: Path, run_dir: str | None) -> Start:
-    """Go on from a checkpoint: in its own run folder, or in another where `run_dir` names one."""
+def _resume_start(path: Path, run_dir: str | None) -> Start:
+    """Resume from a checkpoint, in its run folder or in `run_dir`."""
     start = _checkpoint_start(path)
     assert start.checkpoint is not None
     if "optimizer_states" not in start.checkpoint:
-        raise ValueError(f"{path} holds weights and no optimizer: begin a new run from them with --init_from")
-    own = path.parent
-    is_run_folder = (own / CONFIG).is_file() and path.name.startswith(("last", "best"))
-    config_file = own / CONFIG if is_run_folder else None
-    stays = is_run_folder and (run_dir is None or Path(run_dir).expanduser().resolve() == own.resolve())
-    last = own / "last.ckpt"
-    if stays and last.is_file() and not last.samefile(path):
-        step = reached = start.checkpoint["global_step"]
-        with suppress(ValueError):  # a damaged one may be replaced
-            reached = read_checkpoint(last, mmap=True)["global_step"]
-        if step < reached:
-            raise ValueError(
-                f"{path} is of step {step}, and its run has reached step {reached}: "
-                f"give {own} to go on from there, or another folder as --run_dir to go on from {path.name}"
-            )
+        raise ValueError(f"{path} has weights and no optimizer: start a new run from it with --init_from")
+    folder = path.parent
+    is_run_folder = (folder / CONFIG).is_file() and path.name.startswith(("last", "best"))
+    keeps_folder = is_run_folder and (
+        run_dir is None or Path(run_dir).expanduser().resolve() == folder.resolve()
+    )
+    if keeps_folder:
+        _check_newest(path, start.checkpoint["global_step"])
     options = start.options | {
         "seed_everything": start.checkpoint["datamodule_hyper_parameters"]["seed"],
         "callbacks.ema": "averaging_state" in start.checkpoint,
     }
-    return Start(path, start.checkpoint, True, own if stays else None, options, config_file)
+    return Start(
+        path,
+        start.checkpoint,
+        is_resume=True,
+        run_dir=folder if keeps_folder else None,
+        options=options,
+        config_file=folder / CONFIG if is_run_folder else None,
+    )
+
+
+def _check_newest(path: Path, step: int) -> None:
+    """Raise ValueError if the last checkpoint in the same folder is of a later step."""
+    last = path.with_name("last.ckpt")
+    last_step = step
+    if last.is_file() and not last.samefile(path):
+        with suppress(ValueError):  # a damaged last checkpoint may be overwritten
+            last_step = read_checkpoint(last, mmap=True)["global_step"]
+    if last_step > step:
+        raise ValueError(
+            f"{path} is of step {step}, and its run has reached step {last_step}: give {path.parent} to "
+            f"resume from there, or another folder as --run_dir to resume from {path.name}"
+        )
 
 
 def checkpoint_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that a checkpoint was trained with.
-
-    The texts are those that were really read, for which nothing may stand in.
-    """
+    """Return the options that a checkpoint was trained with; texts are those that were read."""
     options = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
     options |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
     state = checkpoint["TextDataModule"]
-    if state["corpus"] is not None:  # weights that came from elsewhere have no text
+    if state["corpus"] is not None:  # None in an imported checkpoint
         options |= {"data.corpus": state["corpus"]["name"], "data.offline_corpus": None}
-        validated_on = state.get("val", {}).get("corpus")
-        options["data.val_corpus"] = validated_on and validated_on["name"]
+        val_corpus = state.get("val", {}).get("corpus")
+        options["data.val_corpus"] = val_corpus and val_corpus["name"]
     options["data.tokenizer"] = json.dumps(state["tokenizer"])
-    return {name: value for name, value in options.items() if name not in LINKED}
+    return _without_linked(options)
+
+
+def _without_linked(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in LINKED_OPTIONS}

@@ -1,18 +1,21 @@
-"""A user's mistakes in one line: the parser's errors reworded, and the line printed."""
+"""Error messages of the command line, each one line."""
 
 import re
 import sys
-from contextlib import suppress
+from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from typing import Any
 
-# Options that this program does not have, and what replaces them: most are of Lightning's Trainer.
-REPLACED = {
+# Options that this program lacks, most of them of Lightning's Trainer, and what to use instead.
+REPLACEMENTS = {
     "accumulate_grad_batches": "data.micro_batch_size",
     "barebones": "callbacks",
     "check_val_every_n_epoch": "eval_every",
     "default_root_dir": "run_dir",
     "finetune": "--init_from",
-    "fork": "--run_dir beside --ckpt_path",
+    "fork": "--run_dir with --ckpt_path",
     "model.init_from": "--init_from",
     "resume": "--ckpt_path RUN_FOLDER",
     "enable_checkpointing": "save_every",
@@ -31,38 +34,45 @@ REPLACED = {
     "use_distributed_sampler": "data",
     "val_check_interval": "eval_every",
 }
-LINKED = {"model.vocab_size", "data.block_size", "data.seed"}  # follow from other options
+LINKED_OPTIONS = {"model.vocab_size", "data.block_size", "data.seed"}  # computed from other options
 
 
-def explain_usage(message: str, config_files: list[str], known: list[str]) -> str:
-    """The parser's word on a wrong option, with the file's name and the right option in it."""
+@contextmanager
+def clear_parser_errors(parser: Any, config_files: list[str]) -> Iterator[None]:
+    """Raise errors of jsonargparse as ValueError, with one line that names the file and the right option."""
     files = " or ".join(config_files) or "the config file"
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{files} is not a text file") from error
+    except ArgumentError as error:
+        known_options = {action.dest for action in parser._actions} - LINKED_OPTIONS
+        raise ValueError(clear_message(str(error), files, known_options)) from error
+
+
+def clear_message(message: str, files: str, known_options: set[str]) -> str:
+    """Return an error message of jsonargparse in plain words."""
     message = message.replace('"<unicode string>"', files)
     message = re.sub(r"a <class '(\w+)'>", r"\1", message)
-    message = re.sub(
-        r"Unexpected config:.*", f"{files} is not a mapping of options", message, flags=re.DOTALL
-    )
-    message = re.sub(
-        r"Not of type \w+: (\S+) does not conform to restriction v([<>=]+)(\S+)",
-        r"must be \2 \3, not \1",
-        message,
-    )
+    message = re.sub(r"(?s)Unexpected config:.*", f"{files} is not a mapping of options", message)
+    restriction = r"Not of type \w+: (\S+) does not conform to restriction v([<>=]+)(\S+)"
+    message = re.sub(restriction, r"must be \2 \3, not \1", message)
     union = r'Parser key "([\w.]+)":.*Subtypes: \[(.*?)\] Errors:.*Given value: (.*)'
     if found := re.search(union, " ".join(message.split())):
         kinds = re.sub(r"<class '(\w+)'>|typing.Literal\[(.*?)\]", r"\1\2", found[2])
         kinds = kinds.replace("NoneType", "null").replace(", ", " or ")
         message = f"{found[1]} takes {kinds}, not {found[3]!r}"
     for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
-        if instead := REPLACED.get(option.removeprefix("trainer.")):
-            message += f"; here {instead} does that"
-        elif near := get_close_matches(option, [*{*known} - LINKED], n=1):
+        if replacement := REPLACEMENTS.get(option.removeprefix("trainer.")):
+            message += f"; use {replacement} instead"
+        elif near := get_close_matches(option, known_options, n=1):
             message += f"; did you mean {near[0]}?"
     return message
 
 
-def fail(code: int, message: str) -> int:
-    """Print an error, if there is a place for it, and return the exit code."""
+def print_error(code: int, message: str) -> int:
+    """Print an error to standard error, if it can be written, and return the exit code."""
     with suppress(OSError):
-        # In one piece: print may write its newline apart, and another device's line comes between.
+        # One write: print may write the newline separately, after a line of another process.
         sys.stderr.write(f"error: {message}\n")
     return code
