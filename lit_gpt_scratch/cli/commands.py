@@ -6,6 +6,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,26 +125,16 @@ def print_how_to_resume(run_dir: Path) -> None:
     log.warning("stopped; step %s is saved, resume with: %s fit --ckpt_path %s", step, PROGRAM, folder)
 
 
-def validate(args: list[str]) -> None:
-    """Print loss, perplexity and bits per byte of a checkpoint on the validation text.
-
-    Raises:
-        ValueError: An option is wrong.
-    """
-    print_evaluation("validate", args)
-
-
-def test(args: list[str]) -> None:
-    """Print loss, perplexity and bits per byte on the test text, or on the validation text if there is none.
-
-    Raises:
-        ValueError: An option is wrong.
-    """
-    print_evaluation("test", args)
-
-
 def print_evaluation(command: str, args: list[str]) -> None:
-    """Evaluate a checkpoint with the Trainer's method of the command's name, and print the metrics."""
+    """Print loss, perplexity and bits per byte of a checkpoint: the commands `validate` and `test`.
+
+    Args:
+        command: Name of the command, and of the Trainer's method that evaluates.
+        args: Its arguments.
+
+    Raises:
+        ValueError: An option is wrong.
+    """
     run = read_run(command, args)
     prepare(run)
     trainer = make_trainer(run)
@@ -164,6 +155,10 @@ def print_evaluation(command: str, args: list[str]) -> None:
         print(f"checkpoint        {run.start.path}, step {run.start.checkpoint['global_step']}")
     for name, value in sorted(trainer.callback_metrics.items()):
         print(f"{name:<17} {value:.6f}")
+
+
+validate = partial(print_evaluation, "validate")
+test = partial(print_evaluation, "test")
 
 
 def predict(args: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Options of a run: their parser, and where each value comes from."""
 
+import glob
 import json
 from argparse import SUPPRESS
 from typing import Literal, get_args
@@ -134,19 +135,19 @@ def parse_options(
     Raises:
         ValueError: An option is unknown or has a wrong value.
     """
-    config_files = parse_known(args, "config")[0].config
     run_config = [str(start.config_file)] if start.config_file else []
+    parser.default_config_files = [glob.escape(file) for file in run_config]
     try:
         parser.set_defaults(start.options)
     except KeyError as error:
         raise ValueError(f"{start.path} has settings unknown here: {error}") from error
     with clear_parser_errors(parser, run_config):
-        inherited = parser.parse_args([f"--config={file}" for file in run_config])
-        if start.run_dir is None:
-            # In another folder: config.yaml may be of a later step than the checkpoint.
-            # In its folder: the options of the last start may be in config.yaml and not in a checkpoint yet.
+        inherited = parser.get_defaults()
+        # config.yaml comes first if the run keeps its folder: it has the options of the last start, which no
+        # checkpoint may have yet. Otherwise it may be of a later step than the checkpoint.
+        if start.is_resume and start.run_dir is None:
             inherited = parser.parse_object(start.options, namespace=inherited)
-    with clear_parser_errors(parser, config_files):
+    with clear_parser_errors(parser, parse_known(args, "config")[0].config):
         options = parser.parse_args(args, namespace=inherited)
     given = {arg.split("=")[0] for arg in args}
     for key in OFF_BY_DEFAULT:  # an option of a callback turns it on

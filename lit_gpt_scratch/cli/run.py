@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -55,6 +55,9 @@ class Run:
         inherited: Values of the options without a command line and ``--config``.
         instances: What the options describe: model, data, callbacks, and the Trainer's arguments.
         parser: The parser of the options.
+        model: The model.
+        data: The data.
+        stop: The callback that stops the run on a signal.
     """
 
     command: str
@@ -63,21 +66,9 @@ class Run:
     inherited: Namespace
     instances: Namespace
     parser: LightningArgumentParser
-
-    @property
-    def model(self) -> LitGPT:
-        """The model."""
-        return cast(LitGPT, self.instances.model)
-
-    @property
-    def data(self) -> TextDataModule:
-        """The data."""
-        return cast(TextDataModule, self.instances.data)
-
-    @property
-    def stop(self) -> callbacks.StopOnSignal:
-        """The callback that stops the run on a signal."""
-        return cast(callbacks.StopOnSignal, self.instances.stop_on_signal)
+    model: LitGPT
+    data: TextDataModule
+    stop: callbacks.StopOnSignal
 
 
 def read_run(command: str, args: list[str]) -> Run:
@@ -102,7 +93,8 @@ def read_run(command: str, args: list[str]) -> Run:
         )
     check_architecture(options.model, start)
     seed_everything(options.seed_everything, workers=True, verbose=False)
-    return Run(command, start, options, inherited, parser.instantiate_classes(options), parser)
+    made = parser.instantiate_classes(options)
+    return Run(command, start, options, inherited, made, parser, made.model, made.data, made.stop_on_signal)
 
 
 def prepare(run: Run) -> None:
@@ -241,7 +233,7 @@ def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision
     options.update(Namespace(run_dir=str(run_dir), ckpt_path=None))
     if options.init_from is not None:
         options.init_from = str(Path(options.init_from).expanduser().resolve())
-    # The text that was read, which may be the one for want of a network.
+    # The text that was read: without a network, it may be data.offline_corpus.
     options.data.update(Namespace(corpus=run.data.corpora["train"].name, offline_corpus=None))
     if options.data.val_corpus is not None:
         options.data.val_corpus = run.data.corpora["val"].name
