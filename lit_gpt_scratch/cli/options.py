@@ -142,7 +142,7 @@ def parse_options(
     except KeyError as error:
         raise ValueError(f"{start.path} has settings unknown here: {error}") from error
     with clear_parser_errors(parser, run_config):
-        inherited = parser.get_defaults()
+        inherited = parser.parse_args([])
         # config.yaml comes first if the run keeps its folder: it has the options of the last start, which no
         # checkpoint may have yet. Otherwise it may be of a later step than the checkpoint.
         if start.is_resume and start.run_dir is None:
