@@ -1,10 +1,18 @@
-"""A person's mistake gets one clear line and exit code 2, and nothing is written."""
+"""Wrong input is reported in one line with exit code 2, and nothing is written."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Run
+from conftest import TINY, Result, Run
+
+
+def assert_one_line_error(done: Result, message: str) -> None:
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -93,14 +101,12 @@ from conftest import TINY, Run
         ),
     ],
 )
-def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_option_of_fit_is_reported_and_writes_nothing(
+    run: Run, args: list[str], message: str, tmp_path: Path
+) -> None:
     if "cuda" in args and __import__("torch").cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run("fit", *TINY, "--run_dir", "run", *args)
-    assert done.code == 2
-    assert done.err.startswith("error: ")
-    assert message in done.err
-    assert done.err.count("\n") == 1
+    assert_one_line_error(run("fit", *TINY, "--run_dir", "run", *args), message)
     assert not list(tmp_path.iterdir())  # no run folder either
 
 
@@ -119,12 +125,14 @@ def test_fit(run: Run, args: list[str], message: str, tmp_path: Path) -> None:
         ("{data: {corpus: hamlet}, model: {n_layer: null}}", "model.n_layer must be at least 1, not None"),
     ],
 )
-def test_bad_yaml(run: Run, text: str, message: str) -> None:
+def test_wrong_config_is_reported_with_its_name(run: Run, text: str, message: str) -> None:
     Path("bad.yaml").write_text(text)
-    done = run("fit", "--config", "bad.yaml")
-    assert done.code == 2
-    assert message in done.err
-    assert done.err.count("\n") == 1
+    assert_one_line_error(run("fit", "--config", "bad.yaml"), message)
+
+
+def test_config_that_is_not_text_is_reported(run: Run) -> None:
+    Path("bad.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_one_line_error(run("fit", "--config=bad.yaml"), "bad.yaml is not a text file")
 
 
 @pytest.mark.parametrize(
@@ -147,28 +155,27 @@ def test_bad_yaml(run: Run, text: str, message: str) -> None:
         (["--resume", "x"], "unrecognized arguments: --resume x; use --ckpt_path RUN_FOLDER instead"),
     ],
 )
-def test_predict(run: Run, finished: Path, args: list[str], message: str) -> None:
-    done = run("predict", "--ckpt_path", finished, *args)
-    assert done.code == 2
-    assert message in done.err
-    assert done.out == ""
-    assert done.err.count("\n") == 1
+def test_wrong_option_of_predict_is_reported(run: Run, finished: Path, args: list[str], message: str) -> None:
+    assert_one_line_error(run("predict", "--ckpt_path", finished, *args), message)
 
 
-def test_an_unknown_command(run: Run) -> None:
-    done = run("train")
-    assert done.code == 2
-    assert done.err.startswith("error: no such command: train; there are fit, validate, test, predict, plan")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("train", "there are fit, validate, test, predict, plan"), ("fitt", "did you mean fit?")],
+)
+def test_unknown_command_is_reported_with_a_hint(run: Run, name: str, hint: str) -> None:
+    assert_one_line_error(run(name), f"no such command: {name}; {hint}")
 
 
-def test_debug_brings_the_traceback_back(run: Run) -> None:
+@pytest.mark.parametrize("debug", [["--debug"], ["--config", "debug.yaml"]])
+def test_debug_shows_the_traceback(run: Run, debug: list[str]) -> None:
+    Path("debug.yaml").write_text("debug: true\n")
     with pytest.raises(ValueError, match="n_layer must be at least 1"):
-        run("fit", *TINY, "--model.n_layer", "0", "--debug")
+        run("fit", *TINY, "--model.n_layer", "0", *debug)
 
 
-def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read-only folder; simulated, because the superuser may write anywhere."""
-
+def test_read_only_run_folder_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated, because the superuser may write into any folder."""
     really_open = Path.open
 
     def read_only(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
@@ -180,9 +187,3 @@ def test_a_run_folder_that_cannot_be_written(run: Run, monkeypatch: pytest.Monke
     done = run("fit", *TINY, "--run_dir", "r")
     assert done.code == 2
     assert "cannot write into the run folder r: Permission denied" in done.err
-
-
-def test_debug_in_yaml_does_so_too(run: Run) -> None:
-    Path("debug.yaml").write_text("debug: true\n")
-    with pytest.raises(ValueError, match="n_layer must be at least 1"):
-        run("fit", *TINY, "--config", "debug.yaml", "--model.n_layer", "0")

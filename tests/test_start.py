@@ -1,4 +1,4 @@
-"""Where a run begins: in its own folder, in another one, from the last checkpoint or an older one."""
+"""Starts of a run: in its own folder or another one, from the last checkpoint or an older one."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,9 @@ from test_resume import STEPS, same
 from lit_gpt_scratch.data.corpus import HAMLET
 
 
-def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_resumes_from_another_working_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "one")
@@ -24,7 +26,7 @@ def test_a_run_goes_on_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pyte
     assert torch.load(moved / "last.ckpt", weights_only=True)["hyper_parameters"]["n_embd"] == 32
 
 
-def test_going_on_in_another_folder_leaves_the_run_alone(run: Run) -> None:
+def test_resume_in_another_folder_does_not_change_the_run(run: Run) -> None:
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
     before = {path.name: path.read_bytes() for path in Path("r").rglob("*.*")}
     forked = run("fit", "--ckpt_path", "r", "--run_dir", "other", "--trainer.max_steps", "20")
@@ -36,7 +38,7 @@ def test_going_on_in_another_folder_leaves_the_run_alone(run: Run) -> None:
     assert run("fit", "--ckpt_path", "other", "--trainer.max_steps", "22").code == 0
 
 
-def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
+def test_older_checkpoint_resumes_only_in_another_folder(run: Run) -> None:
     early = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
     refused = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
@@ -49,7 +51,7 @@ def test_an_older_checkpoint_does_not_overwrite_its_run(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("before", "then"), [("1", "2"), ("2", "1"), ("-1", "1"), ("3", "2")])
-def test_another_number_of_best_checkpoints_keeps_the_best(run: Run, before: str, then: str) -> None:
+def test_changed_save_top_k_keeps_the_best_checkpoint(run: Run, before: str, then: str) -> None:
     kept = ["--best_checkpoint.save_top_k", before, "--eval_every", "5", "--trainer.max_steps", "15"]
     assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
     worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "25"]
@@ -57,7 +59,7 @@ def test_another_number_of_best_checkpoints_keeps_the_best(run: Run, before: str
     assert torch.load("r/best.ckpt", weights_only=True)["global_step"] == 15
 
 
-def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> None:
+def test_options_that_conflict_with_the_checkpoint_are_rejected(run: Run, finished: Path) -> None:
     averaged = ["--ema.decay", "0.9", "--trainer.max_steps", "5", "--run_dir", "r"]
     assert run("fit", *TINY, *averaged).code == 0
     more = ["fit", "--ckpt_path", "r", "--trainer.max_steps", "6"]
@@ -74,20 +76,20 @@ def test_what_would_not_go_on_as_it_was_is_refused(run: Run, finished: Path) -> 
     assert run(*more).code == 0
 
 
-def test_an_older_checkpoint_goes_on_with_its_own_settings(run: Run) -> None:
+def test_older_checkpoint_resumes_with_its_own_options(run: Run) -> None:
     kept = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *kept, "--run_dir", "r").code == 0
     changed = ["--model.learning_rate", "0.006", "--trainer.max_steps", "12"]
     assert run("fit", "--ckpt_path", "r", *changed).code == 0
-    assert run("fit", "--ckpt_path", "r/best-5.ckpt", "--run_dir", "other").code == 0
-    rates = [
-        torch.load(f"{name}/last.ckpt", weights_only=True)["hyper_parameters"]["learning_rate"]
-        for name in ("r", "other")
-    ]
-    assert rates == [0.006, 0.003]
+    older = ["fit", "--ckpt_path", "r/best-5.ckpt", "--run_dir"]
+    assert run(*older, "other").code == 0
+    assert run(*older, "third", "--model.learning_rate", "0.006").code == 0
+    for name, rate in {"r": 0.006, "other": 0.003, "third": 0.006}.items():
+        checkpoint = torch.load(f"{name}/last.ckpt", weights_only=True)
+        assert checkpoint["hyper_parameters"]["learning_rate"] == rate
 
 
-def test_a_checkpoint_alone_brings_seed_and_averaging(run: Run) -> None:
+def test_checkpoint_without_config_yaml_restores_seed_and_averaging(run: Run) -> None:
     averaged = ["--ema.decay", "0.9", "--seed_everything", "7", "--trainer.max_steps", "5", "--run_dir", "r"]
     assert run("fit", *TINY, *averaged).code == 0
     Path("alone").mkdir()
@@ -98,7 +100,7 @@ def test_a_checkpoint_alone_brings_seed_and_averaging(run: Run) -> None:
     assert "averaging_state" in one
 
 
-def test_a_moved_run_remembers_its_best(run: Run) -> None:
+def test_moved_run_keeps_its_best_checkpoint(run: Run) -> None:
     assert run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r").code == 0
     Path("r").rename("moved")
     worse = ["--model.learning_rate", "50", "--model.warmup_steps", "0", "--trainer.max_steps", "12"]
@@ -107,7 +109,7 @@ def test_a_moved_run_remembers_its_best(run: Run) -> None:
     assert not Path("r").exists()
 
 
-def test_another_runs_best_is_not_this_ones(run: Run, finished: Path) -> None:
+def test_run_in_a_new_folder_has_its_own_best_checkpoint(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])  # the same characters, another text
     args = ["--data.corpus", "own.txt", "--trainer.max_steps", "43", "--run_dir", "fine"]
     assert run("fit", *TINY, "--model.dropout", "0.1", "--ckpt_path", finished, *args).code == 0
