@@ -13,7 +13,7 @@ import torch
 from conftest import Run
 
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint, write_checkpoint
+from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 
 
 class Malicious:

@@ -4,7 +4,7 @@ import re
 
 from conftest import TINY, Run
 
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 LONG = ["--trainer.max_steps", "240", "--eval_every", "20", "--model.learning_rate", "1e-2"]
 

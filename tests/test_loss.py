@@ -29,7 +29,7 @@ def test_chunks_give_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch
     targets[1, 5:9] = IGNORE
     whole = loss_and_gradients(gpt, inputs, targets)
     for rows in (1, 7, 47):
-        monkeypatch.setattr(loss, "LOGITS_AT_ONCE", rows * 301)
+        monkeypatch.setattr(loss, "MAX_LOGITS_CPU", rows * 301)
         for a, b in zip(whole, loss_and_gradients(gpt, inputs, targets), strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
@@ -38,7 +38,7 @@ def test_chunks_in_a_bfloat16_step(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     gpt, (inputs, targets) = GPT(CONFIG), torch.randint(301, (2, 3, 16))
     exact = loss_and_gradients(gpt, inputs, targets)
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 5 * 301)
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 5 * 301)
     with torch.autocast("cpu", torch.bfloat16):
         rough = loss_and_gradients(gpt, inputs, targets)
     assert all(tensor.dtype == torch.float32 for tensor in rough)
@@ -47,7 +47,7 @@ def test_chunks_in_a_bfloat16_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_target_that_counts_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 301)
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 301)
     value, *gradients = loss_and_gradients(GPT(CONFIG), torch.zeros(1, 4).long(), torch.full((1, 4), IGNORE))
     assert value == 0
     assert all((gradient == 0).all() for gradient in gradients)

@@ -69,7 +69,7 @@ def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     spoil([6], float("nan"))
     done = run("fit", *TINY, *ARGS, "--run_dir", "r")
     assert done.code == 0
-    assert done.err == "WARNING: skipped step 6: loss is nan; its text is in r/spikes/step-6.md\n"
+    assert done.err == "WARNING: skipped step 6: loss is nan; details in r/spikes/step-6.md\n"
     report = Path("r/spikes/step-6.md").read_text()
     assert report.startswith("# Step 6: loss is nan\n\n    ")
     events = EventAccumulator("r").Reload()
@@ -106,7 +106,7 @@ def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
     spoil([5], float("nan"))
     failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "1", "--run_dir", "r")
     assert failed.code == 1
-    assert "WARNING: skipped step 5: loss is nan; its text is in r/spikes/step-5.md\n" in failed.err
+    assert "WARNING: skipped step 5: loss is nan; details in r/spikes/step-5.md\n" in failed.err
     assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 3
     assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "10").code == 0

@@ -15,7 +15,7 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, token_label
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import attend
-from lit_gpt_scratch.training.callbacks.inspection import attention_maps, drawn
+from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention
 
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
 
@@ -142,7 +142,7 @@ def test_attention_maps_are_what_the_model_gathers_by(sizes: dict[str, Any]) -> 
 
 
 def test_a_map_is_drawn_with_every_label() -> None:
-    picture = drawn(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
+    picture = plot_attention(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert len(np.unique(picture[..., 0])) > 10

@@ -17,10 +17,10 @@ from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
 from lit_gpt_scratch.training.callbacks import StepControl
+from lit_gpt_scratch.training.lr_schedule import learning_rate
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, orthogonal
-from lit_gpt_scratch.training.schedule import learning_rate
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, newton_schulz
 
 
 def rate(schedule: str, step: int, warmup: int = 10, end: int = 110) -> float:
@@ -63,7 +63,7 @@ def bf16_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_muon_makes_matrices_orthogonal() -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(shape) for shape in ((16, 16), (16, 40), (40, 16), (16, 16))]
-    for matrix, made in zip(matrices, orthogonal(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
+    for matrix, made in zip(matrices, newton_schulz(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
         assert made.shape == matrix.shape
         scales = torch.linalg.svdvals(made.float())
         assert 0.4 < scales.min() < scales.max() < 1.3
@@ -73,7 +73,7 @@ def test_muon_makes_matrices_orthogonal() -> None:
 
 def test_muon_multiplies_in_bfloat16_where_the_cpu_has_units_for_it(bf16_units: bool) -> None:
     torch.manual_seed(0)
-    (made,) = orthogonal([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
+    (made,) = newton_schulz([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
     assert torch.equal(made, made.bfloat16().float()) == bf16_units
 
 

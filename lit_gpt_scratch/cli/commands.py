@@ -17,8 +17,13 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.checks import check_data, check_steps_left
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, read_run
 from lit_gpt_scratch.generation.predict import PredictOptions, predict
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE, claim_folder, give_up_folder, shell_path
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.run_folder import (
+    RUN_DIR_VARIABLE,
+    create_run_folder,
+    remove_run_folder,
+    shell_path,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +97,7 @@ def train(
         is_new = run_dir is not None and run_dir != run.start.run_dir
         never_began = trainer is None or trainer.global_step <= run.start.step
         if run_dir is not None and is_new and (never_began or is_temporary) and is_rank_zero():
-            give_up_folder(run_dir)
+            remove_run_folder(run_dir)
 
 
 def take_run_dir(run: Run, is_temporary: bool) -> Path:
@@ -109,7 +114,7 @@ def take_run_dir(run: Run, is_temporary: bool) -> Path:
         run_dir = run.start.run_dir
     else:
         wanted = Path(run.config.run_dir).expanduser()
-        run_dir = claim_folder(wanted)
+        run_dir = create_run_folder(wanted)
         if wanted.name and run_dir != wanted:
             log.warning("%s is taken: this run goes to %s", wanted, run_dir)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir)

@@ -35,11 +35,11 @@ from lit_gpt_scratch.cli.usage import explain_usage
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.fsdp import fsdp_trainer_options
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.sharding import sharded_settings
 
 TRAINER_SETTINGS = {
     "max_epochs": -1,  # steps alone end a run
@@ -220,7 +220,7 @@ def load_weights(run: Run) -> None:
         run.model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is damaged: its weights do not fit") from error
-    run.model.begun_from = str(path)
+    run.model.init_from = str(path)
 
 
 def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -243,7 +243,7 @@ def trainer_options(run: Run, extra: Sequence[Callback]) -> tuple[dict[str, Any]
     kind = device_kind(str(options["accelerator"]))
     options["precision"], reason = choose_precision(run.config.precision, kind, before)
     optimizer = run.config.model.optimizer
-    options |= sharded_settings(options["strategy"], optimizer, switches.ema, options["precision"])
+    options |= fsdp_trainer_options(options["strategy"], optimizer, switches.ema, options["precision"])
     plugins = options["plugins"] or []
     options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
     return options, {"precision": reason}

@@ -1,4 +1,4 @@
-"""What happens around a training step, one file a callback."""
+"""Callbacks, one per file."""
 
 from lit_gpt_scratch.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lit_gpt_scratch.training.callbacks.curves import Curves
