@@ -11,15 +11,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically; read them as data only, whatever `weights_only` is."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: PATH, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            OSError: The file cannot be written; the old file remains.
-        """
-        try:
-            write_checkpoint(checkpoint, path)
-        except OSError as error:
-            raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        """Write a checkpoint."""
+        write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: PATH, *_: Any, **__: Any) -> dict[str, Any]:
         """Return a checkpoint in CPU memory."""

@@ -34,12 +34,15 @@ def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
     Raises:
         OSError: The disk is full, or the folder is not writable; the old file remains.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as stream:
             torch.save(checkpoint, stream)
-    except RuntimeError as error:  # torch.save hides the OSError that caused it
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides an OSError
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(f"cannot write {path}: {cause.strerror or cause}") from cause
 
 
 def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:

@@ -31,6 +31,12 @@ def bits_per_byte(loss_nats: float, bytes_per_token: float) -> float:
     return loss_nats / math.log(2) / bytes_per_token
 
 
+def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
+    """Return the metrics that are logged beside a loss, by name."""
+    bits = bits_per_byte(loss_nats, bytes_per_token)
+    return {"perplexity": perplexity(loss_nats), "bits_per_byte": bits}
+
+
 def train_flops_per_token(gpt: GPT) -> int:
     """Return the FLOPs of a training step, forward and backward, per token.
 

@@ -317,7 +317,7 @@ class LitGPT(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add this project's keys to a checkpoint."""
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # --model.class_path
         data_name = type(getattr(self.trainer, "datamodule", None)).__qualname__
         if data_name in checkpoint:
             checkpoint["TextDataModule"] = checkpoint.pop(data_name)  # one key for all subclasses

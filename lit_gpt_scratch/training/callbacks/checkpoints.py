@@ -96,11 +96,6 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
-        """Set the interval.
-
-        Args:
-            every_n_train_steps: Optimizer steps between saves.
-        """
         self.every_n_train_steps = every_n_train_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

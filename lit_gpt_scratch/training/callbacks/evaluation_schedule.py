@@ -17,16 +17,6 @@ class EvaluationSchedule(Callback):
     """
 
     def __init__(self, every_n_steps: int) -> None:
-        """Set the interval.
-
-        Args:
-            every_n_steps: Optimizer steps between evaluations.
-
-        Raises:
-            ValueError: The interval is not positive.
-        """
-        if every_n_steps < 1:
-            raise ValueError(f"eval_every must be at least 1, not {every_n_steps}")
         self.every_n_steps = every_n_steps
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -1,9 +1,10 @@
 """Log perplexity and bits per byte."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torchmetrics import MeanMetric
+from typing import Any, cast
 
-from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_gpt_scratch.training.metrics import loss_metrics
 from lit_gpt_scratch.training.trainer_state import get_data
 
 
@@ -15,16 +16,13 @@ class Perplexity(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `val/perplexity` and `val/bits_per_byte`."""
-        log_metrics(pl_module, "val", get_data(trainer).val_set.bytes_per_token)
+        self._log(pl_module, "val", get_data(trainer).val_set.bytes_per_token)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log `test/perplexity` and `test/bits_per_byte`."""
-        log_metrics(pl_module, "test", get_data(trainer).test_set.bytes_per_token)
+        self._log(pl_module, "test", get_data(trainer).test_set.bytes_per_token)
 
-
-def log_metrics(pl_module: LightningModule, stage: str, bytes_per_token: float) -> None:
-    """Log the metrics of the mean loss so far."""
-    assert isinstance(pl_module.val_loss, MeanMetric)
-    loss = float(pl_module.val_loss.compute())
-    pl_module.log(f"{stage}/perplexity", perplexity(loss))
-    pl_module.log(f"{stage}/bits_per_byte", bits_per_byte(loss, bytes_per_token))
+    def _log(self, pl_module: LightningModule, stage: str, bytes_per_token: float) -> None:
+        loss = float(cast(Any, pl_module).val_loss.compute())
+        for name, value in loss_metrics(loss, bytes_per_token).items():
+            pl_module.log(f"{stage}/{name}", value)

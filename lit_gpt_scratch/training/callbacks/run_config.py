@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
+from lit_gpt_scratch.training.metrics import loss_metrics
 from lit_gpt_scratch.training.run_folder import write_config
 from lit_gpt_scratch.training.trainer_state import get_data
 
@@ -36,12 +36,12 @@ class RunConfig(Callback):
         """Write the options."""
         if trainer.is_global_zero:
             write_config(Path(trainer.default_root_dir), self.yaml)
-        if trainer.global_step > 0 or not cast(Any, pl_module).evaluation:
+        evaluation = cast(dict[str, float], pl_module.evaluation)
+        if trainer.global_step > 0 or not evaluation:
             return
-        metrics = {name: value for name, value in cast(Any, pl_module).evaluation.items() if name != "step"}
-        loss, bytes_per_token = metrics["val/loss"], get_data(trainer).val_set.bytes_per_token
-        metrics["val/perplexity"] = perplexity(loss)
-        metrics["val/bits_per_byte"] = bits_per_byte(loss, bytes_per_token)
+        metrics = {name: value for name, value in evaluation.items() if name != "step"}
+        derived = loss_metrics(metrics["val/loss"], get_data(trainer).val_set.bytes_per_token)
+        metrics |= {f"val/{name}": value for name, value in derived.items()}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(dict(self.hparams), metrics)
