@@ -42,15 +42,12 @@ def choose_precision(option: str, kind: str, before: dict[str, str] | None) -> t
 
 def auto_precision(kind: str) -> tuple[str, str]:
     """Return the fastest of Lightning's precisions on a device type, and the reason."""
-    if kind == "cuda":
-        if has_bf16_units(kind):
-            return "bf16-mixed", "this GPU has bfloat16"
-        return "32-true", "this GPU has no bfloat16"
-    if kind != "cpu":
-        return "32-true", f"bfloat16 is not tried on {kind}"
-    if has_bf16_units(kind):
-        return "bf16-mixed", f"this CPU has {cpu_bf16_unit()}"
-    return "32-true", "this CPU has neither AMX nor AVX512-BF16"
+    has_units = has_bf16_units(kind)
+    reasons = {
+        "cuda": f"this GPU has {'' if has_units else 'no '}bfloat16",
+        "cpu": f"this CPU has {cpu_bf16_unit() or 'neither AMX nor AVX512-BF16'}",
+    }
+    return "bf16-mixed" if has_units else "32-true", reasons.get(kind, f"bfloat16 is not tried on {kind}")
 
 
 def has_bf16_units(kind: str) -> bool:
