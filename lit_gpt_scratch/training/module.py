@@ -97,9 +97,9 @@ class LitGPT(LightningModule):
         self.optimizer = optimizer
         self.muon_learning_rate = muon_learning_rate
         self.activation_checkpointing = activation_checkpointing
-        self.gpt_options = gpt
+        self.gpt_options = dict(gpt)
         if {"vocab_size", "block_size"} <= gpt.keys():
-            self.build_gpt()
+            self._set_gpt(GPTConfig(**gpt))  # jsonargparse reads this line to find the fields of GPTConfig
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
         self.group_options: list[dict[str, Any]] = []  # of each parameter group
@@ -117,9 +117,12 @@ class LitGPT(LightningModule):
 
     def build_gpt(self, **sizes: int) -> None:
         """Build the network; `sizes` are vocab_size and block_size where the options do not set them."""
-        self.gpt_options = sizes | self.gpt_options
-        self.hparams.update(self.gpt_options)
-        self.gpt = GPT(GPTConfig(**self.gpt_options))
+        options = sizes | self.gpt_options
+        self.hparams.update(options)
+        self._set_gpt(GPTConfig(**options))
+
+    def _set_gpt(self, config: GPTConfig) -> None:
+        self.gpt = GPT(config)
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
     def configure_model(self) -> None:
