@@ -99,7 +99,8 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mark the first step as saved: a resumed run has it in its checkpoint."""
+        """Set the path; mark the first step as saved: a resumed run has it in its checkpoint."""
+        self.path = Path(trainer.default_root_dir).resolve() / "last.ckpt"
         self.saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -121,5 +122,5 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self.saved_step != trainer.global_step:
             save_loggers(trainer)
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
+            trainer.save_checkpoint(self.path)
             self.saved_step = trainer.global_step
