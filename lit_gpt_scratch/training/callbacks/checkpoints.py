@@ -1,28 +1,57 @@
-"""Save the checkpoints of a run: ``best.ckpt`` and ``last.ckpt`` in its folder."""
+"""The checkpoints of a run: ``best.ckpt`` and ``last.ckpt`` in its folder."""
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
 from lit_gpt_scratch.training.trainer_state import is_training
 
 
-def save_loggers(trainer: Trainer) -> None:
-    """Flush the loggers' files before a checkpoint is saved: a resumed run does not log its steps again."""
-    for logger in trainer.loggers:
-        logger.save()
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ``ModelCheckpoint`` in the run folder, which may be moved while the run is stopped.
 
-
-class BestCheckpoint(ModelCheckpoint):
-    """Write ``best.ckpt`` after each evaluation that is better than all before it.
-
-    The run folder may be moved between runs: the state holds file names without their folder. Files that are
-    missing when a run is resumed, as in another run folder, are ignored.
+    Its state holds file names without their folder. Files that are missing when a run is resumed, as in
+    another run folder, are forgotten.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run folder."""
+        self.dirpath = os.path.realpath(trainer.default_root_dir)
+        super().setup(trainer, pl_module, stage)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
+            logger.save()
+        super()._save_checkpoint(trainer, filepath)
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint: other options do not lose it."""
+        return type(self).__qualname__
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the file names of the best checkpoints, each with its score."""
+        return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best checkpoints that the run folder has, as many as are kept."""
+        paths = {os.path.join(str(self.dirpath), name): score for name, score in state_dict["scores"].items()}
+        found = {path: score for path, score in paths.items() if os.path.isfile(path)}
+        ranked = sorted(found, key=found.__getitem__, reverse=self.mode == "max")
+        ranked = ranked if self.save_top_k == -1 else ranked[: self.save_top_k]
+        if not ranked:
+            return
+        self.best_k_models = {path: found[path] for path in ranked}
+        self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
+        self.best_model_score = self.best_k_models[self.best_model_path]
+        self.kth_value = self.best_k_models[self.kth_best_model_path]
+
+
+class BestCheckpoint(RunCheckpoint):
+    """Write ``best.ckpt`` after each evaluation that is better than all before it."""
 
     def __init__(
         self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min", save_top_k: int = 1
@@ -49,78 +78,66 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save in the run folder."""
-        self.dirpath = os.path.realpath(trainer.default_root_dir)
-        super().setup(trainer, pl_module, stage)
-
     @property
     def state_key(self) -> str:
-        """Name of the state in a checkpoint: values of different metrics are not compared."""
+        """Name of the state in a checkpoint; values of different metrics are not compared."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the file names of the best checkpoints, each with its score."""
-        return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints that exist, at most `save_top_k`."""
-        scores, is_max = state_dict["scores"], self.mode == "max"
-        if self.save_top_k == 1 and scores:  # the run may have kept several before
-            scores = {"best.ckpt": max(scores.values()) if is_max else min(scores.values())}
-        paths = {os.path.join(str(self.dirpath), name): score for name, score in scores.items()}
-        ranked = sorted(filter(os.path.isfile, paths), key=paths.__getitem__, reverse=is_max)
-        if self.save_top_k != -1:
-            ranked = ranked[: self.save_top_k]
-        if ranked:
-            self.best_k_models = {path: paths[path] for path in ranked}
-            self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
-            self.best_model_score, self.kth_value = paths[ranked[0]], paths[ranked[-1]]
+        """Restore the best checkpoints; where only one is kept, ``best.ckpt`` has the best score of all."""
+        scores = state_dict["scores"]
+        if self.save_top_k == 1 and scores:
+            scores = {"best.ckpt": (min if self.mode == "min" else max)(scores.values())}
+        super().load_state_dict({"scores": scores})
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         is_best = os.path.basename(previous) == "best.ckpt"
         return not is_best and super()._should_remove_checkpoint(trainer, previous, current)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        save_loggers(trainer)
         super()._save_checkpoint(trainer, filepath)
         if self.save_top_k != 1 and filepath == self.best_model_path:
             super()._save_checkpoint(trainer, os.path.join(str(self.dirpath), "best.ckpt"))
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(RunCheckpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
-    If an evaluation follows a step, the save waits for it: a resumed run would not make up for it. Otherwise
-    the save waits for the start of the next step, when the loggers have the metrics of the previous one.
+    Where an evaluation follows a step, the save waits for it: a resumed run would not make up for it.
+    Elsewhere it waits for the next step to begin, when the loggers have the metrics of the one before.
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
+        """Set the interval.
+
+        Args:
+            every_n_train_steps: Optimizer steps between saves.
+        """
+        super().__init__(
+            filename="last", every_n_train_steps=every_n_train_steps, enable_version_counter=False
+        )
         self.every_n_train_steps = every_n_train_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the path; mark the first step as saved: a resumed run has it in its checkpoint."""
-        self.path = Path(trainer.default_root_dir).resolve() / "last.ckpt"
-        self.saved_step = trainer.global_step
+        """Remember the step from which a run is resumed, which is saved already."""
+        self._last_global_step_saved = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save every n steps."""
+        """Save every n-th step."""
         if trainer.global_step % self.every_n_train_steps == 0:
-            self._save(trainer)
+            self._save_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save the last step, unless an evaluation follows it."""
+        """Save the last step, if no evaluation follows it."""
         is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
         if is_last and not evaluation_follows(trainer):
-            self._save(trainer)
+            self._save_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the step that was evaluated."""
+        """Save the step that has been evaluated."""
         if is_training(trainer):
-            self._save(trainer)
+            self._save_step(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
-        if self.saved_step != trainer.global_step:
-            save_loggers(trainer)
-            trainer.save_checkpoint(self.path)
-            self.saved_step = trainer.global_step
+    def _save_step(self, trainer: Trainer) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_checkpoint(trainer, os.path.join(str(self.dirpath), "last.ckpt"))
