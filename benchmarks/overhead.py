@@ -25,7 +25,7 @@ from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import next_token_loss
 from lit_gpt_scratch.training.optim import adamw
-from lit_gpt_scratch.training.schedule import learning_rate
+from lit_gpt_scratch.training.lr_schedule import learning_rate
 
 SIZES = {"32 x 64": (32, 64), "8 x 128": (8, 128)}
 ARCHS = ("gpt2", "modern")

@@ -9,7 +9,7 @@ from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation import generate as generation
 from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hardware import device_kind
 
 

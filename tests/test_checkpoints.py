@@ -1,4 +1,4 @@
-"""What is read as a checkpoint and what is not; how one is written."""
+"""Checkpoint files are found, written atomically, and read as data only."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ import torch
 from conftest import Run
 
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint, write_checkpoint
+from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 
 
 class Malicious:
@@ -26,7 +26,7 @@ class Malicious:
         return os.system, (f"touch {self.path}",)
 
 
-def test_a_file_a_folder_and_what_a_folder_means(finished: Path, tmp_path: Path) -> None:
+def test_a_run_folder_means_its_best_checkpoint(finished: Path, tmp_path: Path) -> None:
     assert find_checkpoint(finished / "last.ckpt") == finished / "last.ckpt"
     assert find_checkpoint(finished) == finished / "best.ckpt"
     (tmp_path / "last.ckpt").touch()
@@ -35,7 +35,7 @@ def test_a_file_a_folder_and_what_a_folder_means(finished: Path, tmp_path: Path)
         find_checkpoint(tmp_path / "nothing")
 
 
-def test_truncated_and_foreign_files(finished: Path, tmp_path: Path, run: Run) -> None:
+def test_truncated_and_foreign_files_are_rejected(finished: Path, tmp_path: Path, run: Run) -> None:
     whole = (finished / "best.ckpt").read_bytes()
     (tmp_path / "truncated.ckpt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.ckpt").write_text("not a checkpoint at all")
@@ -74,7 +74,7 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_flipped_bit_is_noticed(finished: Path, tmp_path: Path, seed: int) -> None:
+def test_a_flipped_bit_is_detected(finished: Path, tmp_path: Path, seed: int) -> None:
     rng, whole = random.Random(seed), bytearray((finished / "best.ckpt").read_bytes())
     with zipfile.ZipFile(finished / "best.ckpt") as archive:
         entry = rng.choice(archive.infolist())
@@ -86,32 +86,22 @@ def test_a_flipped_bit_is_noticed(finished: Path, tmp_path: Path, seed: int) -> 
         read_checkpoint(path)
 
 
-def damage_settings(checkpoint: dict[str, Any]) -> None:
-    checkpoint["hyper_parameters"]["n_embd"] = 2**40
-
-
-def damage_depth(checkpoint: dict[str, Any]) -> None:
-    checkpoint["hyper_parameters"]["n_layer"] = 10**9
-
-
-def damage_length(checkpoint: dict[str, Any]) -> None:
-    del checkpoint["state_dict"]["gpt.wpe.weight"]
-    checkpoint["hyper_parameters"] |= {"arch": "modern", "block_size": 10**12}
-
-
-def damage_weights(checkpoint: dict[str, Any]) -> None:
-    checkpoint["state_dict"]["gpt.ln_f.weight"] = torch.ones(1).expand(10**12)
-
-
-def damage_optimizer(checkpoint: dict[str, Any]) -> None:
-    checkpoint["optimizer_states"][0]["state"][0]["exp_avg"] = torch.ones(1).expand(10**6, 10**6)
-
-
 @pytest.mark.parametrize(
-    "damage", [damage_settings, damage_depth, damage_length, damage_weights, damage_optimizer]
+    "damage",
+    [
+        lambda c: c["hyper_parameters"].update(n_embd=2**40),
+        lambda c: c["hyper_parameters"].update(n_layer=10**9),
+        lambda c: (
+            c["hyper_parameters"].update(arch="modern", block_size=10**12)
+            or c["state_dict"].pop("gpt.wpe.weight")
+        ),
+        lambda c: c["state_dict"].update({"gpt.ln_f.weight": torch.ones(1).expand(10**12)}),
+        lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.ones(1).expand(10**6, 10**6)),
+    ],
+    ids=["n_embd", "n_layer", "block_size", "weights", "optimizer"],
 )
-def test_absurd_sizes_are_refused_at_once(
-    finished: Path, tmp_path: Path, run: Run, damage: Callable[[dict[str, Any]], None]
+def test_inconsistent_sizes_are_rejected(
+    finished: Path, tmp_path: Path, run: Run, damage: Callable[[dict[str, Any]], object]
 ) -> None:
     checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
     damage(checkpoint)
@@ -122,7 +112,7 @@ def test_absurd_sizes_are_refused_at_once(
         assert done.err == "error: absurd.ckpt is damaged: its sizes do not fit each other\n"
 
 
-def test_a_compressed_checkpoint_is_none(finished: Path, tmp_path: Path) -> None:
+def test_a_compressed_checkpoint_is_rejected(finished: Path, tmp_path: Path) -> None:
     """A few kilobytes of zip can hold gigabytes of zeros."""
     path = tmp_path / "small.ckpt"
     with zipfile.ZipFile(finished / "best.ckpt") as stored, zipfile.ZipFile(path, "w") as small:
@@ -133,19 +123,11 @@ def test_a_compressed_checkpoint_is_none(finished: Path, tmp_path: Path) -> None
             read_checkpoint(path, mmap=mmap)
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
-    data = {"TextDataModule": {"tokenizer": {}, "corpus": {}}, "datamodule_hyper_parameters": {}}
-    parts = {"hyper_parameters": {"n_layer": 0, "block_size": 8}, "global_step": 1, **data}
-    parts |= {"n_tokens": 8, "evaluation": {}, "best_evaluation": {}}
-    write_checkpoint({**parts, "state_dict": {"w": torch.ones(3)}}, path)
-
-    def disk_full(checkpoint: Any, stream: Any) -> None:
-        stream.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        write_checkpoint({}, path)
-    assert torch.equal(read_checkpoint(path)["state_dict"]["w"], torch.ones(3))
-    assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]
+    path.write_text("old")
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        write_checkpoint({"weights": torch.ones(3), "not picklable": lambda: None}, path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("x.ckpt", "old")]
+    with pytest.raises(OSError, match="cannot write .*x.ckpt/y.ckpt: "):
+        write_checkpoint({}, path / "y.ckpt")

@@ -1,21 +1,21 @@
-"""Overfitting is shown beside each evaluation, and early stopping ends a run that learns no more."""
+"""Overfitting is reported with each evaluation, and early stopping ends a run."""
 
 import re
 
 from conftest import TINY, Run
 
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 LONG = ["--trainer.max_steps", "240", "--eval_every", "20", "--model.learning_rate", "1e-2"]
 
 
 def overfitting(out: str) -> list[str]:
-    """The part about overfitting in the line of each evaluation; empty where there is none."""
+    """Return the overfitting part of each evaluation's line, empty if it has none."""
     lines = [line for line in out.splitlines() if re.match(r"step +[1-9]\d*/", line)]
     return [part for line in lines for part in re.findall(r"overfitting: [^·\n]*|$", line)[:1]]
 
 
-def test_an_evaluation_says_when_the_run_overfits(run: Run) -> None:
+def test_overfitting_is_reported_with_the_best_step_also_after_a_resume(run: Run) -> None:
     done = run("fit", *TINY, *LONG, "--run_dir", "r")
     assert (done.code, done.err) == (0, "")
     best = read_checkpoint("r/best.ckpt")["evaluation"]
@@ -29,7 +29,7 @@ def test_an_evaluation_says_when_the_run_overfits(run: Run) -> None:
     assert [part.strip() for part in overfitting(first) + overfitting(second)] == [p.strip() for p in parts]
 
 
-def test_early_stopping_ends_a_run_that_learns_no_more(run: Run) -> None:
+def test_early_stopping_ends_a_run_and_counts_across_resumes(run: Run) -> None:
     early = [*LONG, "--callbacks.early_stopping", "true", "--model.decay_steps", "240"]
     done = run("fit", *TINY, *early, "--run_dir", "r")
     assert done.code == 0
@@ -37,9 +37,9 @@ def test_early_stopping_ends_a_run_that_learns_no_more(run: Run) -> None:
     assert last["global_step"] == best["global_step"] + 5 * 20 < 240
     loss = best["evaluation"]["val/loss"]
     assert f"early stopping: no validation loss of the last 5 was better than {loss:.4f}\n" in done.err
-    assert done.out.endswith("fit --ckpt_path r\n")  # which has steps left
+    assert done.out.endswith("fit --ckpt_path r\n")  # without --trainer.max_steps: steps remain
 
-    half = best["global_step"] + 40  # it waits since two evaluations
+    half = best["global_step"] + 40  # two evaluations without a lower loss
     assert run("fit", *TINY, *early, "--trainer.max_steps", half, "--run_dir", "parts").code == 0
     assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "240").code == 0
     assert read_checkpoint("parts/last.ckpt")["global_step"] == last["global_step"]

@@ -237,7 +237,7 @@ def test_banned_tokens_are_not_written() -> None:
     [
         ([3, 30], "banned_tokens has 30, but"),
         ([-1], "banned_tokens has -1"),
-        (list(range(30)), "no token to write"),
+        (list(range(30)), "no token to sample"),
     ],
 )
 def test_impossible_bans_are_refused(tokens: list[int], message: str) -> None:

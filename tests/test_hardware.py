@@ -1,4 +1,4 @@
-"""What `auto` chooses, why, and that it can be overruled."""
+"""Precision and compilation that `auto` chooses, and explicit choices."""
 
 import inspect
 from pathlib import Path
@@ -58,7 +58,9 @@ def test_auto_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch, has_bf16: bool
 @pytest.mark.parametrize(
     ("has_cuda", "has_mps", "kind"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
-def test_kind_of_device(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, has_mps: bool, kind: str) -> None:
+def test_device_kind_follows_availability(
+    monkeypatch: pytest.MonkeyPatch, has_cuda: bool, has_mps: bool, kind: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
     assert hardware.device_kind("auto") == kind
@@ -66,7 +68,9 @@ def test_kind_of_device(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, has_mps
     assert hardware.auto_precision("mps")[0] == "32-true"
 
 
-def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_auto_compiles_long_runs_where_a_compiler_exists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     gpt2, modern = (GPT(GPTConfig(vocab_size=65, arch=arch)) for arch in ("gpt2", "modern"))
     assert hardware.auto_compile("cuda", gpt2, 1.0) == (True, "a GPU")
@@ -85,8 +89,8 @@ def test_compiling_must_repay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         hardware.choose_compile("true", "cpu", modern, 1.0)
 
 
-def test_another_precision_is_taken_and_kept(run: Run) -> None:
-    """bfloat16 steps on weights in float32; a run goes on with the precision that it had."""
+def test_a_resumed_run_keeps_its_precision(run: Run) -> None:
+    """Weights stay in float32 with bf16-mixed."""
     asked = ["--precision", "bf16-mixed", "--model.arch", "modern", "--trainer.accelerator", "cpu"]
     done = run("fit", *TINY, *asked, "--trainer.max_steps", "3")
     assert "precision bf16-mixed (as asked)" in done.out
@@ -99,7 +103,7 @@ def test_another_precision_is_taken_and_kept(run: Run) -> None:
     assert "precision 32-true (as asked)" in exact.out
 
 
-def test_an_unknown_precision_is_one_line(run: Run) -> None:
+def test_an_unknown_precision_is_rejected_in_one_line(run: Run) -> None:
     done = run("fit", *TINY, "--precision", "bf17")
     assert done.code == 2
     assert done.err.count("\n") == 1

@@ -20,7 +20,7 @@ from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 
 def loss_before(out: str) -> str:

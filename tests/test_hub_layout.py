@@ -21,7 +21,7 @@ from lit_gpt_scratch.hub.import_folder import import_folder
 from lit_gpt_scratch.hub.pretrained import read_options, read_state
 from lit_gpt_scratch.hub.tokenizer import read_tokenizer, to_hub
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 RNG = random.Random(5)
 ANY_TEXT = "".join(

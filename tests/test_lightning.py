@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Run
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     DeviceStatsMonitor,
@@ -58,6 +59,16 @@ def test_sizes_come_from_the_data() -> None:
     assert module.gpt.config.block_size == 16
     assert module(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, vocab_size)
     assert fitted.callback_metrics["val/loss"] < 3.7
+
+
+def test_network_options_are_known_without_the_source_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """jsonargparse reads the source of the class to find what `**gpt` stands for."""
+    names: dict[str, Any] = {}
+    exec("def backward(self, *args, **kwargs): pass", names)
+    monkeypatch.setattr(LitGPT, "backward", names["backward"])
+    parser = ArgumentParser()
+    parser.add_class_arguments(LitGPT, "model", fail_untyped=False)
+    assert {"model.n_layer", "model.block_size"} <= {action.dest for action in parser._actions}
 
 
 def test_a_module_without_sizes_or_data_says_what_is_missing() -> None:

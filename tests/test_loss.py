@@ -1,4 +1,4 @@
-"""The loss in chunks, activations computed twice, micro-batches that fit, averaged weights."""
+"""Chunked cross-entropy, activation checkpointing, micro-batch search and EMA."""
 
 from pathlib import Path
 
@@ -22,23 +22,25 @@ def loss_and_gradients(gpt: GPT, inputs: torch.Tensor, targets: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("tie_weights", [True, False])
-def test_chunks_give_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch, tie_weights: bool) -> None:
+def test_chunked_loss_and_gradients_equal_unchunked(
+    monkeypatch: pytest.MonkeyPatch, tie_weights: bool
+) -> None:
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(**{**vars(CONFIG), "tie_weights": tie_weights}))
     inputs, targets = torch.randint(301, (2, 3, 16))
     targets[1, 5:9] = IGNORE
     whole = loss_and_gradients(gpt, inputs, targets)
     for rows in (1, 7, 47):
-        monkeypatch.setattr(loss, "LOGITS_AT_ONCE", rows * 301)
+        monkeypatch.setattr(loss, "MAX_LOGITS_CPU", rows * 301)
         for a, b in zip(whole, loss_and_gradients(gpt, inputs, targets), strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_chunks_in_a_bfloat16_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_loss_in_bfloat16_is_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     gpt, (inputs, targets) = GPT(CONFIG), torch.randint(301, (2, 3, 16))
     exact = loss_and_gradients(gpt, inputs, targets)
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 5 * 301)
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 5 * 301)
     with torch.autocast("cpu", torch.bfloat16):
         rough = loss_and_gradients(gpt, inputs, targets)
     assert all(tensor.dtype == torch.float32 for tensor in rough)
@@ -46,16 +48,16 @@ def test_chunks_in_a_bfloat16_step(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (a - b).norm() < 0.02 * a.norm() + 1e-3
 
 
-def test_no_target_that_counts_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 301)
+def test_loss_without_targets_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 301)
     value, *gradients = loss_and_gradients(GPT(CONFIG), torch.zeros(1, 4).long(), torch.full((1, 4), IGNORE))
     assert value == 0
     assert all((gradient == 0).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
-def test_activation_checkpointing_changes_no_gradient(arch: str) -> None:
-    """Dropout too: a block computed again drops the same activations."""
+def test_activation_checkpointing_gives_identical_gradients(arch: str) -> None:
+    """With dropout: a recomputed block drops the same activations."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(**{**vars(CONFIG), "arch": arch, "dropout": 0.2}))
     inputs, targets = torch.randint(301, (2, 3, 16))
@@ -66,21 +68,21 @@ def test_activation_checkpointing_changes_no_gradient(arch: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
 
 
-def test_the_largest_micro_batch_that_fits() -> None:
+def test_micro_batch_is_halved_until_it_fits() -> None:
     tried: list[int] = []
 
-    def takes(size: int) -> bool:
+    def fits(size: int) -> bool:
         tried.append(size)
         return size <= 12
 
-    assert largest_micro_batch(40, takes) == 10
+    assert largest_micro_batch(40, fits) == 10
     assert tried == [40, 20, 10]
-    assert largest_micro_batch(12, takes) == 12
+    assert largest_micro_batch(12, fits) == 12
     with pytest.raises(ValueError, match="one sequence alone does not fit"):
         largest_micro_batch(5, lambda size: False)
 
 
-def test_auto_takes_the_whole_batch_on_a_cpu(run: Run) -> None:
+def test_auto_micro_batch_on_a_cpu_is_the_whole_batch(run: Run) -> None:
     for name, size in (("auto", "auto"), ("whole", "null")):
         assert run("fit", *TINY, "--data.micro_batch_size", size, "--run_dir", name).code == 0
     one, other = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("auto", "whole"))
@@ -88,8 +90,8 @@ def test_auto_takes_the_whole_batch_on_a_cpu(run: Run) -> None:
     assert run("fit", *TINY, "--data.micro_batch_size", "some").code == 2
 
 
-def test_averaged_weights_are_what_is_kept(run: Run) -> None:
-    """Of two steps: the first one's weights, moved a share of the way to the second one's."""
+def test_checkpoints_hold_the_average_and_the_raw_weights(run: Run) -> None:
+    """After two steps, the average is 0.75 of the first step's weights and 0.25 of the second's."""
     common = [*TINY, "--trainer.max_steps", "2", "--save_every", "1", "--model.decay_steps", "20"]
     assert run("fit", *common, "--trainer.max_steps", "1", "--run_dir", "first").code == 0
     assert run("fit", *common, "--run_dir", "plain").code == 0
@@ -107,7 +109,7 @@ def test_averaged_weights_are_what_is_kept(run: Run) -> None:
     assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
 
 
-def test_a_run_with_averaged_weights_goes_on_exactly(run: Run) -> None:
+def test_resume_with_ema_is_bit_identical(run: Run) -> None:
     ema = [*TINY, "--callbacks.ema", "true", "--model.decay_steps", "20", "--save_every", "4"]
     assert run("fit", *ema, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
     assert run("fit", *ema, "--trainer.max_steps", "4", "--run_dir", "parts").code == 0

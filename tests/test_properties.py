@@ -22,7 +22,7 @@ from lit_gpt_scratch.data.windows import (
 )
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
-from lit_gpt_scratch.training.schedule import learning_rate
+from lit_gpt_scratch.training.lr_schedule import learning_rate
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

@@ -18,7 +18,7 @@ from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.tools.verify_resume import COMPARED, first_difference
 from lit_gpt_scratch.training import module
-from lit_gpt_scratch.training.schedule import learning_rate
+from lit_gpt_scratch.training.lr_schedule import learning_rate
 
 STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
 LOGS = ["--trainer.log_every_n_steps", "1"]

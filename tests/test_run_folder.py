@@ -1,35 +1,35 @@
-"""A run's folder is taken by one run alone."""
+"""Each run gets its own folder."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lit_gpt_scratch.training.run_folder import claim_folder
+from lit_gpt_scratch.training.run_folder import create_run_folder
 
 
-def test_names_count_on(tmp_path: Path) -> None:
+def test_folders_in_use_are_numbered(tmp_path: Path) -> None:
     wanted = tmp_path / "deep" / "run"
-    assert [claim_folder(wanted).name for _ in range(3)] == ["run", "run-2", "run-3"]
+    assert [create_run_folder(wanted).name for _ in range(3)] == ["run", "run-2", "run-3"]
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_existing_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     (tmp_path / "empty").mkdir()
-    assert claim_folder(tmp_path / "file").name == "file-2"
-    assert claim_folder(tmp_path / "full").name == "full-2"
-    assert claim_folder(tmp_path / "empty").name == "empty"
+    assert create_run_folder(tmp_path / "file").name == "file-2"
+    assert create_run_folder(tmp_path / "full").name == "full-2"
+    assert create_run_folder(tmp_path / "empty").name == "empty"
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_runs_that_start_together_do_not_share(tmp_path: Path) -> None:
+def test_simultaneous_runs_get_different_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
-        taken = list(pool.map(claim_folder, [tmp_path / "run"] * 64))
+        taken = list(pool.map(create_run_folder, [tmp_path / "run"] * 64))
     assert len(set(taken)) == 64
 
 
-def test_a_folder_needs_a_name() -> None:
+def test_a_folder_without_a_name_is_rejected() -> None:
     with pytest.raises(ValueError, match="must name a folder of its own"):
-        claim_folder(Path("."))
+        create_run_folder(Path("."))

@@ -7,7 +7,7 @@ import torch
 
 from lit_gpt_scratch.generation.generate import SamplingOptions, choose
 from lit_gpt_scratch.generation.sampling import (
-    NEVER,
+    MINUS_INFINITY,
     ban,
     keep_min_p,
     keep_top_k,
@@ -60,10 +60,10 @@ def test_banned_tokens_are_transformers(logits: torch.Tensor) -> None:
 
 def test_known_values() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    assert (keep_top_k(logits, 2) > NEVER).tolist() == [[True, True, False, False]]
-    assert (keep_top_p(logits, 0.5) > NEVER).tolist() == [[True, False, False, False]]
-    assert (keep_top_p(logits, 0.51) > NEVER).tolist() == [[True, True, False, False]]
-    assert (keep_min_p(logits, 0.25) > NEVER).tolist() == [[True, True, True, False]]
+    assert (keep_top_k(logits, 2) > MINUS_INFINITY).tolist() == [[True, True, False, False]]
+    assert (keep_top_p(logits, 0.5) > MINUS_INFINITY).tolist() == [[True, False, False, False]]
+    assert (keep_top_p(logits, 0.51) > MINUS_INFINITY).tolist() == [[True, True, False, False]]
+    assert (keep_min_p(logits, 0.25) > MINUS_INFINITY).tolist() == [[True, True, True, False]]
     seen = torch.tensor([[True, False, True, False]])
     penalized = penalize_repeats(torch.tensor([[2.0, 2.0, -1.0, -1.0]]), seen, 2.0)
     assert penalized.tolist() == [[1.0, 2.0, -2.0, -1.0]]

@@ -1,4 +1,4 @@
-"""Steps that would harm a run are skipped."""
+"""Steps with a bad loss or gradient are skipped."""
 
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,13 @@ from test_resume import same
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.training import module
 
-ARGS = [
-    "--trainer.max_steps",
-    "12",
-    "--eval_every",
-    "6",
-    "--save_every",
-    "3",
-    "--trainer.log_every_n_steps",
-    "1",
-]
+ARGS = ["--trainer.max_steps", "12", "--eval_every", "6", "--save_every", "3"]
+ARGS += ["--trainer.log_every_n_steps", "1"]
 
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the losses of some steps, counted from 1, be multiplied by a number."""
+    """Return a function that multiplies the losses of some steps, counted from 1, by a factor."""
 
     def spoil_steps(steps: range | list[int], factor: float) -> None:
         real = module.LitGPT.training_step
@@ -54,7 +46,9 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_nonfinite_step_changes_nothing(run: Run, spoil: Any, factor: float, optimizer: str) -> None:
+def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(
+    run: Run, spoil: Any, factor: float, optimizer: str
+) -> None:
     args = [*TINY, *ARGS, "--model.optimizer", optimizer, "--model.decay_steps", "12"]
     assert run("fit", *args, "--trainer.max_steps", "5", "--run_dir", "before").code == 0
     spoil([6], factor)
@@ -69,7 +63,7 @@ def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     spoil([6], float("nan"))
     done = run("fit", *TINY, *ARGS, "--run_dir", "r")
     assert done.code == 0
-    assert done.err == "WARNING: skipped step 6: loss is nan; its text is in r/spikes/step-6.md\n"
+    assert done.err == "WARNING: skipped step 6: loss is nan; details in r/spikes/step-6.md\n"
     report = Path("r/spikes/step-6.md").read_text()
     assert report.startswith("# Step 6: loss is nan\n\n    ")
     events = EventAccumulator("r").Reload()
@@ -79,7 +73,7 @@ def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     assert len(text) > 200
 
 
-def test_a_spike_is_far_above_the_running_mean(run: Run, spoil: Any) -> None:
+def test_a_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> None:
     args = [*TINY, *ARGS, "--trainer.max_steps", "130", "--eval_every", "200", "--save_every", "200"]
     spoil([50, 120], 3.0)  # the first comes before there is a mean of 100 steps
     done = run("fit", *args, "--run_dir", "r")
@@ -89,24 +83,15 @@ def test_a_spike_is_far_above_the_running_mean(run: Run, spoil: Any) -> None:
     off = ["--step_control.loss_jump", "null", "--step_control.norm_ratio", "null", "--run_dir", "off"]
     assert run("fit", *args, *off).err == ""
     assert not Path("off/spikes").exists()
-    done = run(
-        "fit",
-        *args,
-        "--step_control.loss_jump",
-        "null",
-        "--step_control.norm_ratio",
-        "2",
-        "--run_dir",
-        "norms",
-    )
-    assert "gradient norm is" in done.err
+    norms = ["--step_control.loss_jump", "null", "--step_control.norm_ratio", "2", "--run_dir", "norms"]
+    assert "gradient norm is" in run("fit", *args, *norms).err
 
 
 def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
     spoil([5], float("nan"))
     failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "1", "--run_dir", "r")
     assert failed.code == 1
-    assert "WARNING: skipped step 5: loss is nan; its text is in r/spikes/step-5.md\n" in failed.err
+    assert "WARNING: skipped step 5: loss is nan; details in r/spikes/step-5.md\n" in failed.err
     assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 3
     assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "10").code == 0

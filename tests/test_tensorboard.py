@@ -1,4 +1,4 @@
-"""What TensorBoard is given beside the tags of the README's table: settings, pictures."""
+"""TensorBoard shows scalars once per step, the table of runs, custom charts and attention maps."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, token_label
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import attend
-from lit_gpt_scratch.training.callbacks.inspection import attention_maps, drawn
+from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention
 
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
 
@@ -43,19 +43,19 @@ def settings(folder: str) -> dict[str, Any]:
     return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in shown.items()}
 
 
-def test_points_beyond_a_kill_are_forgotten(run: Run) -> None:
-    """The last save was before the last log: those steps come again, and each point once."""
+def test_points_after_the_last_save_are_logged_once(run: Run) -> None:
+    """A killed run has logged steps after its last save, which the resumed run repeats."""
     late = ["--save_every", 5, "--eval_every", 100, "--trainer.log_every_n_steps", 1]
     assert run("fit", *TINY, *late, "--trainer.max_steps", 9, "--run_dir", "r").code == 0
     before = torch.load("r/last.ckpt", weights_only=True)
     assert before["global_step"] == 9
     assert run("fit", *TINY, *late, "--trainer.max_steps", 5, "--run_dir", "short").code == 0
-    Path("short/last.ckpt").replace("r/last.ckpt")  # as if it had been killed after step 9, saved after 5
+    Path("short/last.ckpt").replace("r/last.ckpt")  # as if killed after step 9 and saved at step 5
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 9).code == 0
     assert [step for step, _ in points("r", "train/loss")] == [*range(9)]
 
 
-def test_every_logger_gets_the_numbers(run: Run) -> None:
+def test_other_loggers_get_the_same_metrics(run: Run) -> None:
     csv = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logs"]
     assert run(*FIT, "--trainer.max_steps", 10, *csv, "--run_dir", "r").code == 0
     (log,) = Path("logs").rglob("metrics.csv")
@@ -64,7 +64,7 @@ def test_every_logger_gets_the_numbers(run: Run) -> None:
     assert "throughput/tokens_per_second" in columns
 
 
-def test_the_table_of_runs_has_settings_and_last_losses(run: Run) -> None:
+def test_the_table_of_runs_has_options_and_metrics(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
     shown = settings("r")
     assert shown["model.n_embd"] == 32
@@ -84,8 +84,8 @@ def test_the_table_of_runs_has_settings_and_last_losses(run: Run) -> None:
     assert {"val/loss", "val/bits_per_byte"} < metrics <= set(events("r").Tags()["scalars"])
 
 
-def test_all_runs_have_the_same_columns_of_the_same_type(run: Run) -> None:
-    """TensorBoard takes the columns from one run, whichever it finds first."""
+def test_the_columns_of_the_table_have_the_same_type_in_all_runs(run: Run) -> None:
+    """TensorBoard takes the columns from the first run that it finds."""
     plain = ["--trainer.max_steps", 5, "--run_dir", "plain"]
     given = ["--data.micro_batch_size", 4, "--model.decay_steps", 50, "--step_control.max_norm", "null"]
     assert run(*FIT, *plain).code == 0
@@ -95,7 +95,7 @@ def test_all_runs_have_the_same_columns_of_the_same_type(run: Run) -> None:
     assert (one["data.micro_batch_size"], other["data.micro_batch_size"]) == ("None", "4")
 
 
-def test_a_refused_resume_leaves_the_table_as_it_was(run: Run) -> None:
+def test_a_rejected_resume_does_not_change_the_table(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 10, *long).code == 2
@@ -110,8 +110,8 @@ def test_both_losses_are_in_one_chart(finished: Path) -> None:
     assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
 
 
-def test_every_token_has_a_label_of_its_own_line() -> None:
-    """TensorBoard drops blank lines, and gives their points the next ones' names."""
+def test_every_token_label_is_one_nonempty_line() -> None:
+    """TensorBoard drops blank lines, which shifts the labels after them."""
     tokenizer = ByteTokenizer()
     labels = [token_label(tokenizer, i) for i in range(256)]
     assert all(label.split() == [label] for label in labels)
@@ -124,7 +124,7 @@ def test_every_token_has_a_label_of_its_own_line() -> None:
 
 
 @pytest.mark.parametrize("sizes", [{"n_kv_head": 2, "arch": "modern"}, {"arch": "gpt2", "attn_bias": True}])
-def test_attention_maps_are_what_the_model_gathers_by(sizes: dict[str, Any]) -> None:
+def test_attention_maps_reproduce_the_models_attention(sizes: dict[str, Any]) -> None:
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=4, n_embd=32, **sizes))
     heads: list[tuple[torch.Tensor, ...]] = []
@@ -141,8 +141,8 @@ def test_attention_maps_are_what_the_model_gathers_by(sizes: dict[str, Any]) -> 
     assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # this test's own
 
 
-def test_a_map_is_drawn_with_every_label() -> None:
-    picture = drawn(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
+def test_attention_is_plotted_for_any_labels() -> None:
+    picture = plot_attention(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert len(np.unique(picture[..., 0])) > 10
@@ -166,7 +166,7 @@ def test_without_a_sentence_the_validation_text_is_shown(run: Run) -> None:
     assert none.encoded_image_string == same.encoded_image_string
 
 
-def test_a_sentence_longer_than_a_block_is_a_mistake(run: Run, tmp_path: Path) -> None:
+def test_a_sentence_longer_than_a_block_is_rejected(run: Run, tmp_path: Path) -> None:
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
     done = run(*FIT, "--trainer.max_steps", 5, *long, "--run_dir", "r")
     assert done.code == 2
@@ -174,7 +174,7 @@ def test_a_sentence_longer_than_a_block_is_a_mistake(run: Run, tmp_path: Path) -
     assert not Path("r").exists()
 
 
-def test_inspection_without_tensorboard_says_so(run: Run) -> None:
+def test_inspection_without_tensorboard_logs_a_warning(run: Run) -> None:
     without = ["--trainer.logger", "false", "--callbacks.inspection", "true"]
     done = run(*FIT, "--trainer.max_steps", 5, *without, "--run_dir", "r")
     assert done.code == 0
@@ -183,12 +183,8 @@ def test_inspection_without_tensorboard_says_so(run: Run) -> None:
         == "WARNING: callbacks.inspection is for TensorBoard, which this run has not: nothing is shown\n"
     )
     assert "tensorboard" not in done.out
-    assert {path.name for path in Path("r").iterdir()} == {
-        "best.ckpt",
-        "last.ckpt",
-        "config.yaml",
-        "samples.md",
-    }
+    files = {"best.ckpt", "last.ckpt", "config.yaml", "samples.md"}
+    assert {path.name for path in Path("r").iterdir()} == files
 
 
 def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
@@ -199,7 +195,7 @@ def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
     assert [any("EarlyStopping" in key for key in callbacks) for callbacks in saved] == [True, False]
 
 
-def test_a_sentence_may_have_what_the_model_never_saw(run: Run) -> None:
+def test_unknown_characters_of_a_sentence_are_left_out(run: Run) -> None:
     odd = ["--callbacks.inspection", "true", "--inspection.sentence", "Ωto be"]
     done = run(*FIT, "--trainer.max_steps", 5, *odd, "--run_dir", "r")
     assert done.err == "WARNING: not in the vocabulary: 'Ω'; left out of inspection.sentence\n"

@@ -23,7 +23,7 @@ from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.data.tokens import MAX_UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 RNG = random.Random(3)
 LETTERS = "aé☃Ж中 \n\t.,'0_-"

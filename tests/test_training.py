@@ -1,4 +1,4 @@
-"""Learning rates, parameter groups, formulas, and what a training step does."""
+"""Learning-rate schedules, optimizers, metrics, and the equality of a run and a plain training loop."""
 
 import math
 from pathlib import Path
@@ -17,10 +17,10 @@ from lit_gpt_scratch.data.windows import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
 from lit_gpt_scratch.training.callbacks import StepControl
+from lit_gpt_scratch.training.lr_schedule import learning_rate
 from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity, train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, orthogonal
-from lit_gpt_scratch.training.schedule import learning_rate
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, newton_schulz
 
 
 def rate(schedule: str, step: int, warmup: int = 10, end: int = 110) -> float:
@@ -28,7 +28,7 @@ def rate(schedule: str, step: int, warmup: int = 10, end: int = 110) -> float:
 
 
 @pytest.mark.parametrize(("schedule", "half"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
-def test_schedules_at_their_corners(schedule: str, half: float) -> None:
+def test_schedules_at_warmup_and_decay_ends(schedule: str, half: float) -> None:
     assert rate(schedule, 0) == pytest.approx(1 / 11)  # the first step trains
     assert rate(schedule, 10) == 1.0
     assert rate(schedule, 60) == pytest.approx(half)
@@ -38,7 +38,7 @@ def test_schedules_at_their_corners(schedule: str, half: float) -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_schedules_between_their_corners() -> None:
+def test_schedules_during_decay() -> None:
     assert rate("cosine", 35) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi / 4)))
     assert rate("linear", 35) == pytest.approx(0.775)
     assert rate("wsd", 88) == 1.0
@@ -54,16 +54,16 @@ def test_a_schedule_without_warmup_or_decay(schedule: str) -> None:
 
 @pytest.fixture(params=[True, False], ids=["bf16 units", "no bf16 units"])
 def bf16_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Pretend that the CPU has, or lacks, units for bfloat16."""
+    """Simulate a CPU with or without bfloat16 units."""
     monkeypatch.setattr(optim, "has_bf16_units", lambda kind: request.param)
     return bool(request.param)
 
 
 @pytest.mark.usefixtures("bf16_units")
-def test_muon_makes_matrices_orthogonal() -> None:
+def test_newton_schulz_orthogonalizes_matrices() -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(shape) for shape in ((16, 16), (16, 40), (40, 16), (16, 16))]
-    for matrix, made in zip(matrices, orthogonal(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
+    for matrix, made in zip(matrices, newton_schulz(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
         assert made.shape == matrix.shape
         scales = torch.linalg.svdvals(made.float())
         assert 0.4 < scales.min() < scales.max() < 1.3
@@ -71,15 +71,15 @@ def test_muon_makes_matrices_orthogonal() -> None:
         assert torch.nn.functional.cosine_similarity(made.flatten(), (left @ right).flatten(), dim=0) > 0.95
 
 
-def test_muon_multiplies_in_bfloat16_where_the_cpu_has_units_for_it(bf16_units: bool) -> None:
+def test_newton_schulz_uses_bfloat16_where_the_cpu_has_units(bf16_units: bool) -> None:
     torch.manual_seed(0)
-    (made,) = orthogonal([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
+    (made,) = newton_schulz([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
     assert torch.equal(made, made.bfloat16().float()) == bf16_units
 
 
 @pytest.mark.usefixtures("bf16_units")
-def test_muon_is_pytorchs() -> None:
-    """In stacks of a shape, in either precision."""
+def test_muon_matches_pytorchs() -> None:
+    """With stacked matrices, in both precisions."""
     torch.manual_seed(0)
     shapes = [(8, 24), (24, 8), (16, 16), (16, 16)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -112,7 +112,7 @@ def muon_of(gpt: GPT) -> MuonAdamW:
     return optimizer
 
 
-def test_muon_with_adamw_goes_on_from_its_state() -> None:
+def test_muon_with_adamw_resumes_bit_identically() -> None:
     config = GPTConfig(vocab_size=65, arch="modern", block_size=8, n_layer=2, n_head=2, n_embd=16)
     torch.manual_seed(0)
     straight = GPT(config)
@@ -148,9 +148,8 @@ def test_perplexity_and_bits_per_byte() -> None:
 
 def test_flops_of_gpt2_small() -> None:
     with torch.device("meta"):
-        gpt = GPT(
-            GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True)
-        )
+        sizes = {"block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
+        gpt = GPT(GPTConfig(vocab_size=50257, attn_bias=True, **sizes))
     assert train_flops_per_token(gpt) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
@@ -165,13 +164,13 @@ def test_flops_of_gpt2_small() -> None:
         {"muon_learning_rate": 0.0},
     ],
 )
-def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
+def test_options_out_of_range_are_rejected(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
         LitGPT(vocab_size=65, **wrong)
 
 
-def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None:
-    """The Trainer, the micro-batches and the callbacks change nothing of a loop written by hand."""
+def test_a_run_equals_a_plain_training_loop(run: Run, tmp_path: Path) -> None:
+    """Trainer, micro-batches and callbacks do not change the result."""
     steps = 12
     args = ["--data.micro_batch_size", "3", "--trainer.max_steps", str(steps)]
     assert run("fit", *TINY, *args, "--seed_everything", "5", "--run_dir", tmp_path / "run").code == 0
@@ -180,15 +179,8 @@ def test_a_run_is_the_plain_loop_it_stands_for(run: Run, tmp_path: Path) -> None
     torch.manual_seed(5)
     tokens = CharTokenizer(HAMLET).encode(HAMLET)
     tokens = tokens[: int(0.9 * len(tokens))]
-    gpt = GPT(
-        GPTConfig(
-            vocab_size=trained["hyper_parameters"]["vocab_size"],
-            block_size=32,
-            n_layer=2,
-            n_head=2,
-            n_embd=32,
-        )
-    )
+    vocab_size = trained["hyper_parameters"]["vocab_size"]
+    gpt = GPT(GPTConfig(vocab_size=vocab_size, block_size=32, n_layer=2, n_head=2, n_embd=32))
     matrices = [p for p in gpt.parameters() if p.dim() == 2]
     vectors = {"params": [p for p in gpt.parameters() if p.dim() < 2], "weight_decay": 0.0}
     optimizer = torch.optim.AdamW([{"params": matrices}, vectors], betas=(0.9, 0.95), weight_decay=0.1)
@@ -220,7 +212,7 @@ def gradients_of_first_step(
 
 
 @pytest.mark.parametrize("size", [4, 3, 1])
-def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
+def test_gradients_do_not_depend_on_the_micro_batch_size(
     run: Run, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     whole, cut = (
@@ -232,7 +224,7 @@ def test_a_gradient_does_not_depend_on_how_its_batch_is_cut(
 
 
 @pytest.mark.parametrize("size", [4, 3, 1])
-def test_in_bfloat16_a_cut_batch_gives_the_gradient_within_its_rounding(
+def test_bfloat16_gradients_of_micro_batches_differ_by_rounding_only(
     run: Run, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     options = ["--precision", "bf16-mixed", "--data.micro_batch_size"]

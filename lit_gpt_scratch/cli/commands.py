@@ -17,8 +17,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
 from lit_gpt_scratch.generation import predict as generation
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE, claim_folder, give_up_folder, shell_path
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.run_folder import (
+    RUN_DIR_VARIABLE,
+    create_run_folder,
+    remove_run_folder,
+    shell_path,
+)
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +88,7 @@ def train(
         is_new = run_dir is not None and run_dir != run.start.run_dir
         is_unused = is_temporary or trainer is None or trainer.global_step <= run.start.step
         if run_dir is not None and is_new and is_unused and is_rank_zero():
-            give_up_folder(run_dir)
+            remove_run_folder(run_dir)
 
 
 def take_run_dir(run: Run, is_temporary: bool) -> Path:
@@ -100,7 +105,7 @@ def take_run_dir(run: Run, is_temporary: bool) -> Path:
         run_dir = run.start.run_dir
     else:
         wanted = Path(run.options.run_dir).expanduser()
-        run_dir = claim_folder(wanted)
+        run_dir = create_run_folder(wanted)
         if wanted.name and run_dir != wanted:
             log.warning("%s exists: this run is written to %s", wanted, run_dir)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir)

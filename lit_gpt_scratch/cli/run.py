@@ -25,11 +25,11 @@ from lit_gpt_scratch.cli.start import Start, pop_class, read_start
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training import callbacks
 from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.fsdp import fsdp_trainer_options
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
-from lit_gpt_scratch.training.sharding import sharded_settings
 
 TRAINER_SETTINGS = {
     "max_epochs": -1,  # the number of steps ends a run
@@ -132,7 +132,7 @@ def load_weights(run: Run) -> None:
         run.model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is damaged: its weights do not fit") from error
-    run.model.begun_from = str(path)
+    run.model.init_from = str(path)
 
 
 def make_trainer(run: Run) -> Trainer:
@@ -208,7 +208,7 @@ def trainer_arguments(run: Run, extra: Sequence[Callback] = ()) -> tuple[dict[st
     precision, reason = choose_precision(run.options.precision, kind, previous)
     arguments["precision"] = precision
     optimizer = run.options.model.optimizer
-    arguments |= sharded_settings(arguments["strategy"], optimizer, switches.ema, precision)
+    arguments |= fsdp_trainer_options(arguments["strategy"], optimizer, switches.ema, precision)
     arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
     return arguments, {"precision": reason}
 

@@ -14,7 +14,7 @@ from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.evaluation.evaluate import Estimate, Evaluation, evaluate_corpus
 from lit_gpt_scratch.evaluation.heatmap import N_GUESSES, heatmap
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint
+from lit_gpt_scratch.training.checkpoint import find_checkpoint
 
 log = logging.getLogger(__name__)
 

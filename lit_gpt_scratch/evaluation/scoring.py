@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lit_gpt_scratch.data.tokenizer import TokenArray
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.training.loss import logits_at_once
+from lit_gpt_scratch.training.loss import max_logits
 
 MAX_BATCH_TOKENS = 2**14
 
@@ -67,7 +67,7 @@ def score_tokens(
     if len(ids) < 2:
         raise ValueError(f"the text has {len(ids)} token: there is nothing to predict")
     device, config = gpt.wte.weight.device, gpt.config
-    batch_tokens = min(MAX_BATCH_TOKENS, logits_at_once(device) // config.vocab_size)
+    batch_tokens = min(MAX_BATCH_TOKENS, max_logits(device) // config.vocab_size)
     batch_size = max(1, batch_tokens // config.block_size)
     scored = []
     for positions, is_scored in strided_windows(len(ids), config.block_size, stride, batch_size):

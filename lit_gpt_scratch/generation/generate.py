@@ -21,20 +21,21 @@ MIN_PACKED_ROWS = 4
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How text is drawn from a model.
+    """How tokens are sampled.
 
     Args:
-        max_new_tokens: Tokens to write after the prompt.
-        temperature: 0 takes the likeliest token each time; lower is safer, higher is wilder.
-        top_k: Draw from the k likeliest tokens only; null draws from all.
-        top_p: Draw from the likeliest tokens only that together reach this probability; null draws from all.
-        min_p: Draw from tokens only that are at least so many times as likely as the likeliest; null draws
-            from all.
-        repetition_penalty: Above 1, what has been read or written becomes less likely; 1 is none.
-        banned_tokens: Ids of tokens that are never written.
+        max_new_tokens: Number of tokens to generate.
+        temperature: Divides the logits; 0 is greedy, the most probable token each time.
+        top_k: Sample from the k most probable tokens; null samples from all.
+        top_p: Sample from the most probable tokens that together reach this probability; null samples from
+            all.
+        min_p: Sample from tokens with at least this share of the most probable token's probability; null
+            samples from all.
+        repetition_penalty: Above 1, tokens of the text so far become less probable; 1 is none.
+        banned_tokens: Ids of tokens that are never sampled.
         stop_tokens: Ids of tokens after which a text ends.
-        seed: The same seed gives the same text; null gives another each time. Each further sample of a prompt
-            has the next seed.
+        seed: Seed of the first sample of a prompt; each further one has the next seed. null is another seed
+            each time.
 
     Raises:
         ValueError: A number is out of range.
@@ -57,7 +58,7 @@ class SamplingOptions:
             raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(
-                f"top_k must be at least 1, not {self.top_k}; leave it out to draw from all tokens"
+                f"top_k must be at least 1, not {self.top_k}; leave it out to sample from all tokens"
             )
         for name in ("top_p", "min_p"):
             share = getattr(self, name)
@@ -69,13 +70,13 @@ class SamplingOptions:
 
 @dataclass
 class Continuation:
-    """What was written after a prompt.
+    """Continuation of a prompt.
 
     Args:
-        tokens: Token ids, the prompt's not among them.
-        logprobs: Of each token, the logarithm of the probability that the model itself gave it, before
-            temperature and the rest; empty unless asked for.
-        finish_reason: length, or stop for a stop token or what `on_token` said.
+        tokens: Token ids, without the prompt's.
+        logprobs: Log-probability of each token under the model, before temperature and the other options;
+            empty unless requested.
+        finish_reason: length, or stop for a stop token or on request of `on_token`.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -85,7 +86,7 @@ class Continuation:
 
 @dataclass
 class Generation:
-    """Continuations of prompts, and how long reading and writing took for all of them."""
+    """Continuations of prompts, and the time that prefill and decoding took for all of them."""
 
     continuations: list[Continuation]
     prefill_seconds: float
@@ -106,16 +107,16 @@ def generate(
 ) -> Generation:
     """Continue each prompt; a row's tokens do not depend on the other rows.
 
-    Once block_size tokens are read, a row continues from the last half of them, so that most tokens cost one
-    step of the cache.
+    After block_size tokens, a row continues from the last half of them, so that most tokens take one step
+    with the cache.
 
     Args:
-        gpt: The model; neither its mode nor torch's global generator matters or changes.
-        prompts: Token ids, each at least one; the model reads the last block_size of them.
+        gpt: The model, in either mode; the mode and torch's global generator do not change.
+        prompts: Token ids of each, at least one; of more than block_size, the last are used.
         options: How to sample.
-        seeds: Seed of each row; None: options.seed, + 1, + 2 ..., or new ones where that is None.
-        on_token: Called for each token with (row, token); True ends the row.
-        with_logprobs: Keep the tokens' log-probabilities.
+        seeds: Seed of each row; None: options.seed, + 1, + 2 ..., or random ones if that is None.
+        on_token: Called with (row, token) for each token; returns True to end the row.
+        with_logprobs: Return the tokens' log-probabilities.
 
     Returns:
         The continuations, in the prompts' order.
@@ -159,13 +160,13 @@ def generate(
 
 @dataclass
 class Batch:
-    """The rows that are being continued.
+    """The unfinished rows.
 
     Args:
         rows: Index of each row's prompt.
-        cache: The tokens that the model has read.
-        uniforms: Each row's draws, (B, max_new_tokens).
-        seen: Tokens that each row contains, (B, V) of bool; None if that does not matter.
+        cache: Keys and values of the tokens so far.
+        uniforms: Uniform numbers of each row, (B, max_new_tokens).
+        seen: Tokens that each row contains, (B, V) of bool; None without a repetition penalty.
     """
 
     rows: list[int]
@@ -174,7 +175,7 @@ class Batch:
     seen: Tensor | None
 
     def select(self, places: list[int]) -> "Batch":
-        """Return some of the rows: finished rows cost nothing further."""
+        """Return some of the rows."""
         return Batch(
             rows=[self.rows[place] for place in places],
             cache=self.cache.select(places),
@@ -199,9 +200,9 @@ def new_batch(
 
 
 def read_prompts(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
-    """Read the last block_size tokens of each text into an empty cache; logits of each next token, (B, V)."""
+    """Read the last block_size tokens of each text into an empty cache; return the next logits, (B, V)."""
     windows = [torch.tensor(text[-gpt.config.block_size :]) for text in texts]
-    # No token sees the padding after a shorter text, and later tokens are written over it.
+    # No token attends to the padding after a shorter text, and later tokens overwrite it.
     x = gpt.features(pad_sequence(windows, batch_first=True).to(gpt.wte.weight.device), cache)
     cache.lengths = [len(window) for window in windows]
     last = torch.tensor(cache.lengths, device=x.device) - 1
@@ -209,7 +210,7 @@ def read_prompts(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
 
 
 def slide(gpt: GPT, batch: Batch, texts: list[list[int]]) -> None:
-    """Have each row whose cache is full continue from the last half of its text, but the newest token."""
+    """Restart the cache of each full row with the last half of its text, without the newest token."""
     half = max(1, gpt.config.block_size // 2)
     for place, row in enumerate(batch.rows):
         if batch.cache.lengths[place] == gpt.config.block_size:
@@ -239,14 +240,14 @@ def choose(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen: Ten
 
 
 def check_banned(tokens: list[int], vocab_size: int) -> None:
-    """Raise ValueError if a banned token is out of range, or none is left to write."""
+    """Raise ValueError if a banned token is out of range, or all tokens are banned."""
     for token in tokens:
         if not 0 <= token < vocab_size:
             raise ValueError(
                 f"banned_tokens has {token}, but the vocabulary's tokens are 0 to {vocab_size - 1}"
             )
     if len(set(tokens)) == vocab_size:
-        raise ValueError("banned_tokens leaves no token to write")
+        raise ValueError("banned_tokens leaves no token to sample")
 
 
 def row_seeds(seed: int | None, n_rows: int) -> list[int]:
@@ -256,13 +257,13 @@ def row_seeds(seed: int | None, n_rows: int) -> list[int]:
 
 
 def sample_uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
-    """Uniform numbers from 0 to below 1, (rows, n_draws) of float64, each row from its own seed."""
+    """Return uniform numbers from [0, 1), (n_rows, n_draws) of float64, each row from its own seed."""
     generators = (torch.Generator().manual_seed(seed % 2**63) for seed in seeds)
     return torch.stack([torch.rand(n_draws, dtype=torch.float64, generator=each) for each in generators])
 
 
 def tokens_seen(texts: list[list[int]], vocab_size: int) -> Tensor:
-    """Which tokens each row contains, (rows, vocab_size) of bool."""
+    """Return which tokens each row contains, (n_rows, vocab_size) of bool."""
     seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
     for row, ids in enumerate(texts):
         seen[row, ids] = True

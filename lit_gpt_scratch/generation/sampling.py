@@ -1,19 +1,19 @@
-"""From logits to the next token: each a pure function on the logits of one token a row, (B, V)."""
+"""Sampling: pure functions from the logits of each row's next token, (B, V), to the token."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEVER = float("-inf")
+MINUS_INFINITY = float("-inf")
 
 
 def penalize_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make what a row has read or written already less likely (Keskar et al. 2019, "CTRL").
+    """Make tokens that a row contains less probable (Keskar et al. 2019, "CTRL").
 
     Args:
         logits: (B, V).
-        seen: Which tokens, (B, V) of bool.
-        penalty: Divides logits above 0 and multiplies those below; 1 leaves them as they are.
+        seen: Tokens that each row contains, (B, V) of bool.
+        penalty: Divides positive logits and multiplies negative ones; 1 changes nothing.
 
     Returns:
         (B, V).
@@ -22,34 +22,34 @@ def penalize_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def ban(logits: Tensor, tokens: list[int]) -> Tensor:
-    """Never choose these tokens; (B, V) -> (B, V)."""
-    return logits.index_fill(1, torch.tensor(tokens, device=logits.device), NEVER)
+    """Exclude tokens; (B, V) -> (B, V)."""
+    return logits.index_fill(1, torch.tensor(tokens, device=logits.device), MINUS_INFINITY)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Leave only the k likeliest tokens, and what is as likely as the last of them; (B, V) -> (B, V)."""
+    """Keep the k most probable tokens, and ties with the last of them; (B, V) -> (B, V)."""
     smallest_kept = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < smallest_kept, NEVER)
+    return logits.masked_fill(logits < smallest_kept, MINUS_INFINITY)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Leave only the likeliest tokens that together reach probability p; (B, V) -> (B, V).
+    """Keep the most probable tokens that together reach probability p; (B, V) -> (B, V).
 
     Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
     """
-    values, order = logits.sort(dim=-1)  # the least likely first
+    values, order = logits.sort(dim=-1)  # ascending
     improbable = values.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
     improbable[:, -1] = False
-    return logits.masked_fill(improbable.scatter(1, order, improbable), NEVER)
+    return logits.masked_fill(improbable.scatter(1, order, improbable), MINUS_INFINITY)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Leave only tokens at least p times as likely as the likeliest; (B, V) -> (B, V).
+    """Keep tokens at least p times as probable as the most probable one; (B, V) -> (B, V).
 
     Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling".
     """
     probabilities = logits.softmax(dim=-1)
-    return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), NEVER)
+    return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), MINUS_INFINITY)
 
 
 def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -57,11 +57,11 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     Args:
         logits: (B, V).
-        uniforms: A uniform number for each row, (B,) of float64, 0 to below 1, so that a row's token does not
+        uniforms: A uniform number from [0, 1) for each row, (B,) of float64, so that a row's token does not
             depend on the other rows. The distributions are computed on its device.
 
     Returns:
-        Token ids, (B,); none whose logit is minus infinity.
+        Token ids, (B,); never one whose logit is minus infinity.
     """
     cumulative = F.softmax(logits, dim=-1).to(uniforms.device).cumsum(dim=-1, dtype=torch.float64)
     ids = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)

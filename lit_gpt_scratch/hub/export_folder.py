@@ -12,7 +12,7 @@ from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.pretrained import FAMILIES
 from lit_gpt_scratch.hub.tokenizer import to_hub
-from lit_gpt_scratch.training.checkpoint_io import find_checkpoint, read_checkpoint
+from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.run_folder import make_folder
 
 

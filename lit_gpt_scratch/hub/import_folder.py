@@ -7,8 +7,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.hub.pretrained import read_options, read_state
-from lit_gpt_scratch.training.checkpoint_io import write_checkpoint
-from lit_gpt_scratch.training.run_folder import CONFIG, claim_folder, give_up_folder, shell_path
+from lit_gpt_scratch.training.checkpoint import write_checkpoint
+from lit_gpt_scratch.training.run_folder import CONFIG, create_run_folder, remove_run_folder, shell_path
 
 # A small rate for weights that are trained already; --model.learning_rate sets another.
 FINETUNE_LEARNING_RATE = 3e-5
@@ -29,10 +29,10 @@ def run(options: Namespace) -> None:
     made = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
     run_dir = shell_path(made)
     print(
-        f"imported       {made / 'best.ckpt'}\n"
-        f"let it speak   {PROGRAM} predict --ckpt_path {run_dir}\n"
-        f"measure it     {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
-        f"fine-tune it   {PROGRAM} fit --init_from {run_dir} --data.corpus my.txt"
+        f"imported   {made / 'best.ckpt'}\n"
+        f"generate   {PROGRAM} predict --ckpt_path {run_dir}\n"
+        f"validate   {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
+        f"fine-tune  {PROGRAM} fit --init_from {run_dir} --data.corpus my.txt"
     )
 
 
@@ -64,11 +64,11 @@ def import_folder(folder: Path, wanted: Path) -> Path:
         "callbacks": {},
         "pytorch-lightning_version": version("lightning"),
     }
-    run_dir = claim_folder(wanted)
+    run_dir = create_run_folder(wanted)
     try:
         write_checkpoint(checkpoint, run_dir / "best.ckpt")
-        (run_dir / CONFIG).unlink()  # the mark of claim_folder; an import has no settings of a run
+        (run_dir / CONFIG).unlink()  # the mark of create_run_folder; an import has no settings of a run
     except BaseException:
-        give_up_folder(run_dir)
+        remove_run_folder(run_dir)
         raise
     return run_dir

@@ -1,4 +1,4 @@
-"""Linear layers for generation on a CPU: 8-bit weights, and weights arranged for several rows."""
+"""Linear layers for generation on a CPU: 8-bit weights, and weights packed for small batches."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-MIN_SPREAD = 1e-12  # of a token's channels
+MIN_RANGE = 1e-12  # of a token's channels
 MIN_PACKED_ELEMENTS = 2**19  # of a weight
 
 
@@ -16,7 +16,7 @@ class Int8Linear(nn.Module):
     """A linear layer whose weights are 8-bit integers with a scale for each output channel.
 
     Inputs are rounded to 8 bits too. PyTorch's kernel has one scale for all tokens, so each token is scaled
-    to a range of 0 to 1 before it, and back after it: its output does not depend on the other tokens.
+    to the range 0 to 1 before it and back after it: its output does not depend on the other tokens.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -25,23 +25,25 @@ class Int8Linear(nn.Module):
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated, but PyTorch has nothing as fast for one token
+            warnings.simplefilter(
+                "ignore"
+            )  # deprecated, but nothing else in PyTorch is as fast for one token
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, None)
         self.sums = rounded.dequantize().sum(dim=1)  # (out,)
-        self.bias = torch.zeros_like(self.sums) if linear.bias is None else linear.bias
+        self.bias = torch.zeros_like(self.sums) if linear.bias is None else linear.bias.detach()
         self.reduce_range = not torch.cpu._is_vnni_supported()  # 8-bit sums overflow on older CPUs
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         low, high = x.aminmax(dim=-1, keepdim=True)  # (..., 1)
-        spread = high.sub_(low).clamp_(min=MIN_SPREAD)
-        y = torch.ops.quantized.linear_dynamic(x.sub(low).div_(spread), self.packed, self.reduce_range)
-        return torch.addcmul(self.bias, low, self.sums).addcmul_(y, spread)
+        value_range = high.sub_(low).clamp_(min=MIN_RANGE)
+        y = torch.ops.quantized.linear_dynamic(x.sub(low).div_(value_range), self.packed, self.reduce_range)
+        return torch.addcmul(self.bias, low, self.sums).addcmul_(y, value_range)
 
 
 def quantize_linear_layers(model: nn.Module) -> None:
-    """Replace every linear layer of a model by one with 8-bit weights; embeddings stay as they are.
+    """Replace every linear layer of a model by one with 8-bit weights; embeddings do not change.
 
     Raises:
         ValueError: The model is not on a CPU.
@@ -56,9 +58,9 @@ def quantize_linear_layers(model: nn.Module) -> None:
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
-    """Multiply by copies of the large float32 weights that are arranged for oneDNN, on a CPU that has it.
+    """Multiply by copies of the large float32 weights in oneDNN's packed layout, on a CPU that has oneDNN.
 
-    Products with a few rows take half the time; with one row, nothing is gained.
+    Products with a few rows take half the time; with one row, as long as before.
     """
     layers = [
         layer

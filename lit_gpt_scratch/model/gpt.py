@@ -1,10 +1,10 @@
-"""GPTs from token ids to logits, in two architectures: `gpt2` and `modern`.
+"""GPT in two architectures, `gpt2` and `modern`: from token ids to logits.
 
 References: Vaswani et al. 2017, "Attention Is All You Need". For gpt2, Radford et al. 2019, "Language
-Models are Unsupervised Multitask Learners"; parameters are named as in its published weights. For modern,
-Qwen Team 2025, "Qwen3 Technical Report", whose layout it is, with Zhang & Sennrich 2019 (RMSNorm), Su et al.
-2021 (rotary positions), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped-query attention) and Henry et al.
-2020 (QK-norm).
+Models are Unsupervised Multitask Learners"; parameters have the names of its published weights. For modern,
+Qwen Team 2025, "Qwen3 Technical Report", whose layout it has: Zhang & Sennrich 2019 (RMSNorm), Su et al. 2021
+(rotary position embedding), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped-query attention) and Henry et
+al. 2020 (QK-norm).
 
 Letters in shapes: B batch, T time (tokens), C = n_embd channels, H heads, K = n_kv_head, D = C / H channels
 of a head, V vocabulary.
@@ -24,9 +24,9 @@ from torch.utils.checkpoint import checkpoint
 from lit_gpt_scratch.model.kv_cache import KVCache, LayerCache
 from lit_gpt_scratch.model.layers import RMSNorm, apply_rope, attend, dropout, precompute_rope
 
-ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens: enough for blocks of thousands
+ROPE_THETA = 10_000.0  # the longest wavelength is 2 pi times this, in tokens
 RMS_EPS = 1e-6
-GPT2_STD = 0.02  # what GPT-2's weights are drawn with
+GPT2_STD = 0.02  # standard deviation of GPT-2's initial weights
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ class GPTConfig:
 
     Args:
         vocab_size: Number of distinct tokens, V.
-        arch: gpt2 is the tutorials' model; modern learns more from each token, with RMSNorm, rotary
-            positions, QK-norm, SwiGLU and no biases, in Qwen3's layout.
+        arch: gpt2 is the tutorials' model; modern reaches a lower loss with as many tokens, by RMSNorm,
+            rotary position embedding, QK-norm, SwiGLU and no biases, in Qwen3's layout.
         block_size: Longest context in tokens, T.
         n_layer: Number of transformer blocks.
         n_head: Attention heads of a block, H; divides n_embd.
-        n_kv_head: Heads of modern's keys and values, K, each shared by n_head / n_kv_head of the queries;
-            null is n_head.
+        n_kv_head: Heads of modern's keys and values, K, each shared by n_head / n_kv_head query heads; null
+            is n_head.
         n_embd: Width of the residual stream, C.
         dropout: Share of activations dropped in training, 0 to below 1.
         bias: Biases in gpt2's MLPs and LayerNorms.
         attn_bias: Biases of gpt2's queries, keys and values.
-        attn_proj_bias: Biases of gpt2's output projection of attention; null is the same as attn_bias.
-        tie_weights: One matrix serves as token embedding and as output head.
-        activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's own approximation of gelu.
+        attn_proj_bias: Biases of gpt2's output projection of attention; null is attn_bias.
+        tie_weights: Use the token embedding as the output head.
+        activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's approximation of gelu.
 
     Raises:
         ValueError: A size is not positive, heads do not divide, or dropout is out of range.
@@ -85,7 +85,7 @@ class GPTConfig:
             raise ValueError(f"model.n_kv_head ({self.n_kv_head}) must divide model.n_head ({self.n_head})")
         if self.arch == "modern" and self.head_width % 2:
             raise ValueError(
-                "model.arch modern turns pairs of a head's channels: model.n_embd / model.n_head must be "
+                "model.arch modern rotates pairs of a head's channels: model.n_embd / model.n_head must be "
                 f"even, not {self.head_width}"
             )
         if self.arch == "modern" and (self.attn_bias or self.attn_proj_bias):
@@ -103,7 +103,7 @@ class GPTConfig:
 
     @property
     def mlp_width(self) -> int:
-        """Channels inside an MLP: 4 C, or where a gate takes a third matrix 8/3 C, up to a multiple of 32."""
+        """Inner channels of an MLP: 4 C; with a gate, 8/3 C rounded up to a multiple of 32."""
         return 4 * self.n_embd if self.arch == "gpt2" else -(-8 * self.n_embd // 96) * 32
 
 
@@ -114,7 +114,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.is_compiled = False
-        self.activation_checkpointing = False  # compute a block again in the backward pass, to save memory
+        self.activation_checkpointing = False  # recompute blocks in the backward pass, to save memory
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.arch == "gpt2":
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
@@ -131,13 +131,13 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw the weights from normal distributions; biases are 0.
+        """Initialize the weights from normal distributions; biases are 0.
 
-        gpt2 takes GPT-2's deviation of 0.02, divided by the root of their number for the layers into the
-        residual stream. modern's blocks take 1 / sqrt(C), which keeps the scale of what goes through (LeCun
-        et al. 1998, "Efficient BackProp"), and 0 for the layers into the stream, so that each block begins as
-        the identity (Zhang et al. 2019, "Fixup Initialization"). In a tied head each token would then find
-        itself the likeliest next one; the last norm begins so small that its own logit is 1/2.
+        gpt2 has GPT-2's standard deviation of 0.02, divided by the square root of their number for the layers
+        that add to the residual stream. modern's blocks have 1 / sqrt(C), which keeps the scale of the
+        activations (LeCun et al. 1998, "Efficient BackProp"), and 0 for the layers that add to the stream, so
+        that each block is the identity at first (Zhang et al. 2019, "Fixup Initialization"). With a tied
+        head, each token would then predict itself; the last norm starts so small that its own logit is 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
@@ -148,11 +148,11 @@ class GPT(nn.Module):
             elif parameter.dim() == 2:
                 in_block = name.startswith("h.") and not gpt2
                 nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else GPT2_STD)
-        if self.config.tie_weights and not gpt2:  # own logit: C GPT2_STD times the last norm's weight
+        if self.config.tie_weights and not gpt2:  # its own logit is C GPT2_STD times the last norm's weight
             nn.init.constant_(cast(Tensor, self.ln_f.weight), 0.5 / (GPT2_STD * self.config.n_embd))
 
     def compile_blocks(self) -> None:
-        """Compile the blocks, which are alike and share their code; parameters keep their names."""
+        """Compile the blocks, which share the compiled code; parameters keep their names."""
         for block in self.h:
             block.compile()
         self.is_compiled = True
@@ -167,18 +167,18 @@ class GPT(nn.Module):
 
         Args:
             idx: Token ids, (B, T).
-            cache: The tokens before them; these are added to it. It needs `torch.no_grad`.
+            cache: Keys and values of the tokens before them; those of `idx` are added. Needs `torch.no_grad`.
 
         Returns:
             (B, T, V).
 
         Raises:
-            ValueError: There are more tokens than block_size, or than the cache takes.
+            ValueError: There are more tokens than block_size, or than the cache has room for.
         """
         return self.lm_head(self.features(idx, cache))
 
     def features(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Return the input of the output head; arguments and errors of `forward`; (B, T) -> (B, T, C)."""
+        """Return the input of the output head, (B, T) -> (B, T, C); arguments and errors as for `forward`."""
         T = idx.shape[1]
         positions: slice | Tensor = slice(0, T)
         layers: list[LayerCache] | list[None] = [None] * len(self.h)
@@ -209,7 +209,7 @@ class GPT(nn.Module):
 
 @contextmanager
 def eval_mode(gpt: GPT) -> Iterator[None]:
-    """Run a model without dropout, and without compiled code, which is made for the shapes of training."""
+    """Run a model without dropout and without compiled code, which is specialized for training's shapes."""
     was_training = gpt.training
     with torch.compiler.set_stance("force_eager") if gpt.is_compiled else nullcontext():
         gpt.eval()
@@ -220,13 +220,13 @@ def eval_mode(gpt: GPT) -> Iterator[None]:
 
 
 def norm(config: GPTConfig) -> nn.Module:
-    """The layer that scales the residual stream for those who read it; (..., C) -> (..., C)."""
+    """Return the normalization layer of an architecture; (..., C) -> (..., C)."""
     C = config.n_embd
     return nn.LayerNorm(C, bias=config.bias) if config.arch == "gpt2" else RMSNorm(C, eps=RMS_EPS)
 
 
 class Block(nn.Module):
-    """Attention lets tokens talk, the MLP lets each one think; both add to the residual stream."""
+    """Transformer block: attention and an MLP, each added to the residual stream (pre-norm)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention: each token gathers from itself and the tokens before it."""
+    """Causal self-attention."""
 
     c_proj: nn.Linear
 
@@ -254,12 +254,12 @@ class Attention(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Attend to the tokens in the cache and to these.
+        """Return the attention of each token to itself, the tokens before it and those in the cache.
 
         Args:
             x: (B, T, C).
             rope: Rotations of the tokens' positions, (2, ..., T, D); None for gpt2.
-            cache: The tokens before them.
+            cache: Keys and values of earlier tokens.
 
         Returns:
             (B, T, C).
@@ -278,7 +278,7 @@ class Attention(nn.Module):
 
 
 class GPT2Attention(Attention):
-    """Attention with one matrix for queries, keys and values."""
+    """GPT-2's attention: one matrix for queries, keys and values."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -294,7 +294,7 @@ class GPT2Attention(Attention):
 
 
 class RotaryAttention(Attention):
-    """Attention with normalised and rotated queries and keys, and keys shared by queries if asked."""
+    """Attention with QK-norm, rotary position embedding and optionally grouped queries."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -314,12 +314,12 @@ class RotaryAttention(Attention):
             project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
         )
-        # float32: exact in any precision
+        # in float32, whatever the precision
         return apply_rope(self.q_norm(q.float()), rope), apply_rope(self.k_norm(k.float()), rope), v
 
 
 class MLP(nn.Module):
-    """Two layers, four times as wide between them, applied to each token alone."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -335,7 +335,7 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """An MLP in which a second layer, the gate, decides how much of each inner channel passes."""
+    """MLP with a SiLU-gated inner layer."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

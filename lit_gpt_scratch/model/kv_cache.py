@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that a GPT has read, kept so that each token is computed once.
+"""KV cache: keys and values of earlier tokens, so that each token is computed once.
 
 Letters in shapes are those of `gpt.py`; N is the number of tokens that a row has in the cache.
 """
@@ -13,13 +13,12 @@ class LayerCache(NamedTuple):
     """The cache of one block in one forward pass.
 
     Args:
-        keys: Of all tokens up to the newest ones, (B, K, N, D).
-        values: The same of values.
-        new_keys: The part of `keys` that belongs to the newest tokens, (B, K, T, D); unused
-            where their positions differ by row.
-        new_values: The same of values.
-        places: Rows and positions of the newest tokens where these differ by row, each (B, 1) or (B, T).
-        mask: What each of the newest tokens sees, (B, 1, T, N) of bool; None if that is causal or everything.
+        keys: Keys of all tokens, the newest included, (B, K, N, D).
+        values: Values of all tokens, (B, K, N, D).
+        new_keys: View of the newest tokens' keys, (B, K, T, D); unused if their positions differ by row.
+        new_values: View of the newest tokens' values, (B, K, T, D).
+        places: Rows (B, 1) and positions (B, T) of the newest tokens if these differ by row, else None.
+        mask: Tokens that each of the newest attends to, (B, 1, T, N) of bool; None is causal, or all.
     """
 
     keys: Tensor
@@ -42,7 +41,7 @@ class LayerCache(NamedTuple):
 
 
 class KVCache:
-    """Keys and values of several rows of tokens, which need not be as long as each other.
+    """Keys and values of several rows of tokens, which may have different lengths.
 
     Attributes:
         store: Keys and values of each block, (2, n_layer, B, K, capacity, D).
@@ -54,7 +53,7 @@ class KVCache:
         self.lengths = lengths
 
     def extend(self, n_tokens: int) -> tuple[slice | Tensor, list[LayerCache]]:
-        """Reserve places for further tokens of each row.
+        """Reserve space for the next tokens of each row.
 
         Args:
             n_tokens: Number of tokens, T, the same for each row.

@@ -1,6 +1,6 @@
-"""Layers of which PyTorch's own are slow on a CPU or in mixed precision, and rotary positions.
+"""Dropout, RMSNorm, attention and rotary position embedding, fast on a CPU and in mixed precision.
 
-Letters in shapes: B batch, T time (tokens), H heads, K heads of keys and values, D channels of a head.
+Letters in shapes: B batch, T time (tokens), H query heads, K key and value heads, D channels of a head.
 """
 
 import torch
@@ -31,7 +31,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 class RMSNorm(nn.RMSNorm):
     """`nn.RMSNorm` (Zhang & Sennrich 2019) in fewer operations, for small models on a CPU.
 
-    Its epsilon is a tensor, because an operation with a Python number takes twice as long.
+    The epsilon is a tensor because operations with a Python number take twice as long.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -49,14 +49,14 @@ class RMSNorm(nn.RMSNorm):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
     """Causal scaled dot-product attention (Vaswani et al. 2017).
 
-    On a CPU it is computed in float32, whatever the precision of the rest: PyTorch's bfloat16 backward pass
-    is many times slower there.
+    On a CPU it is computed in float32 in any precision: PyTorch's bfloat16 backward pass is many times slower
+    there.
 
     Args:
         q: Queries, (B, H, T, D).
-        k: Keys, (B, K, N, D); K divides H. N is T, or any number if T is 1.
+        k: Keys, (B, K, N, D); K divides H. Without a mask, N is T, or any number if T is 1.
         v: Values, (B, K, N, D).
-        mask: True where a query sees a key, (B, 1, T, N); None is causal. With a mask, N is any number.
+        mask: True where a query attends to a key, (B, 1, T, N); None is causal.
         dropout_p: Share of the attention weights that is dropped; without a mask only.
 
     Returns:
@@ -73,13 +73,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_
     if dropout_p:
         assert mask is None, "dropout of attention weights is for training, which has no cache"
         return dropout(attention_weights(q, k), dropout_p, training=True) @ repeat_kv(v, H)
-    if T == 1 and K < H:  # queries that share a head's keys, in place of several tokens
+    if T == 1 and K < H:  # queries that share keys take the place of tokens
         return F.scaled_dot_product_attention(q.view(len(q), K, H // K, -1), k, v, mask).view(q.shape)
     return F.scaled_dot_product_attention(q, repeat_kv(k, H), repeat_kv(v, H), mask, is_causal=is_causal)
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Return how much each token gathers from itself and each one before it; rows sum to 1.
+    """Return the weights of causal attention; rows sum to 1.
 
     Args:
         q: Queries, (B, H, T, D).

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_gpt_scratch.scaling.law import training_flops
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 from lit_gpt_scratch.training.metrics import bits_per_byte
 
 log = logging.getLogger(__name__)

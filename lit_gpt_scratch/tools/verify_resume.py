@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch.tools.fit_process import finish_fit, run_fit, start_fit
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 # Parts of a checkpoint; the last two are there if the run averages its weights.
 COMPARED = (

@@ -1,1 +1,1 @@
-"""How a model is trained: the LightningModule, its optimizer, its numbers, its callbacks."""
+"""Training: the LightningModule, optimizers, checkpoints and callbacks."""

@@ -1,4 +1,4 @@
-"""What suits the hardware: the quickest precision, and whether compiling repays, each with its reason."""
+"""Precision and compilation chosen for the hardware, each with its reason as text."""
 
 import ctypes
 import shutil
@@ -9,16 +9,15 @@ import torch
 
 from lit_gpt_scratch.model.gpt import GPT
 
-# mallopt(3): from which size on memory is mapped for itself (the most it takes), how much may lie idle at the
-# heap's end before it is given back, and how much is fetched at once.
-MALLOC = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
-# FLOPs of a run on a CPU from which on compiling repays its 15 seconds (3 once it has been done before): it
-# makes a step of modern, with its norms, rotations and gates, a fifth quicker, one of gpt2 hardly.
-COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
+# Parameters of mallopt(3), in bytes: M_MMAP_THRESHOLD (its maximum), M_TRIM_THRESHOLD, M_TOP_PAD.
+MALLOC_OPTIONS = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
+# FLOPs of a run on a CPU above which compilation saves more than its 15 seconds (3 with a warm cache): a step
+# of modern, with its norms, rotary embedding and gates, gets a fifth faster, one of gpt2 hardly.
+MIN_COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
 
 
 def device_kind(accelerator: str) -> str:
-    """What Lightning's `trainer.accelerator` will train on: cpu, cuda, mps, or the name itself."""
+    """Return the device type of Lightning's `trainer.accelerator`: cpu, cuda, mps, or the name itself."""
     if accelerator in ("auto", "gpu"):
         if torch.cuda.is_available():
             return "cuda"
@@ -26,36 +25,33 @@ def device_kind(accelerator: str) -> str:
     return accelerator
 
 
-def choose_precision(asked: str, kind: str, before: dict[str, str] | None) -> tuple[str, str]:
-    """One of Lightning's precisions, and the reason in words.
+def choose_precision(option: str, kind: str, before: dict[str, str] | None) -> tuple[str, str]:
+    """Return one of Lightning's precisions and the reason.
 
     Args:
-        asked: One of them, or auto.
-        kind: Of device.
-        before: The kind of device and the precision that a resumed run had, which auto keeps.
+        option: A precision, or auto.
+        kind: Device type.
+        before: `kind` and `precision` of a resumed run; auto keeps the precision on the same device type.
     """
-    if asked != "auto":
-        return asked, "as asked"
+    if option != "auto":
+        return option, "as asked"
     if before is not None and before["kind"] == kind:
         return before["precision"], "as before"
     return auto_precision(kind)
 
 
 def auto_precision(kind: str) -> tuple[str, str]:
-    """Return the fastest of Lightning's precisions on a kind of device, and the reason in words."""
-    if kind == "cuda":
-        if has_bf16_units(kind):
-            return "bf16-mixed", "this GPU has bfloat16"
-        return "32-true", "this GPU has no bfloat16"
-    if kind != "cpu":
-        return "32-true", f"bfloat16 is not tried on {kind}"
-    if has_bf16_units(kind):
-        return "bf16-mixed", f"this CPU has {cpu_bf16_unit()}"
-    return "32-true", "this CPU has neither AMX nor AVX512-BF16"
+    """Return the fastest of Lightning's precisions on a device type, and the reason."""
+    has_units = has_bf16_units(kind)
+    reasons = {
+        "cuda": f"this GPU has {'' if has_units else 'no '}bfloat16",
+        "cpu": f"this CPU has {cpu_bf16_unit() or 'neither AMX nor AVX512-BF16'}",
+    }
+    return "bf16-mixed" if has_units else "32-true", reasons.get(kind, f"bfloat16 is not tried on {kind}")
 
 
 def has_bf16_units(kind: str) -> bool:
-    """Return whether a kind of device multiplies bfloat16 matrices in hardware."""
+    """Return whether a device type multiplies bfloat16 matrices in hardware."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == "cpu" and cpu_bf16_unit() is not None
@@ -69,52 +65,51 @@ def cpu_bf16_unit() -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of a step for the next: fetching it anew costs 5 % of a CPU's step.
+    """Configure glibc's malloc to keep freed memory for the next step, which saves 5 % of a step on a CPU.
 
-    Only glibc gives it back so eagerly, and only glibc has these settings; elsewhere nothing is done.
+    Other C libraries have no mallopt; there, do nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for setting, value in MALLOC.items():
-        mallopt(setting, value)
+    for option, value in MALLOC_OPTIONS.items():
+        mallopt(option, value)
 
 
-def choose_compile(asked: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
-    """Return whether to compile, as `asked` (auto, true or false), and the reason in words.
+def choose_compile(option: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
+    """Return whether to compile, and the reason.
+
+    Args:
+        option: auto, true or false.
+        kind: Device type.
+        gpt: The model.
+        flops: FLOPs of the whole run; infinite for a run without a last step.
 
     Raises:
-        ValueError: It is asked for, and something that it needs is missing.
+        ValueError: The option is true, and a requirement of torch.compile is missing.
     """
-    if asked == "auto":
+    if option == "auto":
         return auto_compile(kind, gpt, flops)
-    if asked == "true" and kind == "cpu" and (reason := why_not_compile()):
+    if option == "true" and kind == "cpu" and (reason := why_not_compile()):
         raise ValueError(f"compile: {reason}; --compile false trains without")
-    return asked == "true", "as asked"
+    return option == "true", "as asked"
 
 
 def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
-    """Whether compiling repays on a kind of device, and the reason in words.
-
-    Args:
-        kind: Of device.
-        gpt: The model.
-        flops: Of the whole run; infinite for one without an end.
-    """
+    """Return whether compilation shortens a run of `flops` FLOPs on a device type, and the reason."""
     if kind == "cuda":
         return True, "a GPU"
     if kind != "cpu":
         return False, f"not tried on {kind}"
-    if flops < COMPILE_FLOPS[gpt.config.arch]:
+    if flops < MIN_COMPILE_FLOPS[gpt.config.arch]:
         return False, "the run is too short to repay it"
-    if reason := why_not_compile():
-        return False, reason
-    return True, "a long run"
+    reason = why_not_compile()
+    return reason is None, reason or "a long run"
 
 
 def why_not_compile() -> str | None:
-    """Return what torch.compile lacks on this machine's CPU; None if nothing."""
+    """Return which requirement of torch.compile this machine's CPU lacks; None if it has all."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

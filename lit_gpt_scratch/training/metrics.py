@@ -1,4 +1,4 @@
-"""The numbers of a run, and how they are computed."""
+"""Formulas of the metrics of a run."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ from lit_gpt_scratch.model.gpt import GPT
 
 
 def check_finite(name: str, loss: float, step: int) -> None:
-    """Check that a run has not diverged, which it would not recover from.
+    """Check that a run has not diverged.
 
     Raises:
         FloatingPointError: The loss is NaN or infinite.
@@ -22,20 +22,26 @@ def check_finite(name: str, loss: float, step: int) -> None:
 
 
 def perplexity(loss_nats: float) -> float:
-    """E to the mean cross-entropy: among how many equally likely tokens the model hesitates."""
+    """Return e to the mean cross-entropy; infinity above 700 nats, near float64's limit."""
     return math.exp(loss_nats) if loss_nats < 700 else math.inf
 
 
 def bits_per_byte(loss_nats: float, bytes_per_token: float) -> float:
-    """Cross-entropy in bits for each UTF-8 byte of text, which compares models of different tokenizers."""
+    """Return the cross-entropy in bits per UTF-8 byte of text, which is comparable across tokenizers."""
     return loss_nats / math.log(2) / bytes_per_token
 
 
-def train_flops_per_token(gpt: GPT) -> int:
-    """FLOPs of a training step, forward and backward, for one token.
+def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
+    """Return the metrics that are logged beside a loss, by name."""
+    bits = bits_per_byte(loss_nats, bytes_per_token)
+    return {"perplexity": perplexity(loss_nats), "bits_per_byte": bits}
 
-    6 N for the matrices and 12 L T C for attention (Chowdhery et al. 2022, "PaLM", appendix B). N leaves out
-    the position table, which is looked up and not multiplied, and the token table where it is not the head.
+
+def train_flops_per_token(gpt: GPT) -> int:
+    """Return the FLOPs of a training step, forward and backward, per token.
+
+    6 N for the matrices and 12 L T C for attention (Chowdhery et al. 2022, "PaLM", appendix B). N excludes
+    the position table and an untied token table, which are looked up and not multiplied.
     """
     config = gpt.config
     n_parameters = gpt.n_parameters
@@ -47,11 +53,11 @@ def train_flops_per_token(gpt: GPT) -> int:
 
 
 def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
-    """What the device's maker promises; None for a CPU or a device that Lightning's table lacks."""
+    """Return a GPU's peak FLOPs per second by its data sheet; None for other or unknown devices."""
     if device.type != "cuda":
         return None
-    from lightning.fabric.utilities.throughput import get_available_flops  # tools do without Lightning
+    from lightning.fabric.utilities.throughput import get_available_flops  # some commands avoid Lightning
 
-    with warnings.catch_warnings():  # an unknown device is no trouble: its MFU is left out
+    with warnings.catch_warnings():  # about an unknown GPU
         warnings.simplefilter("ignore")
         return get_available_flops(device, dtype)

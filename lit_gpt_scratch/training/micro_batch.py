@@ -1,4 +1,4 @@
-"""The largest micro-batch that a GPU has room for."""
+"""Search for the largest micro-batch that fits into GPU memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,24 +11,20 @@ from lit_gpt_scratch.training.loss import next_token_loss
 
 
 def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
-    """Return the largest micro-batch of a GPU's share of a batch that fits into the memory of every GPU."""
+    """Return the largest micro-batch size for `n_rows` rows per GPU that fits into every GPU's memory."""
     with trainer.precision_plugin.forward_context():
         size = largest_micro_batch(n_rows, partial(step_fits, gpt))
     return trainer.strategy.broadcast(size)
 
 
-def largest_micro_batch(n_rows: int, takes: Callable[[int], bool]) -> int:
-    """Halve the micro-batch until it fits, so that as few as possible make up a step.
-
-    Args:
-        n_rows: Rows of a step on this device.
-        takes: Whether a micro-batch of so many rows fits.
+def largest_micro_batch(n_rows: int, fits: Callable[[int], bool]) -> int:
+    """Return the first of n_rows, n_rows / 2, n_rows / 4, ... (rounded up) that fits.
 
     Raises:
-        ValueError: Not even one row fits.
+        ValueError: One row does not fit.
     """
     size = n_rows
-    while not takes(size):
+    while not fits(size):
         if size == 1:
             raise ValueError(
                 "one sequence alone does not fit into the GPU's memory: choose a smaller model or "
@@ -39,7 +35,7 @@ def largest_micro_batch(n_rows: int, takes: Callable[[int], bool]) -> int:
 
 
 def step_fits(gpt: GPT, n_rows: int) -> bool:
-    """Return whether a step of so many rows fits into GPU memory, beside AdamW's two numbers a weight."""
+    """Return whether a step with `n_rows` rows fits into GPU memory, with AdamW's two moments per weight."""
     parameters = list(gpt.parameters())
     idx = torch.zeros(n_rows, gpt.config.block_size, dtype=torch.int64, device=parameters[0].device)
     try:

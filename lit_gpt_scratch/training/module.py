@@ -1,4 +1,4 @@
-"""The GPT as a LightningModule: loss, optimizer, learning-rate schedule and metrics."""
+"""LitGPT, the LightningModule: steps, optimizer, learning-rate schedule and checkpoint contents."""
 
 import json
 import math
@@ -20,22 +20,30 @@ from lit_gpt_scratch.data.tokenizer import Tokenizer
 from lit_gpt_scratch.data.windows import IGNORE, Batch
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training.fsdp import shard_model
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
+from lit_gpt_scratch.training.lr_schedule import Schedule, check_schedule, learning_rate
 from lit_gpt_scratch.training.metrics import check_finite
 from lit_gpt_scratch.training.micro_batch import find_micro_batch
 from lit_gpt_scratch.training.optim import check_optimizer, make_optimizer
-from lit_gpt_scratch.training.parts import data_of, is_log_step, log_with_global_step
-from lit_gpt_scratch.training.schedule import Schedule, check_schedule, learning_rate
-from lit_gpt_scratch.training.sharding import shard
+from lit_gpt_scratch.training.trainer_state import get_data, is_log_step, log_with_global_step
 
-EAGER_STEPS = 10  # of a compiled run on a CPU: by their number, so that a resumed run does the same
+EAGER_STEPS = 10  # first steps of a compiled run on a CPU that run eagerly; a resumed run repeats the choice
 
 
 class LitGPT(LightningModule):
-    """Train a GPT on next-token cross-entropy with AdamW, or Muon, under warmup and decay.
+    """GPT trained on next-token cross-entropy with AdamW or Muon, and a learning rate with warmup and decay.
 
     A training batch is one optimizer step: inputs and targets, each (B, T), or a list of such micro-batches,
     whose gradients are summed. Every step that the Trainer counts is therefore an optimizer step.
+
+    Attributes:
+        n_tokens: Number of training tokens read so far, over all devices.
+        evaluation: Step and losses of the last evaluation.
+        best_evaluation: The same of the evaluation with the lowest validation loss.
+        tokenizer: Tokenizer of the data module, or of a loaded checkpoint.
+        sampling: Options of `predict_step`.
+        init_from: Checkpoint or folder of the initial weights; None if they are random.
     """
 
     def __init__(
@@ -53,27 +61,27 @@ class LitGPT(LightningModule):
         activation_checkpointing: bool = False,
         **gpt: Any,
     ) -> None:
-        """Build the model.
+        """Check the options, and build the network if its sizes are given.
 
         Args:
             learning_rate: AdamW's learning rate at the end of warmup.
-            min_learning_rate: The learning rate at the end of decay; Muon's falls by the same factor.
-            schedule: How it falls after warmup: half a cosine; a line; wsd, a line over the last fifth of the
-                steps; or not at all.
-            warmup_steps: Optimizer steps of linear rise.
+            min_learning_rate: The learning rate at the end of decay; Muon's decays by the same factor.
+            schedule: Decay after warmup: half a cosine; a straight line; wsd, a straight line over the last
+                fifth of the steps; or none.
+            warmup_steps: Optimizer steps of linear warmup.
             decay_steps: Optimizer step at which min_learning_rate is reached; null takes trainer.max_steps.
-            weight_decay: Decoupled decay of the matrices; norms and biases have none.
-            beta1: AdamW's memory of gradients.
-            beta2: AdamW's memory of squared gradients.
+            weight_decay: Decoupled weight decay of the matrices; norms and biases have none.
+            beta1: AdamW's decay rate of the mean gradient.
+            beta2: AdamW's decay rate of the mean squared gradient.
             optimizer: muon trains the matrices of the blocks with Muon, and the rest with AdamW.
             muon_learning_rate: Muon's learning rate at the end of warmup.
-            activation_checkpointing: Keep no activations inside of blocks for the backward pass, but compute
-                them again: less memory, more time.
-            **gpt: The fields of `GPTConfig`. Without vocab_size or block_size, the network is built when
-                it is fitted, and takes them from the data module.
+            activation_checkpointing: Recompute the activations inside blocks in the backward pass instead of
+                storing them: less memory, more time.
+            **gpt: The fields of `GPTConfig`. Without vocab_size or block_size, the network is built in
+                `configure_model`, with the sizes of the data module.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: An option is out of range.
         """
         super().__init__()
         check_schedule(learning_rate, min_learning_rate, warmup_steps, decay_steps)
@@ -89,80 +97,76 @@ class LitGPT(LightningModule):
         self.optimizer = optimizer
         self.muon_learning_rate = muon_learning_rate
         self.activation_checkpointing = activation_checkpointing
-        self.gpt_options = gpt
+        self.gpt_options = dict(gpt)
         if {"vocab_size", "block_size"} <= gpt.keys():
-            self.build_gpt()
-        self.begun_from: str | None = None  # whose weights were the first ones; None: random ones
+            self._set_gpt(GPTConfig(**gpt))  # jsonargparse reads this line to find the fields of GPTConfig
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
-        self.group_options: list[dict[str, Any]] = []  # one for each parameter group
-        self.tokenizer: Tokenizer | None = None  # the data's, or the checkpoint's
-        self.sampling = SamplingOptions()  # of predict_step
-        self.n_tokens = 0  # training tokens read so far, over all devices
-        self.evaluation: dict[str, float] = {}  # step and losses of the last evaluation
-        self.best_evaluation: dict[str, float] = {}  # the same of the one with the lowest validation loss
+        self.group_options: list[dict[str, Any]] = []  # of each parameter group
+        self.n_tokens = 0
+        self.evaluation: dict[str, float] = {}
+        self.best_evaluation: dict[str, float] = {}
+        self.tokenizer: Tokenizer | None = None
+        self.sampling = SamplingOptions()
+        self.init_from: str | None = None
 
     def compile_blocks(self, fall_back_to_eager: bool) -> None:
-        """Train with compiled blocks.
-
-        Args:
-            fall_back_to_eager: If compilation fails, warn and train without it.
-        """
+        """Compile the blocks; with `fall_back_to_eager`, a failure is a warning."""
         torch._dynamo.config.suppress_errors = fall_back_to_eager
         self.gpt.compile_blocks()
 
     def build_gpt(self, **sizes: int) -> None:
-        """Build the network; `sizes` are the data's vocab_size and block_size, if not given as options."""
-        self.gpt_options = sizes | self.gpt_options
-        self.hparams.update(self.gpt_options)
-        self.gpt = GPT(GPTConfig(**self.gpt_options))
+        """Build the network; `sizes` are vocab_size and block_size where the options do not set them."""
+        options = sizes | self.gpt_options
+        self.hparams.update(options)
+        self._set_gpt(GPTConfig(**options))
+
+    def _set_gpt(self, config: GPTConfig) -> None:
+        self.gpt = GPT(config)
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
     def configure_model(self) -> None:
-        """Build the network with the data's sizes if it was given none; shard it under FSDP.
+        """Build the network with the data module's sizes, unless it exists; shard it under FSDP.
 
         Raises:
-            ValueError: There is no data module to take the sizes from.
+            ValueError: There are no sizes and no data module.
         """
         if not hasattr(self, "gpt"):
             if getattr(self.trainer, "datamodule", None) is None:
                 raise ValueError("LitGPT needs vocab_size and block_size, or a TextDataModule to fit")
-            data = data_of(self.trainer)
+            data = get_data(self.trainer)
             self.build_gpt(vocab_size=data.vocab_size, block_size=data.block_size)
         if self.device_mesh is not None:
-            shard(self.gpt, self.device_mesh["data_parallel"])
+            shard_model(self.gpt, self.device_mesh["data_parallel"])
 
     def forward(self, idx: Tensor) -> Tensor:
         """Return the logits (B, T, V) of token ids (B, T)."""
         return cast(Tensor, self.gpt(idx))
 
     def setup(self, stage: str) -> None:
-        """Take the data's tokenizer, and sum losses in float64: float32 is too narrow for a long text.
-
-        Apple's GPUs have no float64.
-        """
+        """Take the data module's tokenizer; sum losses in float64, as float32 is imprecise for long texts."""
         if getattr(self.trainer, "datamodule", None) is not None and stage != "predict":
-            self.tokenizer = data_of(self.trainer).tokenizer
-        if self.device.type != "mps":
+            self.tokenizer = get_data(self.trainer).tokenizer
+        if self.device.type != "mps":  # which has no float64
             self.val_loss.set_dtype(torch.float64)
             self.train_eval_loss.set_dtype(torch.float64)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW, or Muon and AdamW, and the scheduler that sets the learning rates of each step.
+        """Return the optimizer and the scheduler, which sets the learning rates of each step.
 
         Raises:
-            ValueError: The learning rate decays, but neither decay_steps nor max_steps says until when.
+            ValueError: The learning rate decays, but neither decay_steps nor max_steps is set.
         """
         if self.decay_steps is None and self.trainer.max_steps < 1 and self.schedule != "constant":
             raise ValueError(
                 "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
             )
-        # With a gradient scaler, Lightning leaves unscaling to a fused optimizer, too late for clipping.
+        # With a gradient scaler, Lightning lets a fused optimizer unscale: after clipping, which is too late.
         fused = self.trainer.precision != "16-mixed"
         optimizer = make_optimizer(self.gpt, self.optimizer, self.betas, self.weight_decay, fused)
         groups = optimizer.param_groups
         self.group_options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
-        # The optimizer's own learning rate is 1, so that these functions give the rates themselves.
+        # LambdaLR multiplies the optimizer's learning rate, which is 1.
         functions = {"muon": self.muon_learning_rate_at}
         scheduler = LambdaLR(optimizer, [functions.get(g["name"], self.learning_rate_at) for g in groups])
         return {
@@ -171,21 +175,21 @@ class LitGPT(LightningModule):
         }
 
     def learning_rate_at(self, step: int) -> float:
-        """Return AdamW's learning rate in an optimizer step, counted from 0."""
+        """Return AdamW's learning rate of an optimizer step, counted from 0."""
         decay_steps = self.trainer.max_steps if self.decay_steps is None else self.decay_steps
         return learning_rate(
             self.schedule, step, self.learning_rate, self.min_learning_rate, self.warmup_steps, decay_steps
         )
 
     def muon_learning_rate_at(self, step: int) -> float:
-        """Return Muon's learning rate in an optimizer step, in proportion to AdamW's."""
+        """Return Muon's learning rate of an optimizer step, in proportion to AdamW's."""
         return self.learning_rate_at(step) * self.muon_learning_rate / self.learning_rate
 
     def on_fit_start(self) -> None:
-        """Store the run's seed, and search for the largest micro-batch where the data asks for it.
+        """Store the run's seed; search for the largest micro-batch if the data module is set to.
 
         Raises:
-            ValueError: The Trainer has an option that something else replaces here.
+            ValueError: A Trainer option is replaced by another option.
         """
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError("accumulate_grad_batches: one batch is one step here; use data.micro_batch_size")
@@ -193,13 +197,13 @@ class LitGPT(LightningModule):
             raise ValueError("gradient_clip_val: use the callback StepControl(max_norm=...), which clips")
         self.seed = torch.initial_seed()
         data = getattr(self.trainer, "datamodule", None)
-        # Devices that share weights cannot try alone what fits.
+        # With sharded weights, a device cannot try a micro-batch on its own.
         if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
-            size = find_micro_batch(self.trainer, self.gpt, data_of(self.trainer).rows_per_device)
-            data_of(self.trainer).micro_batch_size = size
+            size = find_micro_batch(self.trainer, self.gpt, get_data(self.trainer).rows_per_device)
+            get_data(self.trainer).micro_batch_size = size
 
     def on_train_start(self) -> None:
-        """Apply this run's options to an optimizer that a checkpoint has restored with its own."""
+        """Apply this run's options to the optimizer, whose options a checkpoint may have restored."""
         for optimizer in self.trainer.optimizers:
             for group, options in zip(optimizer.param_groups, self.group_options, strict=False):
                 group.update(options)
@@ -209,18 +213,18 @@ class LitGPT(LightningModule):
                     group["lr"] = group["initial_lr"] * rate(scheduler.last_epoch)
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> None:
-        """Make dropout a pure function of (seed, step, rank): a resumed run needs no generator's state."""
+        """Make dropout a pure function of (seed, step, rank), so that resuming needs no generator state."""
         log_with_global_step(self.trainer)
         seed = hash((self.seed, self.global_step, self.global_rank))
         torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":  # torch.manual_seed asks every kind that there is: half a millisecond
+        if self.device.type != "cpu":  # torch.manual_seed seeds all device types, in 0.5 ms
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
-        """Return the loss of the last micro-batch, whose gradient Lightning adds to those of the others.
+        """Return the loss of the last micro-batch for Lightning's backward pass; run the others' here.
 
-        Each loss is weighted by its share of the rows: the gradients sum to that of the mean over the step.
-        `step_loss` is that mean.
+        Each loss is weighted by its fraction of the rows, so that gradients add up to that of the mean loss
+        over the batch, `step_loss`.
         """
         micro_batches = cast(list[Batch], [batch] if isinstance(batch[0], Tensor) else batch)
         n_rows = sum(len(inputs) for inputs, _ in micro_batches)
@@ -229,10 +233,10 @@ class LitGPT(LightningModule):
         *others, last = micro_batches
         with self._no_gradient_sync():
             for micro_batch in others:
-                self.trainer.strategy.backward(self._share_of_loss(micro_batch, n_rows), None)
-        return self._share_of_loss(last, n_rows)
+                self.trainer.strategy.backward(self._weighted_loss(micro_batch, n_rows), None)
+        return self._weighted_loss(last, n_rows)
 
-    def _share_of_loss(self, micro_batch: Batch, n_rows: int) -> Tensor:
+    def _weighted_loss(self, micro_batch: Batch, n_rows: int) -> Tensor:
         inputs, targets = micro_batch
         with self._eager_at_first():
             loss = next_token_loss(self.gpt, inputs, targets) * (len(inputs) / n_rows)
@@ -243,10 +247,10 @@ class LitGPT(LightningModule):
         """Keep the gradients of the first micro-batches; `on_train_batch_end` clears them."""
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the loss of the step over all devices, before a callback saves the step.
+        """Log the loss of the step, averaged over devices.
 
         Raises:
-            FloatingPointError: The loss is NaN or infinite, and no callback has dropped the step's gradients.
+            FloatingPointError: The loss is NaN or infinite, and no callback has cleared the gradients.
         """
         self.n_tokens += self.step_tokens
         if not is_log_step(self.trainer, self.global_step + 1):
@@ -262,25 +266,25 @@ class LitGPT(LightningModule):
             optimizer.zero_grad()
 
     def _eager_at_first(self) -> AbstractContextManager[Any]:
-        """On a CPU the first steps come at once, with what is wrong in them; compiling comes after."""
+        """Run the first steps on a CPU uncompiled: they start at once, and errors in them appear at once."""
         eager = self.device.type == "cpu" and self.global_step < EAGER_STEPS
         return cast(Any, torch.compiler.set_stance("force_eager")) if eager else nullcontext()
 
     def _no_gradient_sync(self) -> AbstractContextManager[Any]:
-        """Several devices share their gradients once a step, with the last micro-batch."""
+        """Do not reduce gradients over devices: the backward pass of the last micro-batch does."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the mean loss of the validation text, or of the training text's fixed windows."""
+        """Add a batch to the mean validation loss, or (loader 1) to that of fixed training windows."""
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
-        with torch.compiler.set_stance("force_eager"):  # compiling once more would take longer than it saves
+        with torch.compiler.set_stance("force_eager"):  # another compilation would take longer than it saves
             loss = cross_entropy(self.gpt(inputs), targets)
         metric.update(loss, weight=(targets != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log both losses and their gap, and keep them for the checkpoint."""
+        """Log and store both losses and their difference."""
         losses = {"val/loss": float(self.val_loss.compute())}
         check_finite("val/loss", losses["val/loss"], self.global_step)
         if self.train_eval_loss.update_called:
@@ -294,19 +298,19 @@ class LitGPT(LightningModule):
         self.train_eval_loss.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the mean loss of the test text."""
+        """Add a batch to the mean test loss."""
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log the loss of the test text."""
+        """Log the mean test loss."""
         self.log("test/loss", float(self.val_loss.compute()))
         self.val_loss.reset()
 
     def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[str]:
-        """Return each prompt with its continuation, drawn as `sampling` says.
+        """Return each prompt followed by its continuation.
 
         Raises:
-            ValueError: There is no tokenizer, neither from data nor from a checkpoint.
+            ValueError: There is no tokenizer, neither from a data module nor from a checkpoint.
         """
         if self.tokenizer is None:
             raise ValueError("LitGPT has no tokenizer: fit it, or give Trainer.predict a ckpt_path")
@@ -315,23 +319,22 @@ class LitGPT(LightningModule):
         return [self.tokenizer.decode(ids + text.tokens) for ids, text in zip(prompts, texts, strict=True)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the losses that the last evaluation gave, and what the run has read and began from."""
-        # As --model.class_path names it.
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        """Add this project's keys to a checkpoint."""
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # --model.class_path
         data_name = type(getattr(self.trainer, "datamodule", None)).__qualname__
         if data_name in checkpoint:
-            checkpoint["TextDataModule"] = checkpoint.pop(data_name)  # also of a subclass
+            checkpoint["TextDataModule"] = checkpoint.pop(data_name)  # one key for all subclasses
         checkpoint["evaluation"] = self.evaluation
         checkpoint["best_evaluation"] = self.best_evaluation
         checkpoint["n_tokens"] = self.n_tokens
-        checkpoint["begun_from"] = self.begun_from
+        checkpoint["begun_from"] = self.init_from
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the checkpoint's last evaluation and its count of tokens."""
+        """Restore the attributes that `on_save_checkpoint` stores, and the tokenizer."""
         self.evaluation = checkpoint["evaluation"]
         self.best_evaluation = checkpoint["best_evaluation"]
         self.n_tokens = checkpoint["n_tokens"]
-        self.begun_from = checkpoint["begun_from"]
+        self.init_from = checkpoint["begun_from"]
         self.tokenizer = tokenizer_from_json(json.dumps(checkpoint["TextDataModule"]["tokenizer"]))
-        checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is a command's, not a run's whole life
+        checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time counts from the resume

@@ -1,4 +1,4 @@
-"""A run's folder: taken by one run alone, never overwritten."""
+"""Run folders: create one for each run, and write into it."""
 
 import itertools
 import logging
@@ -16,23 +16,23 @@ from lit_gpt_scratch.atomic_write import atomic_write
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # tells the processes of further devices which folder rank 0 took
+RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # environment variable: passes rank 0's run folder to the other ranks
 
 
-def claim_folder(wanted: Path) -> Path:
-    """Take a folder for a run: `wanted` if it is new or empty, else `wanted-2`, `wanted-3`, ...
+def create_run_folder(path: Path) -> Path:
+    """Create the folder of a run, or take an empty one: `path`, or if that is in use `path-2`, `path-3`, ...
 
-    An empty `config.yaml`, which only one process can be the one to create, marks it as taken.
+    An empty `config.yaml`, created exclusively, reserves it: runs that start together do not share a folder.
 
     Raises:
-        ValueError: The folder cannot be made or written.
+        ValueError: The folder cannot be created or is not writable.
     """
-    if not wanted.name:
-        raise ValueError(f"run_dir must name a folder of its own, not {str(wanted)!r}")
-    if sys.platform == "win32" and (wrong := set(wanted.name) & set('<>:"|?*')):
-        raise ValueError(f"run_dir {str(wanted)!r}: Windows allows no {wrong.pop()} in the name of a folder")
-    numbered = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
-    for folder in itertools.chain([wanted], numbered):
+    if not path.name:
+        raise ValueError(f"run_dir must name a folder of its own, not {str(path)!r}")
+    if sys.platform == "win32" and (wrong := set(path.name) & set('<>:"|?*')):
+        raise ValueError(f"run_dir {str(path)!r}: Windows allows no {wrong.pop()} in the name of a folder")
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         if folder.exists() and not folder.is_dir():
             continue
         make_folder(folder)
@@ -40,19 +40,24 @@ def claim_folder(wanted: Path) -> Path:
             if any(folder.iterdir()):
                 continue
             (folder / CONFIG).touch(exist_ok=False)
-        except FileExistsError:  # another run was quicker
+        except FileExistsError:  # another run reserved it in between
             continue
         except OSError as error:
             raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
         return folder
-    raise AssertionError("there is always a next number")
+    raise AssertionError("itertools.count has no end")
+
+
+def remove_run_folder(folder: Path) -> None:
+    """Remove the folder of a run that took no step."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, unless they are there.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
-        ValueError: It cannot be made.
+        ValueError: The folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,21 +68,16 @@ def make_folder(folder: Path) -> None:
 
 
 def shell_path(path: Path | str) -> str:
-    """Return a path as a command has it: quoted where the shell needs it, and not to be read as an option."""
+    """Return a path as an argument of a shell command: quoted if necessary, and never parsed as an option."""
     text = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
     return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
 
 
-def give_up_folder(folder: Path) -> None:
-    """Remove the folder of a run that never took a step."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_config(folder: Path, yaml: str) -> None:
-    """Leave a run's settings in its folder as `config.yaml`, whole or not at all.
+    """Write a run's options to its `config.yaml`, atomically.
 
     Raises:
-        ValueError: The folder cannot be written.
+        ValueError: The folder is not writable.
     """
     try:
         with atomic_write(folder / CONFIG) as file:
@@ -88,7 +88,7 @@ def write_config(folder: Path, yaml: str) -> None:
 
 @contextmanager
 def warn_on_os_error(name: str) -> Iterator[None]:
-    """Let a run go on without a file that cannot be written and is not needed to resume it."""
+    """Log a warning if a file that a resumed run does not need cannot be written."""
     try:
         yield
     except OSError as error:

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
-from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.trainer_state import is_training
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture."""
+"""Plot the learning curves of a run."""
 
 import io
 from pathlib import Path
@@ -6,29 +6,29 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.atomic_write import atomic_write
-from lit_gpt_scratch.training.parts import tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
+from lit_gpt_scratch.training.trainer_state import tensorboard_writers
 
 
 class Curves(Callback):
-    """Draws `curves.png` at the end: train and validation loss, and the learning rate beside them.
+    """Write `curves.png` at the end of a run: losses and learning rate from TensorBoard's event files.
 
-    The points are read from TensorBoard's event files, so that a resumed run shows its whole life.
+    The event files also have the steps before a resume.
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        for writer in tensorboards(trainer):
-            picture = Path(trainer.default_root_dir) / "curves.png"
-            with warn_on_os_error(picture.name):
+        """Write the plot."""
+        for writer in tensorboard_writers(trainer):
+            path = Path(trainer.default_root_dir) / "curves.png"
+            with warn_on_os_error(path.name):
                 writer.flush()
-                with atomic_write(picture) as file:
-                    file.write(drawn(Path(writer.log_dir)))
+                with atomic_write(path) as file:
+                    file.write(plot_curves(Path(writer.log_dir)))
 
 
-def drawn(log_dir: Path) -> bytes:
-    """The scalars of a folder of event files as a PNG."""
-    # Both take a while to import, and are needed at the end only.
+def plot_curves(log_dir: Path) -> bytes:
+    """Return a PNG of the losses and the learning rate in a folder of event files."""
+    # Imported late: both take a while, and only the end of a run needs them.
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 

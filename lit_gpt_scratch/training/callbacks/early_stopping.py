@@ -1,4 +1,4 @@
-"""An end to a run that learns no more."""
+"""Stop a run whose validation loss no longer decreases."""
 
 import logging
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.trainer_state import is_training
 
 log = logging.getLogger(__name__)
 
 
 class ValLossEarlyStopping(EarlyStopping):
-    """Ends a run whose validation loss no longer falls; `best.ckpt` has the model from before."""
+    """Stop a run after several evaluations without a lower validation loss; `best.ckpt` is kept."""
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0) -> None:
-        """Remember how long to wait.
+        """Set the limits.
 
         Args:
-            patience: Evaluations in a row without a better loss after which the run ends.
-            min_delta: Nats by which a loss has to be below the best to be better.
+            patience: Consecutive evaluations without a lower loss that end the run.
+            min_delta: Minimum decrease below the lowest loss, in nats, that counts.
 
         Raises:
             ValueError: patience is not positive, or min_delta negative.
@@ -31,15 +31,12 @@ class ValLossEarlyStopping(EarlyStopping):
         super().__init__("val/loss", min_delta, patience, check_on_train_epoch_end=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare with the best evaluation, and say so if it ends the run."""
+        """Check the loss; log a warning if the run ends."""
         super().on_validation_end(trainer, pl_module)
         if is_training(trainer) and self.wait_count >= self.patience and trainer.is_global_zero:
-            log.warning(
-                "early stopping: no validation loss of the last %s was better than %.4f",
-                self.wait_count,
-                self.best_score,
-            )
+            message = "early stopping: no validation loss of the last %s was better than %.4f"
+            log.warning(message, self.wait_count, self.best_score)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best loss and the wait; how long to wait is an option."""
+        """Restore the lowest loss and the count; patience is an option of the resumed run."""
         super().load_state_dict({**state_dict, "patience": self.patience})

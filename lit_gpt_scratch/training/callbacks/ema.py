@@ -1,22 +1,22 @@
-"""An average of the weights."""
+"""Exponential moving average of the weights."""
 
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 
 class EMA(EMAWeightAveraging):
-    """Evaluates and keeps an exponential moving average of the weights; training goes on with the weights.
+    """Evaluate and save an exponential moving average of the weights.
 
-    Checkpoints have the average, and the weights themselves beside it for a run to go on from.
+    Checkpoints hold the average, and the raw weights that training continues with in ``current_model_state``.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        """Remember the rate.
+        """Set the decay.
 
         Args:
-            decay: Share of the average that a step leaves; 0.99 averages about the last 100 steps.
+            decay: Factor of the average in each step; 0.99 averages about the last 100 steps.
 
         Raises:
-            ValueError: The share is out of range.
+            ValueError: decay is not between 0 and 1.
         """
         if not 0 < decay < 1:
             raise ValueError(f"ema.decay must lie between 0 and 1, not {decay}")

@@ -1,51 +1,48 @@
-"""Record the options of a run: config.yaml, and a row of TensorBoard's table of runs."""
+"""Write the options of a run to config.yaml and to TensorBoard's table of runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_gpt_scratch.training.metrics import bits_per_byte, perplexity
-from lit_gpt_scratch.training.parts import data_of
+from lit_gpt_scratch.training.metrics import loss_metrics
 from lit_gpt_scratch.training.run_folder import write_config
+from lit_gpt_scratch.training.trainer_state import get_data
 
-TOGETHER = {  # charts of TensorBoard's custom scalars
-    "learning": {
-        "loss: the gap is overfitting": ["Multiline", ["train/loss", "train/eval_loss", "val/loss"]],
-    }
-}
+LOSSES = ["train/loss", "train/eval_loss", "val/loss"]
+CUSTOM_SCALARS = {"learning": {"loss: the gap is overfitting": ["Multiline", LOSSES]}}  # TensorBoard's charts
 
 
 class RunConfig(Callback):
-    """Write the options of a run once it has begun: one that cannot begin leaves the last ones as they were.
+    """Write the options once training starts; a run that fails before leaves existing files unchanged.
 
-    A new run writes its row of TensorBoard's table, too, with the metrics of step 0, which Lightning does not
-    log. A resumed run keeps the row that it has.
+    A new run also writes its row of TensorBoard's table, with the metrics of step 0, which Lightning does not
+    log. A resumed run keeps its row.
     """
 
-    def __init__(self, yaml: str, comparable: Mapping[str, str | float]) -> None:
-        """Set what is written.
+    def __init__(self, yaml: str, hparams: Mapping[str, str | float]) -> None:
+        """Set the contents.
 
         Args:
-            yaml: The options.
-            comparable: Options that the table of runs shows.
+            yaml: The options as YAML.
+            hparams: The options in the table of runs.
         """
         self.yaml = yaml
-        self.comparable = comparable
+        self.hparams = hparams
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the options."""
         if trainer.is_global_zero:
             write_config(Path(trainer.default_root_dir), self.yaml)
-        if trainer.global_step > 0 or not cast(Any, pl_module).evaluation:
+        evaluation = cast(dict[str, float], pl_module.evaluation)
+        if trainer.global_step > 0 or not evaluation:
             return
-        metrics = {name: value for name, value in cast(Any, pl_module).evaluation.items() if name != "step"}
-        bytes_per_token = data_of(trainer).val_set.bytes_per_token
-        metrics["val/perplexity"] = perplexity(metrics["val/loss"])
-        metrics["val/bits_per_byte"] = bits_per_byte(metrics["val/loss"], bytes_per_token)
+        metrics = {name: value for name, value in evaluation.items() if name != "step"}
+        derived = loss_metrics(metrics["val/loss"], get_data(trainer).val_set.bytes_per_token)
+        metrics |= {f"val/{name}": value for name, value in derived.items()}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(dict(self.comparable), metrics)
-                logger.experiment.add_custom_scalars(TOGETHER)
+                logger.log_hyperparams(dict(self.hparams), metrics)
+                logger.experiment.add_custom_scalars(CUSTOM_SCALARS)

@@ -1,4 +1,4 @@
-"""Check each optimizer step before it is taken: clip the gradient, skip what would harm the run."""
+"""Clip gradients, and skip optimizer steps with a non-finite or unusually large loss or gradient."""
 
 import logging
 import math
@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.training.parts import is_log_step, tensorboards
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
+from lit_gpt_scratch.training.trainer_state import is_log_step, tensorboard_writers
 
 log = logging.getLogger(__name__)
 
 WINDOW_STEPS = 100  # length of the running means of loss and gradient norm
 MIN_SPIKE_NORM = 1.0  # gradient norms below this are never spikes
-MAX_ROWS = 64  # of a skipped step's text that are written down
+MAX_ROWS = 64  # of a skipped step's text that are written
 
 
 class StepControl(Callback):
@@ -57,9 +56,9 @@ class StepControl(Callback):
             if limit is not None and not limit > 0:
                 null = "" if name == "max_skipped_steps" else "; null disables it"
                 raise ValueError(f"step_control.{name} must be above 0, not {limit}{null}")
-        self.max_norm = max_norm
-        self.loss_jump = loss_jump
-        self.norm_ratio = norm_ratio
+        self.max_norm = math.inf if max_norm is None else max_norm
+        self.loss_jump = math.inf if loss_jump is None else loss_jump
+        self.norm_ratio = math.inf if norm_ratio is None else norm_ratio
         self.max_skipped_steps = max_skipped_steps
         self.losses: deque[float] = deque(maxlen=WINDOW_STEPS)
         self.norms: deque[float] = deque(maxlen=WINDOW_STEPS)
@@ -71,15 +70,16 @@ class StepControl(Callback):
         """Clip the gradient, or drop it if the step is bad.
 
         Raises:
-            FloatingPointError: `max_skipped_steps` steps in a row were bad.
+            FloatingPointError: `max_skipped_steps` consecutive steps were skipped.
         """
         step = trainer.global_step + 1
         loss = float(trainer.strategy.reduce(cast(Any, pl_module).step_loss, reduce_op="mean"))
-        norm = float(self._clip(pl_module))
+        total_norm = clip_grad_norm_(pl_module.parameters(), self.max_norm)  # norm before clipping
+        norm = float(total_norm.full_tensor() if isinstance(total_norm, DTensor) else total_norm)
         if is_log_step(trainer, step):
             pl_module.log("train/grad_norm", norm)
         if trainer.precision == "16-mixed" and math.isfinite(loss) and not math.isfinite(norm):
-            return  # its gradient scaler skips the step, and scales less from then on
+            return  # the gradient scaler skips the step, and lowers its scale
         reason = self._why_bad(loss, norm)
         if reason is None:
             self.losses.append(loss)
@@ -87,19 +87,14 @@ class StepControl(Callback):
             self.n_skipped = 0
             return
         for parameter in pl_module.parameters():
-            parameter.grad = None  # which optimizers skip
+            parameter.grad = None  # optimizers ignore parameters without a gradient
         self.n_skipped += 1
-        log.warning("skipped step %s: %s; %s", step, reason, self._write_text(trainer, step, reason))
+        log.warning("skipped step %s: %s; %s", step, reason, write_report(trainer, step, reason))
         if self.n_skipped >= self.max_skipped_steps:
             raise FloatingPointError(
                 f"consecutive skipped steps: {self.n_skipped}, up to step {step}: the run has diverged; "
                 "try a smaller model.learning_rate or more model.warmup_steps"
             )
-
-    def _clip(self, pl_module: LightningModule) -> Tensor:
-        """Scale the gradient down to the largest norm; return the norm that it had, over all devices."""
-        norm = clip_grad_norm_(pl_module.parameters(), math.inf if self.max_norm is None else self.max_norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _why_bad(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
@@ -109,36 +104,37 @@ class StepControl(Callback):
         if len(self.losses) < WINDOW_STEPS:
             return None
         mean_loss, mean_norm = sum(self.losses) / WINDOW_STEPS, sum(self.norms) / WINDOW_STEPS
-        if self.loss_jump is not None and loss > mean_loss + self.loss_jump:
+        if loss > mean_loss + self.loss_jump:
             return f"loss is {loss:.3f}, its mean {mean_loss:.3f}"
-        if self.norm_ratio is not None and norm > max(MIN_SPIKE_NORM, mean_norm * self.norm_ratio):
+        if norm > MIN_SPIKE_NORM and norm > mean_norm * self.norm_ratio:
             return f"gradient norm is {norm:.3g}, its mean {mean_norm:.3g}"
         return None
 
-    def _write_text(self, trainer: Trainer, step: int, reason: str) -> str:
-        """Write the step's text to a file and to TensorBoard; return where it is."""
-        path = Path(trainer.default_root_dir) / "spikes" / f"step-{step}.md"
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, TextDataModule):
-            return "its text is not known"
-        rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)[:MAX_ROWS]]
-        text = "\n".join("".join(f"    {line}\n" for line in row.splitlines()) for row in rows)
-        markdown = f"# Step {step}: {reason}\n\n{text}"
-        for writer in tensorboards(trainer):
-            writer.add_text("spikes", markdown, step)
-        if trainer.is_global_zero:
-            with warn_on_os_error(str(path)):
-                path.parent.mkdir(exist_ok=True)
-                with atomic_write(path) as file:
-                    file.write(markdown.encode())
-        return f"its text is in {path}" if path.is_file() else "its text was not written"
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the running means and the number of consecutive skipped steps."""
+        """Return the running means' values and the number of consecutive skipped steps."""
         return {"losses": list(self.losses), "norms": list(self.norms), "n_skipped": self.n_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the state."""
         self.losses.extend(state_dict["losses"])
         self.norms.extend(state_dict["norms"])
         self.n_skipped = state_dict["n_skipped"]
+
+
+def write_report(trainer: Trainer, step: int, reason: str) -> str:
+    """Write the text of a step to a file and to TensorBoard; return a message with its place."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, TextDataModule):
+        return "its text is unknown"
+    rows = [data.tokenizer.decode(row.tolist()) for row in data.global_batch(step - 1)[:MAX_ROWS]]
+    code = "\n".join("".join(f"    {line}\n" for line in row.splitlines()) for row in rows)
+    markdown = f"# Step {step}: {reason}\n\n{code}"
+    for writer in tensorboard_writers(trainer):
+        writer.add_text("spikes", markdown, step)
+    path = Path(trainer.default_root_dir) / "spikes" / f"step-{step}.md"
+    if trainer.is_global_zero:
+        with warn_on_os_error(str(path)):
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(markdown.encode())
+    return f"details in {path}" if path.is_file() else "its text was not written"

@@ -9,20 +9,20 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.parts import is_training
+from lit_gpt_scratch.training.trainer_state import is_training
 
 log = logging.getLogger(__name__)
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first two
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has only the first two
 SIGNALS = [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]
 
 
 class StopOnSignal(Callback):
-    """End a run after the step in which a signal arrives: it is evaluated and saved, and training ends.
+    """End training after the step in which a signal arrives, with an evaluation and a checkpoint.
 
-    Of several devices, all stop after the same step, whichever of them got the signal. Before the first step,
-    and on a second Ctrl-C, the program exits at once, with 128 and the number of the signal. Signals that the
-    process ignores, as under nohup, stay ignored.
+    A signal to one device stops all devices after the same step. Before the first step, and on a second
+    Ctrl-C, the program exits at once, with 128 plus the signal number. Signals that the process ignores, as
+    under nohup, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle signals; the handlers from before are restored at the end."""
+        """Handle signals; restore the previous handlers at the end."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
         self._install()
         try:
@@ -54,30 +54,30 @@ class StopOnSignal(Callback):
             log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
     def exit_if_received(self) -> None:
-        """Exit with 128 and the number of the signal that stopped the run, if one did."""
+        """Exit with 128 plus the signal number if a signal stopped the run."""
         if self.received is not None:
             sys.exit(128 + self.received)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle SIGTERM again: Lightning's own handler waits for a step, and for other devices."""
+        """Replace Lightning's SIGTERM handler, which waits for the end of a step and for other devices."""
         self._install()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, there is a step to wait for."""
+        """From now on, wait for the end of a step."""
         self._install()
         self.has_begun = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop after this step."""
+        """Stop after this step if a device received a signal."""
         self._stop_if_received(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after this evaluation."""
+        """Stop after this evaluation if a device received a signal."""
         if is_training(trainer):
             self._stop_if_received(trainer)
 
     def _stop_if_received(self, trainer: Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self.received = self.received or signal.SIGTERM  # another device got it
-            trainer.fit_loop.epoch_loop.min_steps = None  # which would let the run go on
+            self.received = self.received or signal.SIGTERM  # another device received it
+            trainer.fit_loop.epoch_loop.min_steps = None  # which could continue the run
             trainer.should_stop = True

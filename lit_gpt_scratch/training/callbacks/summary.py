@@ -1,4 +1,4 @@
-"""What a run is, said before it; what came of it, said after."""
+"""Print a summary of a run at its start, and the result and the next commands at its end."""
 
 import math
 import sys
@@ -12,89 +12,85 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.progress_bar import print_above_bar
-from lit_gpt_scratch.training.checkpoint_io import read_checkpoint
-from lit_gpt_scratch.training.parts import data_of, gpt_of, tensorboards
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 from lit_gpt_scratch.training.run_folder import shell_path
+from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, tensorboard_writers
 
 
 class Summary(Callback):
-    """Prints one compact summary at the start of a run, and at its end the result and the next commands."""
+    """Print corpus, tokens, model, device and length of a run; at its end its best loss and last sample."""
 
     def __init__(self, reasons: dict[str, str], changes: dict[str, str]) -> None:
-        """Set what is known before the run.
+        """Set what only the command line knows.
 
         Args:
-            reasons: Why precision and compilation are what they are.
-            changes: Options that a resumed run has changed, each as ``old -> new``.
+            reasons: Reasons for the choices ``precision`` and ``compiled`` or ``not compiled``.
+            changes: Options that a resumed run changes, each as ``old -> new``.
         """
         self.reasons = reasons
         self.changes = changes
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what will be trained on what."""
-        self.started_seconds = time.perf_counter()
+        """Print the summary, and write it to TensorBoard."""
+        self.start_seconds = time.perf_counter()
         if not trainer.is_global_zero:
             return
-        data, gpt = data_of(trainer), gpt_of(pl_module)
+        data, gpt = get_data(trainer), get_gpt(pl_module)
         text, config = data.corpora["train"].fingerprint(), gpt.config
         rows = {
             "corpus": f"{text['name']}, {text['n_chars']:,} characters, sha256 {str(text['sha256'])[:12]}",
-            "tokens": _tokens(data),
+            "tokens": format_tokens(data),
             "model": f"{gpt.n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide, block {config.block_size}",
-            "device": f"{_device(trainer, pl_module.device)}, {self.choices(trainer)}",
-            "run": f"{_length(trainer, data)}, in {trainer.default_root_dir}",
+            "device": f"{format_device(trainer, pl_module.device)}, {self._format_choices(trainer)}",
+            "run": f"{format_length(trainer, data)}, in {trainer.default_root_dir}",
         }
         if self.changes:
             rows["changed"] = ", ".join(f"{name} {change}" for name, change in self.changes.items())
         for name, value in rows.items():
             print_above_bar(f"{name:<7} {value}", sys.stdout)
-        whole = rows | {"sha256": str(text["sha256"])}
-        markdown = "".join(f"    {name:<7} {value}\n" for name, value in whole.items())
-        for writer in tensorboards(trainer):
+        rows["sha256"] = str(text["sha256"])
+        markdown = "".join(f"    {name:<7} {value}\n" for name, value in rows.items())
+        for writer in tensorboard_writers(trainer):
             writer.add_text("run", markdown, trainer.global_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the learning rate of a resumed run's first step if its options have changed it."""
-        was = trainer.optimizers[0].param_groups[0]["lr"]  # restored from the checkpoint
+        before = trainer.optimizers[0].param_groups[0]["lr"]  # restored from the checkpoint
         now = cast(Any, pl_module).learning_rate_at(trainer.global_step)
-        if trainer.is_global_zero and trainer.global_step and not math.isclose(now, was, rel_tol=1e-6):
-            change = f"rate    {now:.3g} in step {trainer.global_step + 1}, in place of {was:.3g}"
+        if trainer.is_global_zero and trainer.global_step and not math.isclose(now, before, rel_tol=1e-6):
+            change = f"rate    {now:.3g} in step {trainer.global_step + 1}, in place of {before:.3g}"
             print_above_bar(change, sys.stdout)
 
-    def choices(self, trainer: Trainer) -> str:
-        """Precision and compilation, with the reason for each."""
+    def _format_choices(self, trainer: Trainer) -> str:
         reasons = {name: f" ({reason})" for name, reason in self.reasons.items()}
         compiled = "compiled" if "compiled" in self.reasons else "not compiled"
         precision = f"precision {trainer.precision}{reasons.get('precision', '')}"
         return f"{precision}, {compiled}{reasons.get(compiled, '')}"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what came of it and what can be done with it."""
+        """Print the result, and the commands to generate, to show the curves and to continue."""
         if not trainer.is_global_zero:
             return
-        folder = trainer.default_root_dir
-        best = Path(folder) / "best.ckpt"
-        if best.is_file():
-            evaluation = read_checkpoint(best, mmap=True)["evaluation"]
-            seconds = time.perf_counter() - self.started_seconds
+        folder = Path(trainer.default_root_dir)
+        if (folder / "best.ckpt").is_file():
+            evaluation = read_checkpoint(folder / "best.ckpt", mmap=True)["evaluation"]
+            seconds = time.perf_counter() - self.start_seconds
             print(
                 f"\nbest val loss {evaluation['val/loss']:.4f} at step {evaluation['step']}, "
-                f"{seconds:.0f} s in all; {_last_sample(Path(folder))}"
+                f"{seconds:.0f} s in all; {last_sample(folder)}"
             )
-        run = shell_path(folder)
+        run = shell_path(trainer.default_root_dir)
         is_over = trainer.global_step == trainer.max_steps
         longer = f" --trainer.max_steps {2 * trainer.global_step}" if is_over else ""
-        logs = f"\nsee it learn   tensorboard --logdir {shell_path(Path(folder).parent)}"
-        has_own = any(Path(writer.log_dir) == Path(folder) for writer in tensorboards(trainer))
-        print(
-            f"\nlet it speak   {PROGRAM} predict --ckpt_path {run}{logs if has_own else ''}"
-            f"\ntrain it more  {PROGRAM} fit --ckpt_path {run}{longer}",
-            flush=True,
-        )
+        print(f"\ngenerate     {PROGRAM} predict --ckpt_path {run}")
+        if any(Path(writer.log_dir) == folder for writer in tensorboard_writers(trainer)):
+            print(f"tensorboard  tensorboard --logdir {shell_path(folder.parent)}")
+        print(f"continue     {PROGRAM} fit --ckpt_path {run}{longer}", flush=True)
 
 
-def _tokens(data: TextDataModule) -> str:
+def format_tokens(data: TextDataModule) -> str:
+    """Return the numbers of training and validation tokens, and the vocabulary size."""
     val_set = data.val_set
     part = "" if val_set.is_full_pass else f"{val_set.n_tokens:,} of "
     other = f" ({data.corpora['val'].name})" if data.val_source is not None else ""
@@ -104,21 +100,24 @@ def _tokens(data: TextDataModule) -> str:
     )
 
 
-def _length(trainer: Trainer, data: TextDataModule) -> str:
-    each = f"{data.tokens_per_step:,} tokens a step"
+def format_length(trainer: Trainer, data: TextDataModule) -> str:
+    """Return the length of a run in steps and epochs."""
+    per_step = f"{data.tokens_per_step:,} tokens a step"
     if trainer.max_steps < 1:
-        return f"no last step, {each}"
+        return f"no last step, {per_step}"
     epochs = trainer.max_steps * data.tokens_per_step / len(data.train_tokens)
-    return f"{trainer.max_steps:,} steps, {each}, {epochs:.2f} epochs"
+    return f"{trainer.max_steps:,} steps, {per_step}, {epochs:.2f} epochs"
 
 
-def _device(trainer: Trainer, device: torch.device) -> str:
+def format_device(trainer: Trainer, device: torch.device) -> str:
+    """Return the number and the name of the devices."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
     return f"{trainer.world_size} x {name}{threads}" if trainer.world_size > 1 else f"{name}{threads}"
 
 
-def _last_sample(folder: Path) -> str:
+def last_sample(folder: Path) -> str:
+    """Return the last sample in the run folder, with an introduction."""
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"

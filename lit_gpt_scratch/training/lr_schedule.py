@@ -5,7 +5,7 @@ from typing import Literal
 
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 
-WSD_DECAY = 0.2  # the share of the steps that wsd decays in (Hägele et al. 2024 find 10 to 20 % enough)
+WSD_DECAY = 0.2  # fraction of the steps in which wsd decays (Hägele et al. 2024: 10 to 20 % are enough)
 
 
 def check_schedule(
@@ -14,7 +14,7 @@ def check_schedule(
     """Check the options of a schedule.
 
     Raises:
-        ValueError: One is out of range.
+        ValueError: An option is out of range.
     """
     if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
         raise ValueError(
@@ -30,16 +30,15 @@ def check_schedule(
 def learning_rate(
     schedule: Schedule, step: int, peak: float, floor: float, warmup_steps: int, decay_steps: int
 ) -> float:
-    """The learning rate of a step: a linear rise to `peak`, then down to `floor` as `schedule` says.
+    """Return the learning rate of a step, counted from 0: linear warmup to `peak`, then decay to `floor`.
 
-    The rise counts from 1, so that step 0 trains already; the peak is reached at `warmup_steps` and the floor
-    at `decay_steps`, where it stays.
+    Warmup does not start at 0, so that step 0 already trains. The rate is `peak` at `warmup_steps`, and
+    `floor` from `decay_steps` on. The schedules differ in the decay:
 
     - cosine: half a cosine (Loshchilov & Hutter 2017, "SGDR", without restarts)
     - linear: a straight line
-    - wsd: warmup, stable, decay: the peak until a fifth of the steps is left, then a straight line (Hu et al.
-      2024, "MiniCPM")
-    - constant: the peak to the end
+    - wsd: constant until a fifth of the steps remains, then a straight line (Hu et al. 2024, "MiniCPM")
+    - constant: no decay
     """
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)

@@ -1,4 +1,4 @@
-"""What callbacks need of a run, typed: Lightning hangs these on its objects without declaring them."""
+"""Trainer state shared by the module and the callbacks, with types that Lightning does not declare."""
 
 from typing import Any, cast
 
@@ -11,13 +11,13 @@ from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.model.gpt import GPT
 
 
-def data_of(trainer: Trainer) -> TextDataModule:
-    """The run's data."""
+def get_data(trainer: Trainer) -> TextDataModule:
+    """Return the data module of a run."""
     return cast(TextDataModule, cast(Any, trainer).datamodule)
 
 
-def gpt_of(pl_module: LightningModule) -> GPT:
-    """The network in a LitGPT."""
+def get_gpt(pl_module: LightningModule) -> GPT:
+    """Return the network of a LitGPT."""
     return cast(GPT, pl_module.gpt)
 
 
@@ -28,25 +28,25 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
 
 
 def log_with_global_step(trainer: Trainer) -> None:
-    """Have Lightning log the step that begins with its own number.
+    """Make Lightning log the step that starts under its `global_step`.
 
-    Lightning counts the steps of its logs apart from `global_step`, and saves that count before or after a
-    step, so that a resumed run would log a step twice or leave one out.
+    Lightning counts logged steps separately, and saves that count from before or after the step, so that a
+    resumed run would log a step twice or not at all.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
-def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
-    """Return the writers of the run's TensorBoard loggers, for text and pictures; none on other ranks."""
+def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
+    """Return the writers of the TensorBoard loggers, for text and images; none on ranks other than 0."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
-def is_training(trainer: Trainer) -> bool:
-    """Whether this is a training run that has begun: step 0's evaluation is over."""
-    return is_fit(trainer) and not trainer.sanity_checking
-
-
 def is_fit(trainer: Trainer) -> bool:
-    """Whether this is a training run, and not the evaluation of a checkpoint."""
+    """Return whether the Trainer fits a model, rather than evaluates a checkpoint."""
     return trainer.state.fn == TrainerFn.FITTING
+
+
+def is_training(trainer: Trainer) -> bool:
+    """Return whether the Trainer fits a model and the evaluation of step 0 is over."""
+    return is_fit(trainer) and not trainer.sanity_checking

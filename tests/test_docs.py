@@ -1,4 +1,4 @@
-"""Every command of the README runs, cut down to a few steps."""
+"""Every command and script of the README and of docs/ runs, cut down to a few steps."""
 
 import io
 import os
@@ -21,9 +21,20 @@ from lit_gpt_scratch.data.subwords import train_bpe
 from lit_gpt_scratch.hub.tokenizer import to_hub
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# In the order in which they run: later pages use the runs of earlier ones. scaling_up.md needs devices:
+# tests/test_devices.py and tests/test_faults.py have its commands.
+PAGES = ("configuration", "data", "runs", "generation", "hub", "scaling_laws", "tutorials", "troubleshooting")
+DOCS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
 COMMANDS = [
     line
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+    for text in (README, *DOCS.values())
+    for block in code_blocks(text, "bash")
     for line in block.splitlines()
     if line
 ]
@@ -52,6 +63,7 @@ def test_the_first_screen_has_the_two_commands() -> None:
         'pip install -c constraints.txt -e ".[test]" && pytest',
     ]
     assert README.index(COMMANDS[1]) < README.index("\n## ")
+    assert len(README.splitlines()) <= 150
 
 
 def test_there_is_no_other_kind_of_command() -> None:
@@ -79,6 +91,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         Path(name).write_text("Half a league, half a league, half a league onward.\n" * 300)
     hub_folder(Path("gpt2-folder"))
     assert run("fit", "--config", "configs/char.yaml", *SHORT).code == 0
+    last_step = 2
     for command in COMMANDS[2:]:
         words = shlex.split(command)
         if "verify-resume" in words or "configs/scaling.yaml" in words:  # they have tests of their own
@@ -87,8 +100,8 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
             continue
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
-            more = str(2 + (args.count("--ckpt_path") + args.count("--run_dir")) * ("--ckpt_path" in args))
-            args += [*SHORT, "--trainer.max_steps", more]
+            last_step += "--ckpt_path" in args
+            args += [*SHORT, "--trainer.max_steps", str(last_step if "--ckpt_path" in args else 2)]
         if "plan" in args:
             args += ["--no_measure"]  # tests/test_plan.py does
         monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
@@ -97,9 +110,11 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         assert done.out, command
         if "predict" in args:
             assert "python -m" not in done.out  # what is written is text alone
-    runs = {"char", "char-2", "char_muon", "wide", "slower", "bpe", "debug", "day20", "gpt2-small", "mine"}
-    runs |= {"scaling", *(["gpt2"] if has_gpt2() else [])}
+    runs = {"char", "char-2", "char-3", "char_muon", "wide", "wide-2", "slower", "finetuned", "bpe"}
+    runs |= {"gpt2-small", "mine", "scaling", "day20", "debug", *(["gpt2"] if has_gpt2() else [])}
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
+    for script in (block for text in DOCS.values() for block in code_blocks(text, "python")):
+        exec(script, {})  # load, generate, evaluate; an exported folder in transformers
 
 
 @pytest.mark.slow
@@ -130,8 +145,7 @@ def test_tensorboard_serves_a_run(finished: Path) -> None:
 def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.txt").write_text("ROMEO: Half a league, half a league, half a league onward.\n" * 300)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    (script,) = (block for block in blocks if "Trainer(" in block)
+    (script,) = code_blocks(README, "python")
     short = script.replace("max_steps=1700", "max_steps=4").replace("interval=425", "interval=2")
     assert "max_steps=4" in short
     assert "interval=2" in short
@@ -139,12 +153,24 @@ def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.Mon
         [sys.executable, "-c", short], env=environment(), capture_output=True, text=True, check=True
     )
     assert "ROMEO:" in done.stdout
-    assert [*Path("kept").glob("*.ckpt")]
+    assert [*Path("best").glob("*.ckpt")]
 
 
 def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+|epoch)`", README))
+    documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+|epoch)`", DOCS["runs"]))
     documented -= {"throughput/mfu", "learning_rate/muon"}  # of a GPU, and of Muon
     assert documented == set(EventAccumulator(str(finished)).Reload().Tags()["scalars"])
+
+
+def test_troubleshooting_quotes_messages_of_the_program() -> None:
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "lit_gpt_scratch").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # strings that continue on the next line
+    messages = re.findall(r"^\| `(.*?)` \|", DOCS["troubleshooting"], flags=re.M)
+    assert len(messages) > 10
+    for message in messages:
+        constant = max(re.split(r"\.\.\.|\bN\b|[\d()]+|No space left on device", message), key=len).strip(
+            " :"
+        )
+        assert constant in joined, message

@@ -1,0 +1,131 @@
+"""Checkpoint files: find them, read them as data only, write them atomically."""
+
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_gpt_scratch.atomic_write import atomic_write
+
+PATH = str | os.PathLike[str]
+# Preferred checkpoints of a run folder: training continues from the last, other commands use the best.
+BEST_FIRST = ("best.ckpt", "last.ckpt")
+LAST_FIRST = ("last.ckpt", "best.ckpt")
+# Errors of torch.load for a damaged or foreign file, or one that holds more than data.
+LOAD_ERRORS = (
+    *(OSError, RuntimeError, EOFError, KeyError, AttributeError, TypeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+MAX_BLOCK_SIZE = 2**20  # tokens; with rotary positions, the weights do not determine the block size
+REQUIRED_KEYS = {
+    *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "TextDataModule"),
+    *("global_step", "n_tokens", "evaluation", "best_evaluation"),
+}
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
+    """Write a checkpoint atomically; create its folder if necessary.
+
+    Raises:
+        OSError: The disk is full, or the folder is not writable; the old file remains.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path)) as stream:
+            torch.save(checkpoint, stream)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides an OSError
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(f"cannot write {path}: {cause.strerror or cause}") from cause
+
+
+def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:
+    """Return the path if it is a file, or the first of `names` that exists in a run folder.
+
+    Raises:
+        ValueError: There is no such file or folder, or the folder has no checkpoint.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(f"no such checkpoint: {path}")
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"the folder {path} has neither best.ckpt nor last.ckpt")
+
+
+def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
+    """Return a checkpoint in CPU memory; nothing in it is executed.
+
+    Args:
+        path: The file.
+        mmap: Read the tensors from the file when they are used, and do not check their checksums.
+
+    Raises:
+        ValueError: The file is damaged, holds more than data, or is not a checkpoint of this program.
+    """
+    try:
+        with warnings.catch_warnings():  # about an old pickle protocol; such a file is rejected anyway
+            warnings.simplefilter("ignore")
+            _check_zip(path, with_tensors=not mmap)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except LOAD_ERRORS as error:
+        raise ValueError(f"{path} is damaged, or not a checkpoint of this program") from error
+    keys = checkpoint.keys() if isinstance(checkpoint, dict) else set()
+    if not keys >= REQUIRED_KEYS or not checkpoint["TextDataModule"].keys() >= {"tokenizer", "corpus"}:
+        raise ValueError(f"{path} is not a checkpoint of this program")
+    if not all(map(_fits_its_storage, _tensors(checkpoint))) or not _options_fit_weights(checkpoint):
+        raise ValueError(f"{path} is damaged: its sizes do not fit each other")
+    return checkpoint
+
+
+def _check_zip(path: PATH, with_tensors: bool) -> None:
+    """Check the CRC-32 checksums, which torch.load does not.
+
+    Raises:
+        BadZipFile: An entry has another checksum, or is compressed: a small file could fill the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"{entry.filename} is compressed")
+            if with_tensors or "/data/" not in entry.filename:
+                with archive.open(entry) as stream:
+                    while stream.read(2**20):
+                        pass
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _fits_its_storage(tensor: torch.Tensor) -> bool:
+    """Return whether the storage has all elements: with strides of 0, one element can have any shape."""
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _options_fit_weights(checkpoint: dict[str, Any]) -> bool:
+    """Return whether the model options match the weights' shapes, before a model of that size is built."""
+    options, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    blocks = {name.split(".")[2] for name in weights if name.startswith("gpt.h.")}
+    sizes = {"n_layer": len(blocks)}
+    for name, table in (("vocab_size", "gpt.wte.weight"), ("block_size", "gpt.wpe.weight")):
+        if table in weights:
+            sizes |= {name: len(weights[table]), "n_embd": weights[table].shape[-1]}
+    is_short = options.get("block_size", MAX_BLOCK_SIZE + 1) <= MAX_BLOCK_SIZE
+    return is_short and all(options.get(name) == size for name, size in sizes.items())
