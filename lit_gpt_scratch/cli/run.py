@@ -39,8 +39,10 @@ TRAINER_SETTINGS = {
 FIRST_EVALUATION_TOKENS = 2**14
 # Callbacks that write to the run folder, which trainer.fast_dev_run leaves out.
 WRITING_CALLBACKS = (
-    *(callbacks.BestCheckpoint, callbacks.LastCheckpoint),
-    *(callbacks.Samples, callbacks.Curves),
+    callbacks.BestCheckpoint,
+    callbacks.LastCheckpoint,
+    callbacks.Samples,
+    callbacks.Curves,
 )
 
 
