@@ -15,8 +15,8 @@ from lit_gpt_scratch.data.cache import FORMAT_VERSION, cache_dir, load_or_comput
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import slice_chars
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
-from lit_gpt_scratch.data.tokens import batches
+from lit_gpt_scratch.data.token_files import batches
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 
 END_OF_TEXT = "<|endoftext|>"
 LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no common words, takes a gigabyte

@@ -29,7 +29,7 @@ from lit_gpt_scratch.data.cache import (
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import Piece, slice_chars
-from lit_gpt_scratch.data.tokenizer import TokenArray, Tokenizer, id_type
+from lit_gpt_scratch.data.tokenizers import TokenArray, Tokenizer, id_type
 
 log = logging.getLogger(__name__)
 
