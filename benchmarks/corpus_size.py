@@ -23,9 +23,9 @@ from pathlib import Path
 import tiktoken
 import torch
 
+from lit_gpt_scratch.data.batches import TrainBatches
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.windows import TrainBatches
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import cross_entropy
 

@@ -21,7 +21,7 @@ from throughput import WARMUP, machine, our_steps, random_text  # noqa: I001  # 
 import numpy as np
 from torch.nn.utils import clip_grad_norm_
 
-from lit_gpt_scratch.data.windows import gather, random_starts
+from lit_gpt_scratch.data.batches import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import next_token_loss
 from lit_gpt_scratch.training.optim import adamw

@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lit_gpt_scratch.data.subwords import tokenizer_from_dict
-from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
+from lit_gpt_scratch.data.bpe import tokenizer_from_dict
+from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation import generate as generation
 from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig

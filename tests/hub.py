@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lit_gpt_scratch.api import load
+from lit_gpt_scratch.data.bpe import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.corpus import HAMLET, Corpus
-from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.model.gpt import GPT
 
 transformers = pytest.importorskip("transformers")

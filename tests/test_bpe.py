@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_gpt_scratch.data.bpe import train_bpe
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.subwords import train_bpe
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_bpe_learns_what_reaches_over_lines(tmp_path: Path) -> None:
 
 
 def test_a_bpe_learns_from_all_over_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_gpt_scratch.data.subwords.LEARNING_CHARS", 2**20)
+    monkeypatch.setattr("lit_gpt_scratch.data.bpe.LEARNING_CHARS", 2**20)
     long = Corpus.read("long", ("early word " * 200_000 + "later ones " * 200_000,))
     tokenizer = train_bpe(long, long.n_chars, 300)
     words = {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lit_gpt_scratch import TextDataModule
-from lit_gpt_scratch.data import tokens
+from lit_gpt_scratch.data import token_files as tokens
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 
 TOKENIZER = json.dumps(CharTokenizer(HAMLET).to_dict())
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 
 BYTES = ByteTokenizer()

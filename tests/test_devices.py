@@ -11,8 +11,8 @@ import torch
 from conftest import BF16_TOLERANCE, ONE_DEVICE, TINY, Run, environment, two_devices
 from test_resume import steps_of
 
-from lit_gpt_scratch.data.tokens import Tokens
-from lit_gpt_scratch.data.windows import EvalBatches, EvalSet, full_pass_starts
+from lit_gpt_scratch.data.batches import EvalBatches, EvalSet, full_pass_starts
+from lit_gpt_scratch.data.token_files import Tokens
 
 pytestmark = pytest.mark.faults
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import ROOT, Run, environment
 
+from lit_gpt_scratch.data.bpe import train_bpe
 from lit_gpt_scratch.data.corpus import load_corpus
-from lit_gpt_scratch.data.subwords import train_bpe
 from lit_gpt_scratch.hub.tokenizer import to_hub
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from conftest import Run
 import lit_gpt_scratch
 from lit_gpt_scratch.api import Model
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
-from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.evaluation.evaluate import evaluate_corpus, mean_per_unit
 from lit_gpt_scratch.evaluation.scoring import score_tokens, strided_windows
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig

@@ -12,7 +12,7 @@ from conftest import ROOT, TINY, Run, needs_compiler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
-from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import module
 from lit_gpt_scratch.training.loss import cross_entropy

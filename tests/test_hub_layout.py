@@ -13,9 +13,9 @@ from conftest import TINY, Run
 from hub import assert_same_logits, bpe, gpt_of, random_hub_model, transformers, write_hub_folder
 from safetensors.torch import save_file
 
+from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.hub.export_folder import export_folder
 from lit_gpt_scratch.hub.import_folder import import_folder
 from lit_gpt_scratch.hub.pretrained import read_options, read_state

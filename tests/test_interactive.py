@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lit_gpt_scratch.data.tokenizer import CharTokenizer
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 from lit_gpt_scratch.generation.interactive import interact, run_command
 from lit_gpt_scratch.generation.predict import PredictOptions, stream_text

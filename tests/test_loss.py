@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY, Run
 
-from lit_gpt_scratch.data.windows import IGNORE
+from lit_gpt_scratch.data.batches import IGNORE
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import loss
 from lit_gpt_scratch.training.micro_batch import largest_micro_batch

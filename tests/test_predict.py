@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, TINY, Result, Run
 
 from lit_gpt_scratch.data import progress_bar
-from lit_gpt_scratch.data.subwords import tokenizer_from_dict
+from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 
 
 @pytest.fixture

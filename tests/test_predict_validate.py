@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import ROOT, TINY, Run
 
+from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.subwords import tokenizer_from_dict
 
 
 def numbers(out: str) -> dict[str, float]:

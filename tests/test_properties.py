@@ -8,11 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lit_gpt_scratch.data.corpus import load_corpus
-from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_dict, train_bpe
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer
-from lit_gpt_scratch.data.tokens import Tokens
-from lit_gpt_scratch.data.windows import (
+from lit_gpt_scratch.data.batches import (
     IGNORE,
     EvalBatches,
     EvalSet,
@@ -20,6 +16,10 @@ from lit_gpt_scratch.data.windows import (
     full_pass_starts,
     spread_starts,
 )
+from lit_gpt_scratch.data.bpe import SubwordTokenizer, tokenizer_from_dict, train_bpe
+from lit_gpt_scratch.data.corpus import load_corpus
+from lit_gpt_scratch.data.token_files import Tokens
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 from lit_gpt_scratch.training.lr_schedule import learning_rate

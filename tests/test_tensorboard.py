@@ -12,7 +12,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, token_label
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, token_label
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import attend
 from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention

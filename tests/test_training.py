@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
+from lit_gpt_scratch.data.batches import gather, random_starts
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizer import CharTokenizer
-from lit_gpt_scratch.data.windows import gather, random_starts
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
 from lit_gpt_scratch.training.callbacks import StepControl

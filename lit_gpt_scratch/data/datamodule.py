@@ -7,11 +7,7 @@ import tiktoken
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lit_gpt_scratch.data.corpus import Corpus, load_corpus
-from lit_gpt_scratch.data.subwords import SubwordTokenizer, tokenizer_from_json, train_bpe
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
-from lit_gpt_scratch.data.tokens import Tokens, load_tokens
-from lit_gpt_scratch.data.windows import (
+from lit_gpt_scratch.data.batches import (
     EvalBatches,
     EvalSet,
     TrainBatches,
@@ -19,6 +15,10 @@ from lit_gpt_scratch.data.windows import (
     random_starts,
     spread_starts,
 )
+from lit_gpt_scratch.data.bpe import SubwordTokenizer, tokenizer_from_json, train_bpe
+from lit_gpt_scratch.data.corpus import Corpus, load_corpus
+from lit_gpt_scratch.data.token_files import Tokens, load_tokens
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 
 ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 

@@ -13,8 +13,8 @@ from scipy.special import stdtrit  # quantiles of Student's t
 from lit_gpt_scratch.api import Model
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.data.tokenizer import TokenArray
-from lit_gpt_scratch.data.tokens import load_tokens
+from lit_gpt_scratch.data.token_files import load_tokens
+from lit_gpt_scratch.data.tokenizers import TokenArray
 from lit_gpt_scratch.evaluation.scoring import TokenScores, score_tokens
 from lit_gpt_scratch.training.metrics import perplexity
 

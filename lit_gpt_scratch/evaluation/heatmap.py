@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from lit_gpt_scratch.data.tokenizer import Tokenizer, token_label
+from lit_gpt_scratch.data.tokenizers import Tokenizer, token_label
 from lit_gpt_scratch.evaluation.evaluate import Evaluation
 from lit_gpt_scratch.evaluation.scoring import TokenScores
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from lit_gpt_scratch.data.tokenizer import TokenArray
+from lit_gpt_scratch.data.tokenizers import TokenArray
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.loss import max_logits
 

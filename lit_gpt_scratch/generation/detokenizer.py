@@ -1,6 +1,6 @@
 """Text from the tokens of one continuation, as they are generated."""
 
-from lit_gpt_scratch.data.tokenizer import Tokenizer
+from lit_gpt_scratch.data.tokenizers import Tokenizer
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # a tokenizer's text for bytes that are not a whole character
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
+from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.predict import PredictOptions, stream_text
 from lit_gpt_scratch.model.gpt import GPT
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
-from lit_gpt_scratch.data.tokenizer import Tokenizer, encode_prompt
+from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 from lit_gpt_scratch.generation.generate import Continuation, Generation, SamplingOptions, generate, row_seeds
 from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from lit_gpt_scratch.api import load
-from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer
+from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer
 from lit_gpt_scratch.generation.generate import SamplingOptions
 from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.pretrained import FAMILIES

@@ -10,8 +10,8 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from tokenizers import decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, byte_of_letter
-from lit_gpt_scratch.data.tokenizer import CharTokenizer, Tokenizer
+from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, byte_of_letter
+from lit_gpt_scratch.data.tokenizers import CharTokenizer, Tokenizer
 
 GPT2_VOCAB_SIZE = 50257
 BYTE_OF = byte_of_letter()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_gpt_scratch.data.windows import IGNORE
+from lit_gpt_scratch.data.batches import IGNORE
 from lit_gpt_scratch.model.gpt import GPT
 
 # Logits in memory at a time during training; 2^24 are 64 MB of float32. Each chunk adds to the whole gradient

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from lit_gpt_scratch.data.subwords import tokenizer_from_json
-from lit_gpt_scratch.data.tokenizer import Tokenizer
-from lit_gpt_scratch.data.windows import IGNORE, Batch
+from lit_gpt_scratch.data.batches import IGNORE, Batch
+from lit_gpt_scratch.data.bpe import tokenizer_from_json
+from lit_gpt_scratch.data.tokenizers import Tokenizer
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.fsdp import shard_model

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lit_gpt_scratch.data.tokenizer import encode_prompt, token_label
+from lit_gpt_scratch.data.tokenizers import encode_prompt, token_label
 from lit_gpt_scratch.model.gpt import GPT, eval_mode
 from lit_gpt_scratch.model.layers import attention_weights
 from lit_gpt_scratch.training.fsdp import gather_gpt

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.data.tokenizer import encode_prompt
+from lit_gpt_scratch.data.tokenizers import encode_prompt
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate
 from lit_gpt_scratch.training.fsdp import gather_gpt
 from lit_gpt_scratch.training.run_folder import warn_on_os_error

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.corpus import Corpus
-from lit_gpt_scratch.data.subwords import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, encode_prompt
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, encode_prompt
 
 
 def test_ids_follow_the_sorted_characters() -> None:
@@ -122,7 +122,7 @@ def test_a_bpe_gives_back_any_text(bpe: SubwordTokenizer) -> None:
 
 def test_a_bpe_is_learnt_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    from lit_gpt_scratch.data import subwords
+    from lit_gpt_scratch.data import bpe as subwords
 
     def unexpected(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
         raise AssertionError("learnt again")

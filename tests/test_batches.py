@@ -10,10 +10,7 @@ import torch
 from conftest import TINY, Run
 from lightning.pytorch import Trainer
 
-from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.tokenizer import TokenArray
-from lit_gpt_scratch.data.tokens import Tokens
-from lit_gpt_scratch.data.windows import (
+from lit_gpt_scratch.data.batches import (
     IGNORE,
     EvalBatches,
     EvalSet,
@@ -22,6 +19,9 @@ from lit_gpt_scratch.data.windows import (
     random_starts,
     spread_starts,
 )
+from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.token_files import Tokens
+from lit_gpt_scratch.data.tokenizers import TokenArray
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 

@@ -16,13 +16,20 @@ import pytest
 import yaml
 from conftest import TINY, Run, environment, with_small_files
 
-from lit_gpt_scratch.data import tokens as tokens_room
+from lit_gpt_scratch.data import token_files as tokens_room
+from lit_gpt_scratch.data.bpe import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.data.corpus import HAMLET, Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.subwords import SubwordTokenizer, train_bpe
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
-from lit_gpt_scratch.data.tokens import MAX_UNCUT_CHARS, Tokens, batches, last_border, load_tokens, tokenize
+from lit_gpt_scratch.data.token_files import (
+    MAX_UNCUT_CHARS,
+    Tokens,
+    batches,
+    last_border,
+    load_tokens,
+    tokenize,
+)
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 RNG = random.Random(3)
@@ -188,7 +195,7 @@ print(len(data.train_tokens), len(data.val_set.tokens), hash(data.train_tokens.i
 # Put before PREPARE: the process kills itself once it has the given number of arrays of tokens.
 KILLED_AFTER = """
 import os, signal, sys
-from lit_gpt_scratch.data import tokens
+from lit_gpt_scratch.data import token_files as tokens
 tokenize = tokens.tokenize
 def killed(*args):
     for i, ids in enumerate(tokenize(*args)):

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lit_gpt_scratch.data.tokenizer import TokenArray
-from lit_gpt_scratch.data.tokens import Tokens
+from lit_gpt_scratch.data.token_files import Tokens
+from lit_gpt_scratch.data.tokenizers import TokenArray
 
 IGNORE = -100  # cross_entropy's ignore_index: a target that is not counted
 

@@ -15,8 +15,8 @@ from lit_gpt_scratch.data.cache import FORMAT_VERSION, cache_dir, load_or_comput
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import slice_chars
-from lit_gpt_scratch.data.tokenizer import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
-from lit_gpt_scratch.data.tokens import batches
+from lit_gpt_scratch.data.token_files import batches
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 
 END_OF_TEXT = "<|endoftext|>"
 LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no common words, takes a gigabyte
@@ -94,17 +94,6 @@ class SubwordTokenizer:
     def unknown(self, text: str) -> str:
         """Return an empty string: every byte is a token."""
         return ""
-
-    def copy(self) -> "SubwordTokenizer":
-        """Return an equal tokenizer: threads that share an encoding wait for its regular expressions."""
-        encoding = self.encoding
-        own = tiktoken.Encoding(
-            encoding.name,
-            pat_str=encoding._pat_str,
-            mergeable_ranks=encoding._mergeable_ranks,
-            special_tokens=encoding._special_tokens,
-        )
-        return SubwordTokenizer(own, self.state)
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "tiktoken", "name"}` or `{"kind": "bpe", "tokens"}` with bytes as Latin-1."""
