@@ -3,16 +3,14 @@
 import glob
 import json
 from argparse import SUPPRESS
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import lightning
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.start import Start, parse_known
 from lit_gpt_scratch.cli.usage import LINKED_OPTIONS, REPLACEMENTS, clear_parser_errors
 from lit_gpt_scratch.generation.predict import PredictOptions
@@ -48,16 +46,8 @@ LOSS_OPTIONS = (
 )
 
 
-def make_parser(command: str, model_class: type, data_class: type) -> LightningArgumentParser:
-    """Return the parser of a command's options; those of Lightning's Trainer come last in --help."""
-    parser = LightningArgumentParser(
-        exit_on_error=False,
-        allow_abbrev=False,
-        description=COMMANDS[command].summary,
-        usage=f"{PROGRAM} {command} [options]",
-        dump_header=[f"lightning.pytorch=={lightning.__version__}"],
-    )
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML or JSON file with options.")
+def add_options(parser: LightningArgumentParser, command: str, model_class: Any, data_class: Any) -> None:
+    """Add the options of a command; those of Lightning's Trainer come last in --help."""
     if command == "predict":
         add_predict_options(parser)
     add_run_options(parser, command)
@@ -79,7 +69,6 @@ def make_parser(command: str, model_class: type, data_class: type) -> LightningA
     parser.link_arguments("save_every", "last_checkpoint.every_n_train_steps")
     parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # a plain int, which is data
     parser.link_arguments("model.block_size", "data.block_size")
-    return parser
 
 
 def add_run_options(parser: LightningArgumentParser, command: str) -> None:

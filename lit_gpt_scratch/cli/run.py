@@ -5,20 +5,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, WeightAveraging
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.checks import check_architecture, check_class, check_data
 from lit_gpt_scratch.cli.options import (
     CALLBACKS,
+    add_options,
     changed_options,
     loss_options,
-    make_parser,
     parse_options,
 )
 from lit_gpt_scratch.cli.start import Start, pop_class, read_start
@@ -44,6 +45,60 @@ WRITING_CALLBACKS = (
     callbacks.Samples,
     callbacks.Curves,
 )
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI for one command: parse its options over those of the start, and create what they describe.
+
+    The Trainer is created later, once data and checkpoint have been compared.
+    """
+
+    def __init__(
+        self, command: str, args: list[str], start: Start, model_class: type[LitGPT], data_class: type
+    ) -> None:
+        self.command = command
+        self.start = start
+        super().__init__(
+            model_class,
+            data_class,
+            save_config_callback=None,
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "description": COMMANDS[command].summary,
+                "usage": f"{PROGRAM} {command} [options]",
+            },
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add nothing: `seed_everything` is one of our options."""
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of the command."""
+        add_options(parser, self.command, self._model_class, self._datamodule_class)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse and check the options."""
+        self.config, self.inherited = parse_options(parser, cast(list[str], args), self.start)
+        if self.config.debug:
+            logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
+        if self.start.path is None and (self.config.ckpt_path or self.config.init_from):
+            # They are in a file that a config names.
+            is_fit = self.command == "fit"
+            accepted = "--ckpt_path or --init_from" if is_fit else "a checkpoint as --ckpt_path"
+            place = "on the command line, or in a YAML file given as --config"
+            raise ValueError(f"{self.command} takes {accepted}, {place}")
+        check_architecture(self.config.model, self.start)
+
+    def instantiate_classes(self) -> None:
+        """Create model, data and callbacks."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self.config_init.data
+        self.model = self.config_init.model
 
 
 @dataclass(frozen=True)
@@ -84,19 +139,19 @@ def read_run(command: str, args: list[str]) -> Run:
     start = read_start(command, args)
     if command == "fit":
         check_class(model_class, start)
-    parser = make_parser(command, model_class, data_class)
-    options, inherited = parse_options(parser, args, start)
-    if options.debug:
-        logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
-    if start.path is None and (options.ckpt_path or options.init_from):  # in a file that a config names
-        accepted = "--ckpt_path or --init_from" if command == "fit" else "a checkpoint as --ckpt_path"
-        raise ValueError(
-            f"{command} takes {accepted}, on the command line, or in a YAML file given as --config"
-        )
-    check_architecture(options.model, start)
-    seed_everything(options.seed_everything, workers=True, verbose=False)
-    made = parser.instantiate_classes(options)
-    return Run(command, start, options, inherited, made, parser, made.model, made.data, made.stop_on_signal)
+    cli = RunCLI(command, args, start, model_class, data_class)
+    made = cli.config_init
+    return Run(
+        command=command,
+        start=start,
+        options=cli.config,
+        inherited=cli.inherited,
+        instances=made,
+        parser=cli.parser,
+        model=made.model,
+        data=made.data,
+        stop=made.stop_on_signal,
+    )
 
 
 def prepare(run: Run) -> None:
