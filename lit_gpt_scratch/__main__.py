@@ -1,4 +1,4 @@
-"""Entry point: `--version` and a bare `--help` without torch, everything else through `cli.main`."""
+"""Entry point: `--version` and `--help` before torch is imported, all else through `cli.main`."""
 
 import codecs
 import locale

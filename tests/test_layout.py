@@ -67,3 +67,15 @@ def test_what_answers_at_once_imports_no_torch() -> None:
     tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
     at_the_top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     assert at_the_top == {"codecs", "locale", "os", "subprocess", "sys", "tempfile", "warnings"}
+
+
+def test_contributing_lists_every_file_with_its_docstring() -> None:
+    listed = {
+        " ".join(line.split()) for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    }
+    for path in SOURCES:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert docstring, path
+        name = f"{path.parent.name}/" if path.name == "__init__.py" else path.name
+        if path.parent != PACKAGE or path.name != "__init__.py":
+            assert f"{name} {docstring.splitlines()[0].rstrip('.')}" in listed

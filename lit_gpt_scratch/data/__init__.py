@@ -1,1 +1,1 @@
-"""From where text lies to the batches that a model reads."""
+"""Texts, tokenizers, token files and batches."""

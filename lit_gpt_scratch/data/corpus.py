@@ -1,4 +1,4 @@
-"""Corpora: load text by name or from files, folders, glob patterns and URLs."""
+"""Corpora: texts by name or from files, folders, glob patterns and URLs, with their statistics."""
 
 import atexit
 import glob

@@ -1,4 +1,4 @@
-"""Sampling: pure functions from the logits of each row's next token, (B, V), to the token."""
+"""Sample tokens from logits: penalties, top-k, top-p, min-p and inversion sampling, as pure functions."""
 
 import torch
 import torch.nn.functional as F

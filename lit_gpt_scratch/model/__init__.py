@@ -1,1 +1,1 @@
-"""The network itself."""
+"""The network and its KV cache."""

@@ -1,1 +1,1 @@
-"""What can be done with a checkpoint, one file a tool."""
+"""Tools that run `fit` as a separate process."""
