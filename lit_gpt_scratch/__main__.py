@@ -60,7 +60,17 @@ def main() -> int:
         The exit code: 0 for success, 1 for a failed run, 2 for wrong input, 128 + the number of a signal.
     """
     restart_in_utf8_mode()
-    args = sys.argv[1:]
+    try:
+        return run(sys.argv[1:])
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = None  # or Python flushes it again at exit, and exits with 120
+
+
+def run(args: list[str]) -> int:
+    """Run a command, or print a version or a help text; return the exit code."""
     has_stdout = sys.stdout is not None
     open_closed_streams()
     if not args or args in (["-h"], ["--help"], ["--version"]):

@@ -56,9 +56,16 @@ def test_text_that_cannot_be_printed_is_an_error(tmp_path: Path, finished: Path)
             assert "No space left on device" in full.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("nowhere", ["&-", "/dev/full"])
-def test_the_exit_code_is_right_where_an_error_cannot_be_printed(tmp_path: Path, nowhere: str) -> None:
-    assert shell(f"$lit_gpt predict --ckpt_path nothing 2>{nowhere}", tmp_path).returncode == 2
+def test_exit_code_is_right_if_standard_error_cannot_be_written(
+    tmp_path: Path, finished: Path, nowhere: str, unbuffered: str
+) -> None:
+    wrong = "$lit_gpt predict --ckpt_path nothing"
+    with_a_warning = f"$lit_gpt predict --ckpt_path {finished} --top_k 1000 --max_new_tokens 1"
+    for command, code in ((wrong, 2), (with_a_warning, 0)):
+        done = shell(f"{command} 2>{nowhere}", tmp_path, PYTHONUNBUFFERED=unbuffered)
+        assert done.returncode == code
 
 
 def test_names_and_texts_are_utf8_in_any_locale(tmp_path: Path) -> None:
