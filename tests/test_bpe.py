@@ -1,4 +1,4 @@
-"""A byte pair encoding that is learnt from a text."""
+"""A byte pair encoding that is learned from a text."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_more_tokens_than_a_text_can_give(tmp_path: Path) -> None:
     assert 257 < train_bpe(Corpus.read("short", ("to be or not to be",)), 18, 4 * 10**9).vocab_size < 280
 
 
-def test_a_damaged_vocabulary_is_learnt_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_vocabulary_is_learned_again(caplog: pytest.LogCaptureFixture) -> None:
     corpus = load_corpus("python_docs")
     before = train_bpe(corpus, 100_000, 400).to_dict()
     [path] = cache_dir().glob("bpe-*")

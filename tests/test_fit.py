@@ -303,7 +303,7 @@ def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
     args = [*TINY, "--eval_every", "2", "--best_checkpoint.save_top_k", "3", "--model.decay_steps", "400"]
     done = run("fit", *args, "--trainer.max_steps", "150", "--run_dir", "r")
     assert done.code == 0
-    # The text is learnt by heart, so that the best evaluations are not the last ones.
+    # The text is memorized, so that the best evaluations are not the last ones.
     losses = {int(step): float(loss) for step, loss in re.findall(r"step +(\d+)/.*? val (\d\S+)", done.out)}
     best = sorted((loss, step) for step, loss in losses.items() if step > 0)[:3]
     assert {path.name for path in Path("r").glob("best-*")} == {f"best-{step}.ckpt" for _, step in best}

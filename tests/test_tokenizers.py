@@ -120,18 +120,18 @@ def test_a_bpe_gives_back_any_text(bpe: SubwordTokenizer) -> None:
         assert bpe.token_n_bytes[ids].sum() == len(text.encode())
 
 
-def test_a_bpe_is_learnt_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bpe_is_learned_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
 
     from lit_gpt_scratch.data import bpe as subwords
 
     def unexpected(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
-        raise AssertionError("learnt again")
+        raise AssertionError("learned again")
 
     monkeypatch.setattr(subwords, "_learn_tokens", unexpected)
     assert train_bpe(text(PROSE * 20), ALL, 280).to_dict() == bpe.to_dict()
-    with pytest.raises(AssertionError, match="learnt again"):
+    with pytest.raises(AssertionError, match="learned again"):
         train_bpe(text(PROSE * 21), ALL, 280)  # another text
-    with pytest.raises(AssertionError, match="learnt again"):
+    with pytest.raises(AssertionError, match="learned again"):
         train_bpe(text(PROSE * 20), ALL, 281)  # another size
 
 
