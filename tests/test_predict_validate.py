@@ -75,7 +75,10 @@ def test_precedence_command_line_config_checkpoint_default(run: Run, finished: P
 
     from_checkpoint = val_loss()
     assert val_loss("--config", "mine.yaml") != from_checkpoint
-    assert val_loss("--config", "mine.yaml", "--data.val_fraction", "0.1") == from_checkpoint
+    asked = ["--data.val_fraction", "0.1"]
+    assert (
+        val_loss("--config", "mine.yaml", *asked) == val_loss(*asked, "--config=mine.yaml") == from_checkpoint
+    )
 
     # The same for fit: n_embd stands in the checkpoint alone, and is not the default.
     steps = ["--trainer.max_steps", "42", "--run_dir", "r"]

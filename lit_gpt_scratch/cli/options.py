@@ -136,7 +136,11 @@ def parse_options(
         # checkpoint may have yet. Otherwise it may be of a later step than the checkpoint.
         if start.is_resume and start.run_dir is None:
             inherited = parser.parse_object(start.options, namespace=inherited)
-    with clear_parser_errors(parser, parse_known(args, "config")[0].config):
+    given_configs, others = parse_known(args, "config")
+    files = given_configs.config
+    with clear_parser_errors(parser, files):
+        # jsonargparse lets a later argument win, be it a file: put the files first.
+        args = [*(word for file in files for word in ("--config", file)), *others]
         options = parser.parse_args(args, namespace=inherited)
     given = {arg.split("=")[0] for arg in args}
     for key in OFF_BY_DEFAULT:  # an option of a callback turns it on
