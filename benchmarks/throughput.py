@@ -1,6 +1,7 @@
 """How many milliseconds a training step takes: here, by Lightning with everything on, and in a plain loop.
 
     python benchmarks/throughput.py [--steps 60] [--rounds 3] [--device cpu|cuda] [--json FILE]
+    python benchmarks/throughput.py --precision 32-true bf16-mixed
     python benchmarks/throughput.py --sizes    by model, batch and block
 
 All take turns in one process; a figure is the median over all rounds,
@@ -82,7 +83,6 @@ def measure(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dic
     def keep(name: str, steps: list[float]) -> None:
         seconds.setdefault(name, []).extend(steps[WARMUP:])
 
-    precision = ["--precision", arguments.precision]
     for _ in range(arguments.rounds):
         for kind, compiled in (("tutorial", False), ("nanogpt", False), ("nanogpt", True)):
             torch._dynamo.reset()
@@ -90,7 +90,9 @@ def measure(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dic
             steps = plain_loop(kind, ids, 32, arguments.steps, lambda step: 1e-3, **options)
             keep(f"plain loop: {kind}{', compiled' if compiled else ''}", steps)
         for name, options in OURS.items():
-            keep(f"ours: {name}", our_steps(text, arguments.steps, *precision, *options))
+            for precision in arguments.precision:
+                label = f"ours: {name}" + (f", {precision}" if len(arguments.precision) > 1 else "")
+                keep(label, our_steps(text, arguments.steps, "--precision", precision, *options))
     return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
 
 
@@ -101,7 +103,7 @@ def measure_sizes(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) 
         for batch, block in ((8, 64), (32, 64), (8, 256), (32, 256)):
             sizes = {"n_embd": width, "n_layer": layers, "n_head": width // 32, "block_size": block}
             shape = [part for name, value in sizes.items() for part in (f"--model.{name}", str(value))]
-            shape += ["--data.batch_size", str(batch), "--precision", arguments.precision]
+            shape += ["--data.batch_size", str(batch), "--precision", arguments.precision[0]]
             for arch in ("gpt2", "modern"):
                 options = ["--model.arch", arch, "--compile", "true"]
                 times = our_steps(text, arguments.steps, *shape, *options)[WARMUP:]
@@ -132,7 +134,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", help="Ours; the plain loops are in float32.")
+    precision = "Ours, one or several by turns; the plain loops are in float32."
+    parser.add_argument("--precision", nargs="+", default=["auto"], help=precision)
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

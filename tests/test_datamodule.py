@@ -64,3 +64,16 @@ def test_test_reads_its_own_text_alone(tmp_path: Path) -> None:
     assert data.corpora.keys() == {"test"}
     assert data.test_set.n_tokens == 21
     assert data.test_set.bytes_per_token == 1
+
+
+def test_a_separate_validation_text(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("abcd" * 20)
+    (tmp_path / "val.txt").write_text("dcxy" * 10)
+    data = TextDataModule(
+        str(tmp_path / "train.txt"), val_corpus=str(tmp_path / "val.txt"), block_size=8, seed=0
+    )
+    data.load("fit")
+    assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
+    assert data.tokenizer.decode(data.val_set.tokens.ids) == "dcxy" * 10
+    assert data.val_set.bytes_per_token == 1
+    assert data.state_dict()["val"]["corpus"]["name"] == str(tmp_path / "val.txt")

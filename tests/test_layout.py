@@ -1,4 +1,4 @@
-"""The house's rules, read from the sources: who imports whom, and how long a file may be."""
+"""Rules for the sources: imports between packages, length of files, docstrings listed in CONTRIBUTING.md."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "lit_gpt_scratch"
-# A room may import itself, the names that the package itself defines, and the rooms named here.
+# A package may import itself, the names in lit_gpt_scratch/__init__.py, and the packages listed here.
 MAY_IMPORT = {
     "__init__": {"__main__", "api", "data", "evaluation", "training"},  # imported when asked for
     "__main__": {"cli"},
@@ -39,18 +39,20 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def room(dotted: str) -> str:
-    """The room of `lit_gpt_scratch.ROOM...`; what the package itself defines lives in __init__."""
+def imported_package(dotted: str) -> str:
+    """Return PACKAGE of `lit_gpt_scratch.PACKAGE...`, or __init__ for a name that it defines."""
     first = dotted.split(".")[1]
     return first if first in MAY_IMPORT else "__init__"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_floors(path: Path) -> None:
+def test_imports_follow_the_table(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for name in imports(path):
         if name.startswith("lit_gpt_scratch"):
-            assert room(name) in MAY_IMPORT[own] | {own, "__init__"}, f"{own} may not import {name}"
+            assert imported_package(name) in MAY_IMPORT[own] | {own, "__init__"}, (
+                f"{own} may not import {name}"
+            )
         if name.split(".")[0] in ("lightning", "pytorch_lightning"):
             assert own in MAY_IMPORT_LIGHTNING or path.name == "datamodule.py"
         if "callbacks" in path.parts:
@@ -58,12 +60,12 @@ def test_imports_follow_the_floors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_is_one_room(path: Path) -> None:
+def test_file_has_at_most_350_lines(path: Path) -> None:
     assert path.name != "utils.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
 
 
-def test_what_answers_at_once_imports_no_torch() -> None:
+def test_entry_point_imports_no_torch() -> None:
     tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
     at_the_top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     assert at_the_top == {"codecs", "locale", "os", "subprocess", "sys", "tempfile", "warnings"}

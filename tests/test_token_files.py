@@ -1,6 +1,5 @@
 """Token files: the right tokens, made once, whole or not at all."""
 
-import json
 import os
 import random
 import signal
@@ -13,14 +12,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
-import yaml
-from conftest import TINY, Run, environment, with_small_files
+from conftest import environment, with_small_files
 
 from lit_gpt_scratch.data import token_files as tokens_room
 from lit_gpt_scratch.data.bpe import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.cache import cache_dir
-from lit_gpt_scratch.data.corpus import HAMLET, Corpus, load_corpus
-from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.token_files import (
     MAX_UNCUT_CHARS,
     Tokens,
@@ -30,7 +27,6 @@ from lit_gpt_scratch.data.token_files import (
     tokenize,
 )
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
-from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 RNG = random.Random(3)
 LETTERS = "aé☃Ж中 \n\t.,'0_-"
@@ -300,60 +296,3 @@ def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="was changed while it was read: start again"):
         all_tokens(corpus, ByteTokenizer())
     assert made() == []
-
-
-def test_a_separate_validation_text(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("abcd" * 20)
-    (tmp_path / "val.txt").write_text("dcxy" * 10)
-    data = TextDataModule(
-        str(tmp_path / "train.txt"), val_corpus=str(tmp_path / "val.txt"), block_size=8, seed=0
-    )
-    data.load("fit")
-    assert data.tokenizer.decode(data.train_tokens.ids) == "abcd" * 20
-    assert data.tokenizer.decode(data.val_set.tokens.ids) == "dcxy" * 10
-    assert data.val_set.bytes_per_token == 1
-    assert data.state_dict()["val"]["corpus"]["name"] == str(tmp_path / "val.txt")
-
-
-@pytest.mark.parametrize("text", ["0123456789.", "\n#abc", "null", "\x85ab"])
-def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None:
-    """To YAML, an unquoted vocabulary of digits is a number."""
-    Path("odd.txt").write_text(text * 100)
-    assert (
-        run("fit", *TINY, "--data.corpus", "odd.txt", "--run_dir", "r", "--trainer.max_steps", "1").code == 0
-    )
-    assert run("validate", "--ckpt_path", "r").code == 0
-    assert run("predict", "--ckpt_path", "r", "--max_new_tokens", "3").code == 0
-    fine = ["--init_from", "r", "--trainer.max_steps", "1", "--run_dir", "fine"]
-    assert run("fit", *fine).code == 0
-    assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "2").code == 0
-
-
-def test_a_vocabulary_comes_back_whole_from_a_runs_settings(run: Run) -> None:
-    odd = [chr(i) for i in range(256)] + ["1e5", "2E3", "a\x85b", "no", " \n", "null", "0x1", "- b", "  x "]
-    text = json.dumps({"kind": "bpe", "tokens": odd})
-    small = ["--data.val_fraction", "0.3", "--trainer.max_steps", "1"]
-    assert run("fit", *TINY, "--data.tokenizer", text, *small, "--run_dir", "r").code == 0
-    assert yaml.safe_load(Path("r/config.yaml").read_text())["data"]["tokenizer"] == text
-    assert run("fit", "--config", "r/config.yaml", "--run_dir", "again").code == 0
-    again = read_checkpoint("again/last.ckpt")["TextDataModule"]["tokenizer"]
-    assert again == {"kind": "bpe", "tokens": odd}
-    wrong = run("fit", *TINY, "--data.tokenizer", "{oops")
-    assert wrong.err == "error: not a tokenizer: {oops\n"
-
-
-def test_another_text_is_not_validated_on_the_first_ones(run: Run) -> None:
-    Path("val.txt").write_text(HAMLET[:300])
-    Path("mine.txt").write_text(HAMLET[::-1])
-    trained = ["--data.val_corpus", "val.txt", "--run_dir", "r", "--trainer.max_steps", "1"]
-    assert run("fit", *TINY, *trained).code == 0
-    own = str(Path("val.txt").resolve())
-    assert f"text              {own}\n" in run("validate", "--ckpt_path", "r").out
-    other = run("validate", "--ckpt_path", "r", "--data.corpus", "mine.txt")
-    assert f"the validation part of {Path('mine.txt').resolve()}" in other.out
-    fine = ["--init_from", "r", "--data.corpus", "mine.txt", "--trainer.max_steps", "1"]
-    assert "val.txt" not in run("fit", *fine, "--run_dir", "fine").out
-    Path("val.txt").write_text(HAMLET[:301])
-    changed = run("validate", "--ckpt_path", "r")
-    assert f"not the text that the checkpoint was validated on ({own}" in changed.err
-    assert run("fit", "--data.val_corpus", "").err == "error: data.val_corpus is empty: name a text\n"

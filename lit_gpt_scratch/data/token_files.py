@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 BATCH_CHARS = 2**18  # tokenized at once by a thread
 MAX_UNCUT_CHARS = 2**19  # a text without a word border is cut anywhere: tiktoken fails at a million blanks
-MAX_THREADS = 8
+MAX_THREADS = 8  # for each, two batches of text or tokens are in memory
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class GPT(nn.Module):
             (B, T, V).
 
         Raises:
-            ValueError: There are more tokens than block_size, or than the cache has room for.
+            ValueError: There are more tokens than block_size, or than the cache can hold.
         """
         return self.lm_head(self.features(idx, cache))
 
