@@ -95,6 +95,17 @@ class SubwordTokenizer:
         """Return an empty string: every byte is a token."""
         return ""
 
+    def copy(self) -> "SubwordTokenizer":
+        """Return an equal tokenizer: threads that share an encoding wait for its regular expressions."""
+        encoding = self.encoding
+        own = tiktoken.Encoding(
+            encoding.name,
+            pat_str=encoding._pat_str,
+            mergeable_ranks=encoding._mergeable_ranks,
+            special_tokens=encoding._special_tokens,
+        )
+        return SubwordTokenizer(own, self.state)
+
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "tiktoken", "name"}` or `{"kind": "bpe", "tokens"}` with bytes as Latin-1."""
         return self.state

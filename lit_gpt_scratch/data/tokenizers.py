@@ -43,6 +43,9 @@ class Tokenizer(Protocol):
     def unknown(self, text: str) -> str:
         """Return the distinct characters of a text that cannot be encoded, sorted."""
 
+    def copy(self) -> "Tokenizer":
+        """Return an equal tokenizer for another thread: threads that share one may wait for each other."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return builtins from which `tokenizer_from_dict` builds an equal tokenizer."""
 
@@ -96,6 +99,10 @@ class CharTokenizer:
         """Return the distinct characters of a text that the vocabulary lacks, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
 
+    def copy(self) -> "CharTokenizer":
+        """Return itself: it has no locks."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "char", "chars": ...}`."""
         return {"kind": "char", "chars": self.chars}
@@ -123,6 +130,10 @@ class ByteTokenizer:
     def unknown(self, text: str) -> str:
         """Return an empty string: every character has bytes."""
         return ""
+
+    def copy(self) -> "ByteTokenizer":
+        """Return itself: it has no locks."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "byte"}`."""
