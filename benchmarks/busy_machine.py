@@ -1,10 +1,10 @@
-"""What waiting threads cost: a step of char.yaml alone, and beside one program that keeps a core busy.
+"""Time of a training step of char.yaml's model, alone and beside a program that keeps one core busy.
 
     python benchmarks/busy_machine.py [--steps 200] [--rounds 5] [--json FILE]
 
-OpenMP's threads spin for a while before they sleep, which delays a thread that waits for a core.
-Each setting of `WAITING` takes its turn in each round, in a process of its own; a figure is the median
-over all rounds, the first 15 steps of each left out.
+OpenMP's threads spin for a while before they sleep, which delays a thread that waits for a core. In each
+round, each setting of `THREAD_WAITING` is measured in a separate process. A figure is the median over all
+rounds, without the first 15 steps of each.
 """
 
 import argparse
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from throughput import WARMUP, machine, our_steps, random_text
 
-WAITING: dict[str, dict[str, str]] = {
-    "as OpenMP has it": {"GOMP_SPINCOUNT": ""},
+THREAD_WAITING: dict[str, dict[str, str]] = {
+    "OpenMP's default": {"GOMP_SPINCOUNT": ""},
     "`GOMP_SPINCOUNT=1000`": {"GOMP_SPINCOUNT": "1000"},
     "`GOMP_SPINCOUNT=10000`": {"GOMP_SPINCOUNT": "10000"},
     "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -30,7 +30,7 @@ CHAR = ["--model.arch", "modern", "--model.block_size", "128", "--data.batch_siz
 
 
 def steps_in_a_process(variables: dict[str, str], n_steps: int) -> list[float]:
-    """Seconds of each step, after the first ones, of a `fit` with these environment variables."""
+    """Return the seconds of each step of `fit` with these environment variables, without the first 15."""
     environment = {**os.environ, **variables}
     for name in [name for name, value in environment.items() if name in variables and not value]:
         del environment[name]
@@ -43,21 +43,21 @@ def steps_in_a_process(variables: dict[str, str], n_steps: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", type=Path, help="one run in this process, its seconds into this file")
+    parser.add_argument("--one", type=Path, help="Measure one run in this process; write its seconds here.")
     arguments = parser.parse_args()
     if arguments.one:
         with tempfile.TemporaryDirectory() as folder:
             text = random_text(Path(folder))
             arguments.one.write_text(json.dumps(our_steps(text, arguments.steps, *CHAR)))
         return
-    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in WAITING}
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in THREAD_WAITING}
     for _ in range(arguments.rounds):
-        for name, variables in WAITING.items():
+        for name, variables in THREAD_WAITING.items():
             alone, beside = seconds[name]
             alone += steps_in_a_process(variables, arguments.steps)
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])

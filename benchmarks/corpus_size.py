@@ -1,10 +1,10 @@
-"""What a corpus of a gigabyte costs: to prepare, in memory, and in each training step.
+"""Time and memory that a corpus of a gigabyte needs: to prepare it, and in each training step.
 
     TIKTOKEN_CACHE_DIR=... python benchmarks/corpus_size.py [--megabytes 1000] [--json FILE]
 
-The text is made of random lines of Python's own reference manual. Preparing it (hashing, counting,
+The text consists of random lines of Python's language reference. Preparing it (hashing, counting,
 tokenizing with GPT-2's encoding, writing, syncing) is compared with tiktoken alone in one thread on the same
-text, already in memory. Then char.yaml's model, on bytes, takes steps in turn on 1 MB and on all of the text.
+text in memory. Then char.yaml's model, on bytes, takes steps by turns on 1 MB and on the whole text.
 """
 
 import argparse
@@ -43,7 +43,7 @@ print(time.perf_counter() - started, before, resident())
 
 
 def write_text(path: Path, n_bytes: int) -> None:
-    """Random lines of the reference manual."""
+    """Write random lines of Python's language reference, about `n_bytes` long."""
     lines = "".join(piece or "" for piece in load_corpus("python_docs").pieces()).splitlines(keepends=True)
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as stream:
@@ -51,8 +51,8 @@ def write_text(path: Path, n_bytes: int) -> None:
             stream.write("".join(rng.choices(lines, k=10_000)))
 
 
-def alone_megabytes_per_second(path: Path) -> tuple[float, float]:
-    """Speed of tiktoken in one thread, without any reading or writing: to lists and to arrays."""
+def tiktoken_megabytes_per_second(path: Path) -> tuple[float, float]:
+    """Return the speed of tiktoken in one thread without input and output: to lists, and to arrays."""
     encoding = tiktoken.get_encoding("gpt2")
     speeds = []
     for encode in (
@@ -71,7 +71,11 @@ def alone_megabytes_per_second(path: Path) -> tuple[float, float]:
 
 
 def prepare(path: Path) -> tuple[float, float, float]:
-    """Seconds, and resident megabytes before and at most, of a process that makes the tokens at hand."""
+    """Prepare a text in a new process.
+
+    Returns:
+        The seconds, and the resident memory before and at its peak, in megabytes.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PREPARE, str(path)], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -79,8 +83,8 @@ def prepare(path: Path) -> tuple[float, float, float]:
     return seconds, before, peak
 
 
-def milliseconds_a_step(batches: dict[str, TrainBatches]) -> dict[str, tuple[float, float]]:
-    """Medians over 200 steps in turn: of drawing a batch, and of a whole step of char.yaml's model."""
+def milliseconds_per_step(batches: dict[str, TrainBatches]) -> dict[str, tuple[float, float]]:
+    """Return the median milliseconds of drawing a batch and of a whole step, by corpus, over 200 steps."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=256, block_size=64, n_layer=4, n_head=4, n_embd=128))
     optimizer = torch.optim.AdamW(gpt.parameters(), fused=True)
@@ -100,7 +104,7 @@ def milliseconds_a_step(batches: dict[str, TrainBatches]) -> dict[str, tuple[flo
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--json", type=Path)
@@ -113,20 +117,20 @@ def main() -> None:
         small, large = Path(folder) / "small.txt", Path(folder) / "large.txt"
         write_text(small, MEGABYTE)
         write_text(large, megabytes * MEGABYTE)
-        to_lists, to_arrays = alone_megabytes_per_second(large)
+        to_lists, to_arrays = tiktoken_megabytes_per_second(large)
         seconds, before, peak = prepare(large)
         speed = large.stat().st_size / MEGABYTE / seconds
         again, _, _ = prepare(large)
         figures = {
             "tiktoken alone, one thread, `encode_ordinary`, MB/s": to_lists,
             "tiktoken alone, one thread, `encode_to_numpy`, MB/s": to_arrays,
-            f"all of preparing {megabytes} MB, seconds": seconds,
+            f"preparing {megabytes} MB, seconds": seconds,
             "the same, MB/s": speed,
-            "the same, times `encode_ordinary`": speed / to_lists,
-            "the same, times `encode_to_numpy`": speed / to_arrays,
-            "resident memory with torch and Lightning, before, MB": before,
-            "resident memory, at most, MB": peak,
-            "the same text once more, seconds": again,
+            "the same, relative to `encode_ordinary`": speed / to_lists,
+            "the same, relative to `encode_to_numpy`": speed / to_arrays,
+            "resident memory after importing torch and Lightning, MB": before,
+            "peak resident memory, MB": peak,
+            "opening the same text again, seconds": again,
         }
         batches = {}
         for name, path in (("1 MB", small), (f"{megabytes} MB", large)):
@@ -135,7 +139,7 @@ def main() -> None:
             batches[name] = TrainBatches(
                 data.train_tokens.ids, 64, 16, 16, seed=0, first_step=0, n_steps=1000
             )
-        for name, (draw, step) in milliseconds_a_step(batches).items():
+        for name, (draw, step) in milliseconds_per_step(batches).items():
             figures[f"a step on {name}, ms"] = step
             figures[f"of which drawing the batch of {name}, ms"] = draw
     print(f"{machine}\n\n| what | figure |\n|---|---|")

@@ -1,11 +1,12 @@
-"""How many tokens a second a model writes: ours, the tutorial's loop, Hugging Face's, and what memory allows.
+"""Tokens generated per second: this project, the tutorial's loop, Hugging Face, and the memory bound.
 
     python benchmarks/generation.py [--device cpu] [--rounds 5] [--only char gpt2] [--json FILE]
 
-Random weights, greedy choices, in turn in one process; a figure is the median over the rounds, of decoding
-alone. The bound is the rate at which the device reads the weights in float32, once a token; GB/s are those of
-weights, once for all rows of a batch. The peers have the gpt2 architecture; Hugging Face's small model has
-positions for all of the text, ours and the tutorial's slide over blocks of 64.
+Random weights and greedy decoding, by turns in one process. A figure is the median over the rounds, without
+prefill. The memory bound is the rate at which the device can read all weights in float32 once per token.
+GB/s counts the bytes of weights, read once for all rows of a batch. The peers have the architecture gpt2;
+Hugging Face's small model has positions for the whole text, while this project and the tutorial slide over
+blocks of 64.
 """
 
 import argparse
@@ -33,33 +34,33 @@ from lit_gpt_scratch.training.hardware import keep_freed_memory
 SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128}
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768}
 PROMPT = list(range(8))
-Rate = Callable[[], float]  # of one run, in tokens a second
+Rate = Callable[[], float]  # makes one run and returns its tokens per second
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured, and how many bytes of weights a token costs it (0: not asked)."""
+    """A generation to measure, and the bytes of weights that it reads per token (0: unknown)."""
 
     rate: Rate
-    bytes_a_token: float = 0
+    bytes_per_token: float = 0
 
 
 def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, int8: bool = False) -> Rate:
-    """Tokens a second of this project."""
+    """Return a run of this project."""
     gpt = GPT(config)
     if int8:
         quantize_linear_layers(gpt)
     options = SamplingOptions(max_new_tokens=n_tokens, temperature=0.0)
 
     def rate() -> float:
-        made = generate(gpt, [PROMPT] * batch_size, options)
-        return batch_size * (n_tokens - 1) / made.decode_seconds
+        generated = generate(gpt, [PROMPT] * batch_size, options)
+        return batch_size * (n_tokens - 1) / generated.decode_seconds
 
     return rate
 
 
 def huggingface(shape: dict[str, int], vocab_size: int, n_tokens: int, batch_size: int = 1) -> Rate:
-    """Tokens a second of `transformers`, prefill left out."""
+    """Return a run of `transformers`; the time of a run with one token is subtracted as prefill."""
     settings = {"vocab_size": vocab_size, "n_positions": 1024, "bos_token_id": 0, "eos_token_id": None}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **settings)).eval()
     ids = torch.tensor([PROMPT] * batch_size, device=model.device)
@@ -77,7 +78,7 @@ def huggingface(shape: dict[str, int], vocab_size: int, n_tokens: int, batch_siz
 
 
 def tutorial(n_tokens: int) -> Rate:
-    """Tokens a second of the tutorial's loop, which computes the whole block for every token."""
+    """Return a run of the tutorial's loop, which computes the whole block for every token."""
     model = PlainGPT(fused=False).eval()
     device = next(model.parameters()).device
 
@@ -96,14 +97,14 @@ def tutorial(n_tokens: int) -> Rate:
 
 
 def weights_read(config: GPTConfig) -> int:
-    """Numbers among the weights that each token needs all of."""
+    """Return the number of weights that are read for each token: all but the position embeddings."""
     with torch.device("meta"):
         gpt = GPT(config)
     return sum(p.numel() for p in gpt.parameters()) - gpt.wpe.weight.numel()
 
 
 def bound(config: GPTConfig) -> Rate:
-    """Tokens a second, if reading the weights were all: the quickest of some products with large matrices."""
+    """Return a run that only reads as many weights, by the fastest of several matrix-vector products."""
     matrices = [torch.randn(16384, 4096) for _ in range(3)]  # 0.8 GB: no cache holds them
     vector = torch.randn(4096)
 
@@ -112,7 +113,7 @@ def bound(config: GPTConfig) -> Rate:
         for _ in range(3):
             for matrix in matrices:
                 started = time.perf_counter()
-                for _ in range(10):  # a GPU's answer takes a while to come
+                for _ in range(10):  # the latency of a GPU's answer counts once
                     y = torch.mv(matrix, vector)
                 y.sum().item()
                 seconds.append((time.perf_counter() - started) / 10)
@@ -121,8 +122,8 @@ def bound(config: GPTConfig) -> Rate:
     return rate
 
 
-def contests(which: list[str], device: str) -> dict[str, dict[str, Contestant]]:
-    """What is measured, by model."""
+def contestants(which: list[str], device: str) -> dict[str, dict[str, Contestant]]:
+    """Return what to measure, by model and name."""
     found: dict[str, dict[str, Contestant]] = {}
     if "char" in which:
         found["0.8 M characters"] = {
@@ -151,7 +152,7 @@ def contests(which: list[str], device: str) -> dict[str, dict[str, Contestant]]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table for each model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -160,7 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     with torch.device(arguments.device):
-        measured = contests(arguments.only, arguments.device)
+        measured = contestants(arguments.only, arguments.device)
     figures = {}
     for model, runs in measured.items():
         rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -171,9 +172,9 @@ def main() -> None:
     print(f"{machine()}, transformers {transformers.__version__}\n")
     for model, of_it in figures.items():
         first = next(iter(of_it.values()))
-        print(f"| {model} | tokens/s | times the first | GB/s |\n|---|---|---|---|")
+        print(f"| {model} | tokens/s | relative to the first | GB/s |\n|---|---|---|---|")
         for name, found in of_it.items():
-            read = measured[model][name].bytes_a_token * found / 1e9
+            read = measured[model][name].bytes_per_token * found / 1e9
             print(f"| {name} | {found:.0f} | {found / first:.2f} | {f'{read:.1f}' if read else ''} |")
         print()
     if arguments.json:

@@ -1,10 +1,11 @@
-"""GPT-2 124M on one GPU: milliseconds a step, tokens a second, MFU, and waits of the host for the device.
+"""Training GPT-2 124 M on one GPU: milliseconds per step, tokens per second, MFU, synchronizations.
 
     python benchmarks/gpu.py [--steps 60] [--batch 16] [--block 1024] [--json FILE]
 
 The peer is a plain loop with nanoGPT's model, compiled, in bfloat16, with a fused AdamW and batches of the
-same size; both take turns in one process. A wait is what PyTorch's sync debug mode reports between two log
-steps, without step_control, whose work it is to look at each step before it is taken.
+same size; both are measured by turns in one process. Synchronizations are those that PyTorch's sync debug
+mode reports between two log steps, without the callback step_control, which has to read each step's loss
+and norm.
 """
 
 import argparse
@@ -32,8 +33,8 @@ VOCAB_SIZE = 50304  # GPT-2's 50257, up to a multiple of 64
 SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768}
 
 
-def count_waits(text: Path, n_steps: int, options: list[str]) -> int:
-    """Reports of PyTorch's sync debug mode over the steps after the first fifteen, with logs switched off."""
+def count_synchronizations(text: Path, n_steps: int, options: list[str]) -> int:
+    """Return the number of synchronizations in the steps after the first 15, without logging."""
     reports: list[Any] = []
     hook = LitGPT.on_train_batch_start
 
@@ -41,7 +42,7 @@ def count_waits(text: Path, n_steps: int, options: list[str]) -> int:
         torch.cuda.set_sync_debug_mode("warn" if self.global_step >= WARMUP else "default")
         hook(self, *args)
 
-    LitGPT.on_train_batch_start = watched  # type: ignore[method-assign]  # to be put back
+    LitGPT.on_train_batch_start = watched  # type: ignore[method-assign]  # restored below
     try:
         with warnings.catch_warnings(record=True) as reports:
             warnings.simplefilter("always")
@@ -54,7 +55,7 @@ def count_waits(text: Path, n_steps: int, options: list[str]) -> int:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all loops."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
@@ -87,7 +88,7 @@ def main() -> None:
             for arch in ("gpt2", "modern"):
                 steps = our_steps(text, arguments.steps, *options, "--model.arch", arch)
                 seconds[f"ours: {arch}"] += steps[WARMUP:]
-        waits = count_waits(text, arguments.steps, options)
+        synchronizations = count_synchronizations(text, arguments.steps, options)
     peak = peak_flops_per_second(torch.device("cuda"), torch.bfloat16)
     flops = train_flops_per_token(gpt) * batch * block
     figures = {name: statistics.median(times) for name, times in seconds.items()}
@@ -97,9 +98,14 @@ def main() -> None:
     for name, time in figures.items():
         mfu = f"{flops / time / peak:.1%}" if peak else "not known"
         print(f"| {name} | {1e3 * time:.1f} | {batch * block / time / 1e3:.0f} | {mfu} |")
-    print(f"\nwaits of the host between logs: {waits} in {arguments.steps - WARMUP} steps")
+    print(f"\nsynchronizations between logs: {synchronizations} in {arguments.steps - WARMUP} steps")
     if arguments.json:
-        content = {"machine": machine(), "seconds": figures, "waits": waits, "flops_per_step": flops}
+        content = {
+            "machine": machine(),
+            "seconds": figures,
+            "synchronizations": synchronizations,
+            "flops_per_step": flops,
+        }
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -1,9 +1,9 @@
-"""What Lightning costs: a step of `fit`, with everything on, against a bare loop over the same parts.
+"""Overhead of Lightning: a step of `fit` with all callbacks, against a bare loop over the same parts.
 
     python benchmarks/overhead.py [--steps 60] [--rounds 5] [--json FILE]
 
-Both take turns in one process; a figure is the median over all rounds,
-the first 15 steps of each left out.
+Both are measured by turns in one process. A figure is the median over all rounds, without the first 15 steps
+of each.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ARCHS = ("gpt2", "modern")
 
 
 def bare_steps(arch: str, batch_size: int, block_size: int, n_steps: int) -> list[float]:
-    """Seconds of each step of a loop over this project's own model, batches, loss and optimizer."""
+    """Return the seconds of each step of a loop over this project's model, batches, loss and optimizer."""
     gpt = GPT(GPTConfig(vocab_size=65, arch=arch, block_size=block_size)).train()
     optimizer = adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True)
     ids = np.random.default_rng(0).integers(65, size=270_000).astype(np.uint16)
@@ -51,7 +51,7 @@ def bare_steps(arch: str, batch_size: int, block_size: int, n_steps: int) -> lis
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table by architecture and batch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
@@ -71,7 +71,8 @@ def main() -> None:
                     ours += our_steps(text, arguments.steps, *options)[WARMUP:]
                 figures[f"{arch}, {name}"] = [1e3 * statistics.median(times) for times in (bare, ours)]
     print(f"\n{machine()}\n")
-    print("| 0.8 M parameters, eager, float32 | bare loop, ms/step | `fit` | more |\n|---|---|---|---|")
+    print("| 0.8 M parameters, eager, float32 | bare loop, ms/step | `fit`, ms/step | overhead |")
+    print("|---|---|---|---|")
     for name, (bare_ms, fit_ms) in figures.items():
         print(f"| {name} | {bare_ms:.2f} | {fit_ms:.2f} | {fit_ms / bare_ms - 1:.1%} |")
     if arguments.json:

@@ -1,9 +1,9 @@
-"""The loops that this project is measured against, written plainly: the tutorial's, and one as nanoGPT's.
+"""Plain training loops that this project is compared with: the tutorial's, and one like nanoGPT's.
 
-Both train a GPT-2 of the same size without Lightning, callbacks, logs or a bar, with erf GELU, clipping, and
-batches that are stacked a window at a time. They differ as their originals do: the tutorial's attention makes
-scores, mask, softmax and product one after another, and its AdamW is PyTorch's default; the other has
-scaled_dot_product_attention, a fused AdamW and no biases.
+Both train a GPT-2 of the same size without Lightning, callbacks, logs or progress bar, with erf GELU,
+gradient clipping, and batches stacked window by window. They differ as their originals do: the tutorial
+computes attention scores, mask, softmax and product separately, with PyTorch's default AdamW; the other one
+has scaled_dot_product_attention, a fused AdamW and no biases.
 """
 
 import math
@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-V = 65  # characters of Tiny Shakespeare
+V = 65  # number of distinct characters in Tiny Shakespeare
 
 
 class PlainAttention(nn.Module):
-    """Heads of causal attention."""
+    """Multi-head causal attention."""
 
     def __init__(
         self, width: int, n_head: int, block_size: int, dropout: float, fused: bool, bias: bool
@@ -30,7 +30,7 @@ class PlainAttention(nn.Module):
         self.register_buffer("past", torch.tril(torch.ones(block_size, block_size)) == 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         B, T, C = x.shape
         q, k, v = (y.view(B, T, self.n_head, -1).transpose(1, 2) for y in self.qkv(x).split(C, dim=2))
         if self.fused:
@@ -44,7 +44,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """GPT-2 with a tied head."""
+    """GPT-2 with tied embedding and output weights."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class PlainGPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layer) if last else 0.02)
 
     def logits(self, idx: Tensor) -> Tensor:
-        """Token ids (B, T) to logits (B, T, V)."""
+        """Return the logits (B, T, V) for token ids (B, T)."""
         x = self.drop(self.tokens(idx) + self.positions(torch.arange(idx.shape[1], device=idx.device)))
         for norm_1, attention, norm_2, mlp in self.layers:
             x = x + attention(norm_1(x))
@@ -85,12 +85,12 @@ class PlainGPT(nn.Module):
         return self.head(self.norm(x))
 
     def forward(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """Token ids and targets, each (B, T), to the mean loss ()."""
+        """Return the mean loss for token ids and targets, each (B, T)."""
         return F.cross_entropy(self.logits(idx).flatten(0, 1), targets.flatten())
 
 
 def plain_batch(ids: Tensor, batch_size: int, block_size: int, device: str) -> tuple[Tensor, Tensor]:
-    """Random windows, stacked one by one."""
+    """Return inputs and targets, each (batch_size, block_size), of random windows."""
     starts = torch.randint(len(ids) - block_size, (batch_size,)).tolist()
     x = torch.stack([ids[i : i + block_size] for i in starts])
     y = torch.stack([ids[i + 1 : i + 1 + block_size] for i in starts])
@@ -110,7 +110,7 @@ def plain_loop(
     betas: tuple[float, float] = (0.9, 0.95),
     **shape: float,
 ) -> list[float]:
-    """Train; `after_step` may end it. Returns the seconds of each step."""
+    """Train, until `after_step` returns True; return the seconds of each step."""
     model = PlainGPT(fused=kind == "nanogpt", **shape).to(device).train()  # type: ignore[arg-type]  # ints
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.1},

@@ -1,8 +1,8 @@
-"""What saving costs: the seconds that a run of a config's length spends writing its checkpoints.
+"""Time that a run spends writing its checkpoints.
 
     python benchmarks/saving.py [--config configs/char.yaml] [--json FILE]
 
-One run of `fit` in this process, as it is, into a folder that is removed.
+One run of `fit` in this process, in a temporary folder.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lit_gpt_scratch.training.module import LitGPT
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print the figures as a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/char.yaml")
     parser.add_argument("--json", type=Path)

@@ -1,9 +1,9 @@
-"""How long a newcomer waits: for an answer, for the first training step, for the end of char.yaml.
+"""Seconds until --help and --version answer, until the first training step, and until the end of char.yaml.
 
     python benchmarks/startup.py [--json FILE]
 
-Each figure but the last, which is one run, is the median of several runs as a process of its own. Tiny
-Shakespeare is downloaded if the cache does not have it.
+Each figure is the median of several processes, except the last, which is one run. Tiny Shakespeare is
+downloaded if it is not in the cache.
 """
 
 import argparse
@@ -26,14 +26,14 @@ PROGRAM = [sys.executable, "-m", "lit_gpt_scratch"]
 
 
 def seconds_of(*args: str) -> float:
-    """Wall-clock seconds of a whole command."""
+    """Return the wall-clock seconds of a command."""
     started = time.perf_counter()
     subprocess.run([*PROGRAM, *args], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def seconds_to_first_step(run_dir: str) -> float:
-    """Seconds from the command to the end of the first optimizer step of char.yaml, told by its log."""
+    """Return the seconds from the command to the end of the first optimizer step of char.yaml."""
     config = ["--config", "configs/char.yaml", "--run_dir", run_dir]
     marker = "import time; from lightning.pytorch import Callback\n"
     marker += "class FirstStep(Callback):\n"
@@ -50,7 +50,7 @@ def seconds_to_first_step(run_dir: str) -> float:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -1,12 +1,11 @@
-"""How many milliseconds a training step takes: here, by Lightning with everything on, and in a plain loop.
+"""Milliseconds per training step: `fit` with all callbacks, and plain loops.
 
     python benchmarks/throughput.py [--steps 60] [--rounds 3] [--device cpu|cuda] [--json FILE]
     python benchmarks/throughput.py --precision 32-true bf16-mixed
-    python benchmarks/throughput.py --sizes    by model, batch and block
+    python benchmarks/throughput.py --sizes    tokens per second by model size, batch size and block size
 
-All take turns in one process; a figure is the median over all rounds,
-the first 15 steps of each left out.
-Ours run as `fit` does, with logs, callbacks and progress on.
+All are measured by turns in one process. A figure is the median over all rounds, without the first 15 steps
+of each.
 """
 
 import argparse
@@ -50,7 +49,7 @@ OURS = {
 
 
 def our_steps(text: Path, n_steps: int, *options: str, wait: bool = True) -> list[float]:
-    """Seconds of each step of a `fit`, from its beginning to the next one's: all that Lightning does."""
+    """Return the seconds of each step of `fit`, from its start to the start of the next step."""
     begun: list[float] = []
     hook = LitGPT.on_train_batch_start
 
@@ -60,7 +59,7 @@ def our_steps(text: Path, n_steps: int, *options: str, wait: bool = True) -> lis
         begun.append(time.perf_counter())
         hook(self, *args)
 
-    LitGPT.on_train_batch_start = timed  # type: ignore[method-assign]  # to be put back
+    LitGPT.on_train_batch_start = timed  # type: ignore[method-assign]  # restored below
     torch._dynamo.reset()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +75,11 @@ def our_steps(text: Path, n_steps: int, *options: str, wait: bool = True) -> lis
 
 
 def measure(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dict[str, float]:
-    """Median milliseconds of a step, by who makes it."""
+    """Return the median milliseconds of a step by name of the loop."""
     seconds: dict[str, list[float]] = {}
     device = arguments.device
 
-    def keep(name: str, steps: list[float]) -> None:
+    def record(name: str, steps: list[float]) -> None:
         seconds.setdefault(name, []).extend(steps[WARMUP:])
 
     for _ in range(arguments.rounds):
@@ -88,16 +87,16 @@ def measure(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dic
             torch._dynamo.reset()
             options = {"device": device, "compiled": compiled}
             steps = plain_loop(kind, ids, 32, arguments.steps, lambda step: 1e-3, **options)
-            keep(f"plain loop: {kind}{', compiled' if compiled else ''}", steps)
+            record(f"plain loop: {kind}{', compiled' if compiled else ''}", steps)
         for name, options in OURS.items():
             for precision in arguments.precision:
                 label = f"ours: {name}" + (f", {precision}" if len(arguments.precision) > 1 else "")
-                keep(label, our_steps(text, arguments.steps, "--precision", precision, *options))
+                record(label, our_steps(text, arguments.steps, "--precision", precision, *options))
     return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
 
 
 def measure_sizes(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) -> dict[str, float]:
-    """Thousands of tokens a second, ours compiled, by size."""
+    """Return thousands of tokens per second of `fit`, compiled, by model and batch."""
     rates = {}
     for width, layers in ((128, 4), (256, 6)):
         for batch, block in ((8, 64), (32, 64), (8, 256), (32, 256)):
@@ -113,7 +112,7 @@ def measure_sizes(arguments: argparse.Namespace, text: Path, ids: torch.Tensor) 
 
 
 def machine() -> str:
-    """What the figures belong to."""
+    """Return a description of the hardware and the versions."""
     return (
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, lightning "
         f"{lightning.__version__}, Python {platform.python_version()}, {date.today()}"
@@ -121,7 +120,7 @@ def machine() -> str:
 
 
 def random_text(folder: Path) -> Path:
-    """A text of 65 distinct characters, as many as Tiny Shakespeare has."""
+    """Write a random text of 65 distinct characters, as many as Tiny Shakespeare has; return its path."""
     letters = "".join(chr(33 + i) for i in range(64)) + "\n"
     path = folder / "text.txt"
     path.write_text("".join(letters[i] for i in torch.randint(65, (300_000,))))
@@ -129,12 +128,12 @@ def random_text(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all loops."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    precision = "Ours, one or several by turns; the plain loops are in float32."
+    precision = "One or several, for `fit`; the plain loops are in float32."
     parser.add_argument("--precision", nargs="+", default=["auto"], help=precision)
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--json", type=Path)

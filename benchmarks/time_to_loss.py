@@ -1,11 +1,10 @@
-"""How long it takes to learn: seconds to a validation loss on Tiny Shakespeare, and the loss after a minute.
+"""Seconds that each recipe needs to reach its validation loss on Tiny Shakespeare.
 
     python benchmarks/time_to_loss.py [--only NAME ...] [--json FILE]
 
-Each row is a process of its own, timed from the command on, imports and evaluations included; losses are
-means over the whole validation text. The peer is a plain loop with nanoGPT's model and its laptop recipe
-(2000 steps of 12 x 64 characters, AdamW, learning rate 1e-3 to 1e-4): it prints its loss after the last
-step.
+Each row is a separate process, timed from its start, with imports and evaluations; losses are means over
+the whole validation text. The peer is a plain loop with nanoGPT's model and its laptop recipe (2000 steps
+of 12 x 64 characters, AdamW, learning rate 1e-3 to 1e-4), evaluated after the last step.
 """
 
 import argparse
@@ -32,7 +31,7 @@ RUNS = {
 
 
 def peer() -> None:
-    """The plain loop: train, evaluate, print."""
+    """Train the plain loop and print its validation loss."""
     import math
 
     import torch
@@ -65,7 +64,7 @@ def peer() -> None:
 
 
 def timed(command: list[str]) -> list[tuple[float, int, float]]:
-    """Of each evaluation that a command prints: seconds since it began, step and validation loss."""
+    """Return seconds since the start, step and validation loss of each evaluation that a command prints."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -79,9 +78,9 @@ def timed(command: list[str]) -> list[tuple[float, int, float]]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Print a table of all runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", action="store_true", help="Be the plain loop.")
+    parser.add_argument("--peer", action="store_true", help="Run the plain loop in this process.")
     parser.add_argument("--only", nargs="*", default=["peer", *RUNS])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -62,6 +62,8 @@ def assert_one_line_error(done: Result, message: str) -> None:
             "unrecognized arguments: --model.init_from a; use --init_from instead",
         ),
         (["--config", "missing.yaml"], "File does not exist"),
+        (["--config", "configs/day20.yaml"], "; its name is now tutorial_char.yaml"),
+        (["--config", "gpt2-1024.yaml"], "; its name is now gpt2_1024.yaml"),
         (["--ckpt_path", "missing"], "no such checkpoint: missing"),
         (["--run_dir", "/dev/null/run"], "cannot make the folder /dev/null/run"),
         (["--fork", "a"], "unrecognized arguments: --fork a; use --run_dir with --ckpt_path instead"),

@@ -23,7 +23,7 @@ def test_every_config_takes_two_steps(run: Run, path: Path) -> None:
     assert torch.load("r/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-@pytest.mark.parametrize(("name", "block_size"), [("gpt2.yaml", 256), ("gpt2-1024.yaml", 1024)])
+@pytest.mark.parametrize(("name", "block_size"), [("gpt2.yaml", 256), ("gpt2_1024.yaml", 1024)])
 def test_gpt2_has_the_settings_of_the_second_tutorial(name: str, block_size: int) -> None:
     settings = yaml.safe_load((ROOT / "configs" / name).read_text())
     model = settings["model"]
@@ -33,8 +33,8 @@ def test_gpt2_has_the_settings_of_the_second_tutorial(name: str, block_size: int
     assert (model["dropout"], model["attn_bias"]) == (0.1, False)
 
 
-def test_day20_has_the_settings_of_the_first_tutorial() -> None:
-    settings = yaml.safe_load((ROOT / "configs" / "day20.yaml").read_text())
+def test_tutorial_char_has_the_settings_of_the_first_tutorial() -> None:
+    settings = yaml.safe_load((ROOT / "configs" / "tutorial_char.yaml").read_text())
     model, data = settings["model"], settings["data"]
     assert settings["trainer"]["max_steps"] == model["decay_steps"] == 3000
     assert (data["batch_size"], data["val_fraction"], model["block_size"]) == (32, 0.1, 64)
@@ -44,9 +44,9 @@ def test_day20_has_the_settings_of_the_first_tutorial() -> None:
     assert (model["beta1"], model["beta2"], model["weight_decay"], model["dropout"]) == (0.9, 0.95, 0.1, 0.1)
 
 
-def test_day20_has_the_size_of_the_first_tutorial(run: Run, shakespeare: str) -> None:
+def test_tutorial_char_has_the_size_of_the_first_tutorial(run: Run, shakespeare: str) -> None:
     short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--run_dir", "r"]
-    done = run("fit", "--config", ROOT / "configs" / "day20.yaml", *short)
+    done = run("fit", "--config", ROOT / "configs" / "tutorial_char.yaml", *short)
     assert done.code == 0
     assert "807,808 parameters" in done.out
     assert "vocabulary 65" in done.out

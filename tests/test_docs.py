@@ -111,7 +111,7 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
         if "predict" in args:
             assert "python -m" not in done.out  # what is written is text alone
     runs = {"char", "char-2", "char-3", "char_muon", "wide", "wide-2", "slower", "finetuned", "bpe"}
-    runs |= {"gpt2-small", "mine", "scaling", "day20", "debug", *(["gpt2"] if has_gpt2() else [])}
+    runs |= {"gpt2-small", "mine", "scaling", "tutorial_char", "debug", *(["gpt2"] if has_gpt2() else [])}
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
     for script in (block for text in DOCS.values() for block in code_blocks(text, "python")):
         exec(script, {})  # load, generate, evaluate; an exported folder in transformers

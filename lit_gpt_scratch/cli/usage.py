@@ -34,6 +34,7 @@ REPLACEMENTS = {
     "use_distributed_sampler": "data",
     "val_check_interval": "eval_every",
 }
+RENAMED_CONFIGS = {"day20.yaml": "tutorial_char.yaml", "gpt2-1024.yaml": "gpt2_1024.yaml"}
 LINKED_OPTIONS = {"model.vocab_size", "data.block_size", "data.seed"}  # computed from other options
 
 
@@ -62,6 +63,9 @@ def clear_message(message: str, files: str, known_options: set[str]) -> str:
         kinds = re.sub(r"<class '(\w+)'>|typing.Literal\[(.*?)\]", r"\1\2", found[2])
         kinds = kinds.replace("NoneType", "null").replace(", ", " or ")
         message = f"{found[1]} takes {kinds}, not {found[3]!r}"
+    for old, new in RENAMED_CONFIGS.items():
+        if old in message and "does not exist" in message:
+            message += f"; its name is now {new}"
     for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
         if replacement := REPLACEMENTS.get(option.removeprefix("trainer.")):
             message += f"; use {replacement} instead"
