@@ -26,7 +26,7 @@ import torch
 import transformers
 from plain import PlainGPT
 
-from lit_gpt_scratch.generation.generate import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.hardware import keep_freed_memory
@@ -53,7 +53,7 @@ def ours(config: GPTConfig, n_tokens: int, batch_size: int = 1, int8: bool = Fal
     options = SamplingOptions(max_new_tokens=n_tokens, temperature=0.0)
 
     def rate() -> float:
-        generated = generate(gpt, [PROMPT] * batch_size, options)
+        generated = generate_tokens(gpt, [PROMPT] * batch_size, options)
         return batch_size * (n_tokens - 1) / generated.decode_seconds
 
     return rate

@@ -6,8 +6,7 @@ from typing import Any
 
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
-from lit_gpt_scratch.generation import generate as generation
-from lit_gpt_scratch.generation.generate import SamplingOptions
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.hardware import device_kind
@@ -69,5 +68,5 @@ def generate(model: Model, prompt: str = "", **options: Any) -> str:
     if unknown := options.keys() - known:
         raise ValueError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     ids = encode_prompt(model.tokenizer, prompt).tolist()
-    result = generation.generate(model.gpt, [ids], SamplingOptions(**options))
+    result = generate_tokens(model.gpt, [ids], SamplingOptions(**options))
     return model.tokenizer.decode(result.continuations[0].tokens)

@@ -66,6 +66,21 @@ def test_test_reads_its_own_text_alone(tmp_path: Path) -> None:
     assert data.test_set.bytes_per_token == 1
 
 
+def test_training_follows_a_test_of_another_text(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("the rest is the heart")
+    data = datamodule(test_corpus=str(tmp_path / "own.txt"), tokenizer=TOKENIZER)
+    data.setup("test")
+    data.setup("fit")
+    assert data.corpora.keys() == {"test", "train", "val"}
+    assert data.train_tokens.ids[0] == data.tokenizer.encode("T")[0]
+
+
+def test_no_other_text_replaces_a_test_text(no_network: None) -> None:
+    data = datamodule(test_corpus="https://example.org/test.txt", tokenizer=TOKENIZER)
+    with pytest.raises(ValueError, match="cannot download https://example.org/test.txt"):
+        data.setup("test")
+
+
 def test_a_separate_validation_text(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("abcd" * 20)
     (tmp_path / "val.txt").write_text("dcxy" * 10)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.generate import Continuation, SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import Continuation, SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.cpu_linear import (
     MIN_PACKED_ELEMENTS,
     Int8Linear,
@@ -35,7 +35,7 @@ def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
 
 
 def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
-    return generate(gpt, prompts, SamplingOptions(**options), with_logprobs=True).continuations
+    return generate_tokens(gpt, prompts, SamplingOptions(**options), with_logprobs=True).continuations
 
 
 @pytest.mark.parametrize("settings", MODELS)
@@ -48,6 +48,16 @@ def test_cached_logits_equal_uncached_ones(settings: dict[str, Any], chunks: lis
     logits = torch.cat([gpt(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
     torch.testing.assert_close(logits, gpt(ids), atol=1e-5, rtol=0)
     assert cache.lengths == [12] * 3
+
+
+@pytest.mark.parametrize("settings", MODELS)
+@torch.no_grad()
+def test_rows_of_different_lengths_in_mixed_precision(settings: dict[str, Any]) -> None:
+    """Autocast makes keys of bfloat16, and the cache has the weights' float32."""
+    gpt = random_gpt(block_size=12, **settings)
+    with torch.autocast("cpu", torch.bfloat16):
+        together = continue_each(gpt, PROMPTS[:3], max_new_tokens=2, **GREEDY)
+    assert [len(row.tokens) for row in together] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("settings", MODELS)
@@ -196,7 +206,8 @@ def test_stopped_rows_leave_the_batch() -> None:
         told.append(row)
         return len(told) >= 4 * (row + 1)
 
-    written = generate(gpt, PROMPTS[:3], SamplingOptions(9, **GREEDY), on_token=stop_first_rows).continuations
+    options = SamplingOptions(9, **GREEDY)
+    written = generate_tokens(gpt, PROMPTS[:3], options, on_token=stop_first_rows).continuations
     assert [len(row.tokens) for row in written] == [2, 4, 6]
     assert sizes == [3, 2, 2, 1, 1]
     assert {row.finish_reason for row in written} == {"stop"}

@@ -7,7 +7,7 @@ import torch
 
 from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
-from lit_gpt_scratch.generation.interactive import interact, run_command
+from lit_gpt_scratch.generation.interactive import apply_command, interact
 from lit_gpt_scratch.generation.predict import PredictOptions, stream_text
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_line_or_a_text_but_not_the_session(
     ],
 )
 def test_command_sets_an_option(line: str, name: str, value: object) -> None:
-    assert getattr(run_command(line, OPTIONS), name) == value
+    assert getattr(apply_command(line, OPTIONS), name) == value
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_command_sets_an_option(line: str, name: str, value: object) -> None:
 )
 def test_invalid_command_is_an_error(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        run_command(line, OPTIONS)
+        apply_command(line, OPTIONS)

@@ -12,6 +12,9 @@ from conftest import ROOT, TINY, Result, Run
 
 from lit_gpt_scratch.data import progress_bar
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
+from lit_gpt_scratch.generation.predict import PredictOptions, print_continuations
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
 
 @pytest.fixture
@@ -131,11 +134,22 @@ def test_int8_weights_report_the_change_of_perplexity(predict: Run) -> None:
     done = predict("--prompt", "To be", "--max_new_tokens", "5", "--weights", "int8")
     assert done.code == 0
     assert done.out.startswith("To be")
-    numbers = r"perplexity ([\d.]+) in place of ([\d.]+) \(([-+][\d.]+) %\)"
+    numbers = r"perplexity ([\d.]+) instead of ([\d.]+) \(([-+][\d.]+) %\)"
     found = re.fullmatch(rf"WARNING: int8 weights: {numbers} on a part of Hamlet\n", done.err)
     assert found
     assert abs(float(found[3])) < 1
     assert float(found[1]) == pytest.approx(float(found[2]), rel=0.02)
+
+
+@pytest.mark.parametrize("vocabulary", ["0123456789", "0123456789D"], ids=["no character", "one character"])
+def test_int8_weights_serve_a_vocabulary_that_lacks_hamlets_characters(
+    vocabulary: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpt = GPT(GPTConfig(vocab_size=len(vocabulary), block_size=8, n_layer=1, n_head=1, n_embd=8)).eval()
+    options = PredictOptions(max_new_tokens=3, weights="int8")
+    print_continuations(gpt, CharTokenizer(vocabulary), ["12"], options)
+    assert len(capsys.readouterr().out) == len("12") + 3 + len("\n")
+    assert "the change of perplexity cannot be measured" in caplog.text
 
 
 def test_interactive_session_on_the_command_line(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:

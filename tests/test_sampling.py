@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_gpt_scratch.generation.generate import SamplingOptions, choose
+from lit_gpt_scratch.generation.generate import SamplingOptions, sample_next
 from lit_gpt_scratch.generation.sampling import (
     MINUS_INFINITY,
     ban,
@@ -79,7 +79,7 @@ def test_sample_inverts_the_cumulative_distribution() -> None:
 def test_draws_follow_the_softmax(temperature: float) -> None:
     logits = torch.tensor([1.0, 2.0, 3.0, 0.0])
     uniforms = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    sampled = choose(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), uniforms, None)
+    sampled = sample_next(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), uniforms, None)
     frequencies = torch.bincount(sampled, minlength=4) / 40_000
     torch.testing.assert_close(frequencies, (logits / temperature).softmax(0), atol=0.01, rtol=0)
 
@@ -89,7 +89,7 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
 )
 def test_every_way_to_be_greedy(logits: torch.Tensor, options: dict[str, Any]) -> None:
     uniforms = torch.rand(200, dtype=torch.float64)
-    assert torch.equal(choose(logits, SamplingOptions(**options), uniforms, None), logits.argmax(dim=-1))
+    assert torch.equal(sample_next(logits, SamplingOptions(**options), uniforms, None), logits.argmax(dim=-1))
 
 
 def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> None:
@@ -109,4 +109,4 @@ def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> No
     options = SamplingOptions(
         repetition_penalty=1.2, banned_tokens=[5], temperature=0.7, top_k=20, top_p=0.9, min_p=0.02
     )
-    assert torch.equal(choose(logits, options, uniforms, seen), sample(theirs, uniforms))
+    assert torch.equal(sample_next(logits, options, uniforms, seen), sample(theirs, uniforms))

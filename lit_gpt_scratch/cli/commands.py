@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
-from lit_gpt_scratch.generation import predict as generation
+from lit_gpt_scratch.generation.predict import PredictOptions, print_continuations
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 from lit_gpt_scratch.training.run_folder import (
     RUN_DIR_VARIABLE,
@@ -147,15 +147,7 @@ def print_evaluation(command: str, args: list[str]) -> None:
         getattr(trainer, command)(run.model, run.data, ckpt_path=run.start.path, verbose=False)
     if not trainer.is_global_zero:
         return
-    corpora = run.data.corpora
-    if command == "validate":
-        text = run.data.describe_validation()
-    elif "test" in corpora:
-        text = corpora["test"].name
-    else:
-        part = "" if run.data.val_source is not None else "the validation part of "
-        text = f"{part}{corpora['val'].name}: there is no data.test_corpus"
-    print(f"text              {text}")
+    print(f"text              {run.data.describe_evaluation(command)}")
     if run.start.checkpoint is not None:
         print(f"checkpoint        {run.start.path}, step {run.start.checkpoint['global_step']}")
     for name, value in sorted(trainer.callback_metrics.items()):
@@ -173,9 +165,9 @@ def predict(args: list[str]) -> None:
         ValueError: An option is wrong.
     """
     run = read_run("predict", args)
-    names = generation.PredictOptions.__dataclass_fields__
-    options = generation.PredictOptions(**{name: run.options[name] for name in names})
+    names = PredictOptions.__dataclass_fields__
+    options = PredictOptions(**{name: run.options[name] for name in names})
     prepare(run)
     load_weights(run)
     gpt = run.model.gpt.to(make_trainer(run).strategy.root_device)
-    generation.predict(gpt, run.data.tokenizer, run.options.prompt, options)
+    print_continuations(gpt, run.data.tokenizer, run.options.prompt, options)

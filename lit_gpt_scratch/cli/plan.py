@@ -9,7 +9,7 @@ from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.commands import is_rank_zero, train
 from lit_gpt_scratch.cli.run import Run, load_weights, prepare, read_run
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.planning.plan import make_plan, report
+from lit_gpt_scratch.planning.plan import format_plan, make_plan
 from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def plan(args: list[str]) -> None:
     if not is_rank_zero():
         return
     made = make_plan(run.model, run.data, steps, run.options.eval_every, measured, law)
-    print(json.dumps(made, indent=1) if own.json else report(made, law))
+    print(json.dumps(made, indent=1) if own.json else format_plan(made, law))
     for warning in made["warnings"]:
         log.warning("%s", warning)
 

@@ -129,11 +129,14 @@ def _checkpoint_start(path: Path) -> Start:
 
 
 def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
-    from lit_gpt_scratch.hub.pretrained import read_options  # transformers is an extra
+    from lit_gpt_scratch.hub.pretrained import read_config  # transformers is an extra
+    from lit_gpt_scratch.hub.tokenizer import read_tokenizer
 
-    model = read_options(folder, has_tokenizer)
-    data = {"data.tokenizer": json.dumps(model.pop("tokenizer"))} if "tokenizer" in model else {}
-    return Start(folder, options=_without_linked({f"model.{name}": model[name] for name in model} | data))
+    _, model = read_config(folder)
+    options = {f"model.{name}": value for name, value in model.items()}
+    if not has_tokenizer:
+        options["data.tokenizer"] = json.dumps(read_tokenizer(folder, model["vocab_size"]))
+    return Start(folder, options=_without_linked(options))
 
 
 def _resume_start(path: Path, run_dir: str | None) -> Start:

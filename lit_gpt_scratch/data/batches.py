@@ -35,6 +35,7 @@ def gather(tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int) -
     return ids[:, :-1], ids[:, 1:]
 
 
+@dataclass(eq=False)
 class TrainBatches:
     """Batches of a training run; each item is one optimizer step.
 
@@ -42,29 +43,16 @@ class TrainBatches:
     begins at `first_step`, and the length counts from step 0, as a resumed Trainer does.
     """
 
-    def __init__(
-        self,
-        tokens: TokenArray,
-        block_size: int,
-        batch_size: int,
-        micro_batch_size: int,
-        seed: int,
-        first_step: int,
-        n_steps: int,
-        rank: int = 0,
-        world_size: int = 1,
-        pin_memory: bool = False,
-    ) -> None:
-        self.tokens = tokens
-        self.block_size = block_size
-        self.batch_size = batch_size
-        self.pin_memory = pin_memory  # copies to a GPU are then asynchronous
-        self.micro_batch_size = micro_batch_size
-        self.seed = seed
-        self.first_step = first_step
-        self.n_steps = n_steps
-        self.rank = rank
-        self.world_size = world_size
+    tokens: TokenArray
+    block_size: int
+    batch_size: int
+    micro_batch_size: int
+    seed: int
+    first_step: int
+    n_steps: int
+    rank: int = 0
+    world_size: int = 1
+    pin_memory: bool = False  # copies to a GPU are then asynchronous
 
     def __len__(self) -> int:
         return self.n_steps

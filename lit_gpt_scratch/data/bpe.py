@@ -1,6 +1,5 @@
 """Byte pair encodings: those that tiktoken publishes, and one learned from a text."""
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no common
 MAX_VOCAB_SIZE = 2**32  # ids are of 32 bits at most
 
 
-class SubwordTokenizer:
+class SubwordTokenizer(Tokenizer):
     """Byte pair encoding (Sennrich et al. 2016; on bytes, Radford et al. 2019), run by tiktoken."""
 
     def __init__(self, encoding: tiktoken.Encoding, state: dict[str, Any]) -> None:
@@ -47,14 +46,17 @@ class SubwordTokenizer:
             ) from error
 
     @classmethod
-    def from_tokens(cls, tokens: Iterable[bytes]) -> "SubwordTokenizer":
-        """Return the encoding with these tokens in order of their merges; `<|endoftext|>` follows them."""
-        ranks = {token: rank for rank, token in enumerate(tokens)}
+    def from_tokens(cls, tokens: list[str]) -> "SubwordTokenizer":
+        """Return the encoding with these tokens, bytes as Latin-1, in order of their merges.
+
+        `<|endoftext|>` follows them.
+        """
+        ranks = {token.encode("latin-1"): rank for rank, token in enumerate(tokens)}
         special = {END_OF_TEXT: len(ranks)}
         encoding = tiktoken.Encoding(
             "bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special
         )
-        return cls(encoding, {"kind": "bpe", "tokens": [token.decode("latin-1") for token in ranks]})
+        return cls(encoding, {"kind": "bpe", "tokens": tokens})
 
     @property
     def vocab_size(self) -> int:
@@ -65,8 +67,8 @@ class SubwordTokenizer:
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
         """Bytes of text in each token, (vocab_size,); 0 for special tokens and unused ids."""
         n_bytes = np.zeros(self.vocab_size, dtype=np.int64)
-        for token in self.encoding.token_byte_values():
-            n_bytes[self.encoding.encode_single_token(token)] = len(token)
+        for token, i in self.encoding._mergeable_ranks.items():
+            n_bytes[i] = len(token)
         return n_bytes
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
@@ -82,18 +84,13 @@ class SubwordTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
-        return self.encoding.decode([i for i in ids if i not in self._unused], errors="replace")
+        return self.encoding.decode([i for i in ids if i in self._used_ids], errors="replace")
 
     @cached_property
-    def _unused(self) -> frozenset[int]:
-        """Ids without a token (cl100k_base has some), which an untrained model may sample."""
-        known = {self.encoding.encode_single_token(token) for token in self.encoding.token_byte_values()}
-        special = {self.encoding.encode_single_token(name) for name in self.encoding.special_tokens_set}
-        return frozenset(range(self.vocab_size)) - known - special
-
-    def unknown(self, text: str) -> str:
-        """Return an empty string: every byte is a token."""
-        return ""
+    def _used_ids(self) -> frozenset[int]:
+        """Ids with a token: an untrained model may sample others, which cl100k_base has."""
+        encoding = self.encoding
+        return frozenset([*encoding._mergeable_ranks.values(), *encoding._special_tokens.values()])
 
     def copy(self) -> "SubwordTokenizer":
         """Return an equal tokenizer: threads that share an encoding wait for its regular expressions."""
@@ -131,7 +128,7 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
     stop = min(stop, corpus.n_chars)
     path = cache_dir() / f"bpe-{FORMAT_VERSION}-{corpus.sha256[:32]}-{stop}-{vocab_size}.json"
     tokens = load_or_compute(path, lambda: _learn_tokens(corpus, stop, vocab_size - 1))
-    return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
+    return SubwordTokenizer.from_tokens(tokens)
 
 
 def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
@@ -147,9 +144,8 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
     )
     learner.train_from_iterator(_learning_text(corpus, stop), trainer)
     corpus.check_unchanged()
-    id_of, byte_of = learner.get_vocab(), byte_of_letter()
-    tokens = [bytes(byte_of[letter] for letter in token) for token in sorted(id_of, key=id_of.__getitem__)]
-    return [token.decode("latin-1") for token in tokens]
+    id_of = learner.get_vocab()
+    return [token.translate(BYTE_OF_LETTER) for token in sorted(id_of, key=id_of.__getitem__)]
 
 
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
@@ -168,11 +164,14 @@ def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
             advance(n_chars)
 
 
-def byte_of_letter() -> dict[str, int]:
-    """Return GPT-2's mapping of letters to bytes: printable bytes as themselves, others from U+0100 on."""
+def _byte_of_letter() -> dict[int, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    return {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
+
+
+# Table for `str.translate`: the byte of each letter in GPT-2's alphabet, unprintable bytes from U+0100 on.
+BYTE_OF_LETTER = _byte_of_letter()
 
 
 def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
@@ -189,18 +188,5 @@ def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
         case {"kind": "tiktoken", "name": str(name)}:
             return SubwordTokenizer.named(name)
         case {"kind": "bpe", "tokens": list(tokens)} if tokens:
-            return SubwordTokenizer.from_tokens(token.encode("latin-1") for token in tokens)
+            return SubwordTokenizer.from_tokens(tokens)
     raise ValueError(f"not a tokenizer: {str(state)[:80]}")
-
-
-def tokenizer_from_json(text: str) -> Tokenizer:
-    """Return the tokenizer whose `to_dict` is given as JSON.
-
-    Raises:
-        ValueError: It is not.
-    """
-    try:
-        state = json.loads(text)
-    except ValueError:
-        raise ValueError(f"not a tokenizer: {text[:80]}") from None
-    return tokenizer_from_dict(state)

@@ -1,5 +1,7 @@
 """A LightningDataModule that serves windows of a text's tokens."""
 
+import json
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from lit_gpt_scratch.data.batches import (
     random_starts,
     spread_starts,
 )
-from lit_gpt_scratch.data.bpe import SubwordTokenizer, tokenizer_from_json, train_bpe
+from lit_gpt_scratch.data.bpe import SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.token_files import Tokens, load_tokens
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
@@ -153,7 +155,8 @@ class TextDataModule(LightningDataModule):
         """
         is_split = stage in ("fit", "validate") or (stage == "test" and self.test_source is None)
         needs_tokenizer = not hasattr(self, "tokenizer")
-        if not self.corpora and (is_split or (needs_tokenizer and self.tokenizer_source in ("char", "bpe"))):
+        is_learned = needs_tokenizer and self.tokenizer_source in ("char", "bpe")
+        if "train" not in self.corpora and (is_split or is_learned):
             train = load_corpus(self.source, self.offline_corpus)
             val = load_corpus(self.val_source) if self.val_source is not None else train
             self.corpora |= {"train": train, "val": val}
@@ -175,7 +178,9 @@ class TextDataModule(LightningDataModule):
             case name if not name.startswith("{"):
                 return SubwordTokenizer.named(name)
             case state:
-                return tokenizer_from_json(state)
+                with suppress(json.JSONDecodeError):
+                    return tokenizer_from_dict(json.loads(state))
+                raise ValueError(f"not a tokenizer: {state[:80]}")
 
     def _n_train_chars(self) -> int:
         """Return the number of characters of the training text; those after them are for validation."""
@@ -204,7 +209,7 @@ class TextDataModule(LightningDataModule):
         if self.test_source is None:
             tokens = self.val_set.tokens
         else:
-            corpus = self.corpora["test"] = load_corpus(self.test_source, self.offline_corpus)
+            corpus = self.corpora["test"] = load_corpus(self.test_source)
             tokens = self._load_tokens(corpus, 0, corpus.n_chars)
             if len(tokens) < 2:
                 raise ValueError(f"{corpus.name} is too short to test on: it has {len(tokens)} token")
@@ -231,7 +236,7 @@ class TextDataModule(LightningDataModule):
     @property
     def rows_per_device(self) -> int:
         """Sequences of an optimizer step on one device."""
-        return max(1, self.batch_size // (self.trainer.world_size if self.trainer else 1))
+        return self.batch_size // (self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> TrainBatches:
         """Return random windows, from the Trainer's current step to its last."""
@@ -279,10 +284,14 @@ class TextDataModule(LightningDataModule):
         corpus = self.corpora["train"].fingerprint()
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": corpus, "val": val}
 
-    def describe_validation(self) -> str:
-        """Describe the text of an evaluation."""
+    def describe_evaluation(self, stage: str) -> str:
+        """Return the name of the text that a stage, validate or test, evaluates on."""
+        if stage == "test" and "test" in self.corpora:
+            return self.corpora["test"].name
         name = self.corpora["val"].name
         name = f"the validation part of {name}" if self.val_source is None else name
+        if stage == "test":
+            return f"{name}: there is no data.test_corpus"
         if self.val_set.is_full_pass:
             return name
         return f"{name}, {self.val_set.n_tokens:,} of its {len(self.val_set.tokens):,} tokens"

@@ -94,6 +94,7 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Piece]:
 
 def _read_parquet(path: Path) -> Iterator[Piece]:
     try:
+        from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise ValueError(f"{path} needs pyarrow: pip install pyarrow") from None
@@ -102,19 +103,13 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
             names = table.schema_arrow.names
             kind = str(table.schema_arrow.field("text").type) if "text" in names else None
             if kind not in ("string", "large_string"):
-                raise _NoTextColumn(f"{path} has no column text of strings, but {', '.join(names)}")
+                raise ValueError(f"{path} has no column text of strings, but {', '.join(names)}")
             for batch in table.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     yield _unix_line_ends(text or "")
                     yield None
-    except _NoTextColumn:
-        raise
-    except ValueError as error:  # pyarrow's ArrowInvalid, or bytes that are not UTF-8
+    except (ArrowInvalid, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
-
-
-class _NoTextColumn(ValueError):
-    """A table has no column `text` of strings."""
 
 
 def _unix_line_ends(text: str) -> str:

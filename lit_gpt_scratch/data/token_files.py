@@ -154,25 +154,22 @@ def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[lis
     size, rest = 0, ""
     for piece in pieces:
         if piece is None:
-            batch += [rest, None]
-            size, rest = size + len(rest), ""
+            parts, rest = [rest, None], ""
         else:
             parts, rest = cut(rest + piece, n_chars)
-            for part in parts:
-                batch.append(part)
-                size += len(part)
-                if size >= n_chars:
-                    yield batch
-                    batch, size = [], 0
-        if size >= n_chars:
-            yield batch
-            batch, size = [], 0
+        for part in parts:
+            batch.append(part)
+            size += len(part or "")
+            if size >= n_chars:
+                yield batch
+                batch, size = [], 0
     yield [*batch, rest]
 
 
-def cut(text: str, n_chars: int) -> tuple[list[str], str]:
+def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
     """Split a text into parts of at least about `n_chars` that end between two tokens, and the rest."""
-    parts, start = [], 0
+    parts: list[Piece] = []
+    start = 0
     longest = max(n_chars, MAX_UNCUT_CHARS)
     while len(text) - start >= n_chars:
         ahead = text[start : start + longest]
@@ -190,7 +187,5 @@ def last_border(text: str) -> int:
     No token of GPT-2's or a later encoding extends across it: their patterns end a word at white space, which
     belongs to the next token.
     """
-    for start in (max(0, len(text) - 1000), 0):
-        if borders := [match.end() for match in re.finditer(r"[^\W\d_](?=\s)", text[start:])]:
-            return start + borders[-1]
-    return 0
+    match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last border
+    return match.end() if match else 0

@@ -16,7 +16,7 @@ TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Tokenizer(Protocol):
-    """Interface of all tokenizers."""
+    """Interface of all tokenizers, with defaults for those without special tokens."""
 
     @property
     def vocab_size(self) -> int:
@@ -33,24 +33,27 @@ class Tokenizer(Protocol):
         text. Raises ValueError for a character outside the vocabulary.
         """
 
-    @property
+    @cached_property
     def separator_ids(self) -> TokenArray:
         """Separator of two documents: `<|endoftext|>`, or a blank line if there is no such token."""
+        return self.encode("\n\n")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
 
     def unknown(self, text: str) -> str:
         """Return the distinct characters of a text that cannot be encoded, sorted."""
+        return ""
 
     def copy(self) -> "Tokenizer":
         """Return an equal tokenizer for another thread: threads that share one may wait for each other."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return builtins from which `tokenizer_from_dict` builds an equal tokenizer."""
 
 
-class CharTokenizer:
+class CharTokenizer(Tokenizer):
     """One token per character; ids follow the order of Unicode code points."""
 
     def __init__(self, chars: str) -> None:
@@ -86,11 +89,6 @@ class CharTokenizer:
             )
         return ids.astype(id_type(self.vocab_size))
 
-    @cached_property
-    def separator_ids(self) -> TokenArray:
-        """A blank line, (2,)."""
-        return self.encode("\n\n")
-
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
         return "".join(self.chars[i] for i in ids)
@@ -99,16 +97,12 @@ class CharTokenizer:
         """Return the distinct characters of a text that the vocabulary lacks, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
 
-    def copy(self) -> "CharTokenizer":
-        """Return itself: it has no locks."""
-        return self
-
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "char", "chars": ...}`."""
         return {"kind": "char", "chars": self.chars}
 
 
-class ByteTokenizer:
+class ByteTokenizer(Tokenizer):
     """One token per byte of UTF-8: encodes any text."""
 
     vocab_size = 256
@@ -118,22 +112,9 @@ class ByteTokenizer:
         """Return the bytes of a text, (n_bytes,); there are no special tokens."""
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
-    @cached_property
-    def separator_ids(self) -> TokenArray:
-        """A blank line, (2,)."""
-        return self.encode("\n\n")
-
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of bytes; those that are not UTF-8 become U+FFFD."""
         return bytes(map(int, ids)).decode(errors="replace")
-
-    def unknown(self, text: str) -> str:
-        """Return an empty string: every character has bytes."""
-        return ""
-
-    def copy(self) -> "ByteTokenizer":
-        """Return itself: it has no locks."""
-        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "byte"}`."""

@@ -97,7 +97,7 @@ OnToken = Callable[[int, int], bool]
 
 
 @torch.inference_mode()
-def generate(
+def generate_tokens(
     gpt: GPT,
     prompts: Sequence[Sequence[int]],
     options: SamplingOptions,
@@ -130,23 +130,23 @@ def generate(
     continuations = [Continuation() for _ in prompts]
     with eval_mode(gpt), packed_weights(gpt) if len(prompts) >= MIN_PACKED_ROWS else nullcontext():
         batch = new_batch(gpt, texts, options, seeds)
-        logits = read_prompts(gpt, batch.cache, texts)
+        logits = prefill(gpt, batch.cache, texts)
         prefilled = time.perf_counter()
         for step in range(options.max_new_tokens):
-            ids = choose(logits.float(), options, batch.uniforms[:, step], batch.seen)  # (B,)
+            ids = sample_next(logits.float(), options, batch.uniforms[:, step], batch.seen)  # (B,)
             if with_logprobs:
                 chosen = logits.float().log_softmax(dim=-1).gather(1, ids[:, None])
                 for row, logprob in zip(batch.rows, chosen[:, 0].tolist(), strict=True):
                     continuations[row].logprobs.append(logprob)
             unfinished = []
-            for place, (row, token) in enumerate(zip(batch.rows, ids.tolist(), strict=True)):
+            for slot, (row, token) in enumerate(zip(batch.rows, ids.tolist(), strict=True)):
                 texts[row].append(token)
                 continuations[row].tokens.append(token)
                 stopped = on_token is not None and on_token(row, token)
                 if stopped or token in options.stop_tokens:
                     continuations[row].finish_reason = "stop"
                 else:
-                    unfinished.append(place)
+                    unfinished.append(slot)
             if not unfinished or step == options.max_new_tokens - 1:
                 break
             if batch.seen is not None:
@@ -159,8 +159,8 @@ def generate(
 
 
 @dataclass
-class Batch:
-    """The unfinished rows.
+class DecodingBatch:
+    """The unfinished rows of a generation.
 
     Args:
         rows: Index of each row's prompt.
@@ -174,24 +174,24 @@ class Batch:
     uniforms: Tensor
     seen: Tensor | None
 
-    def select(self, places: list[int]) -> "Batch":
+    def select(self, slots: list[int]) -> "DecodingBatch":
         """Return some of the rows."""
-        return Batch(
-            rows=[self.rows[place] for place in places],
-            cache=self.cache.select(places),
-            uniforms=self.uniforms[places],
-            seen=None if self.seen is None else self.seen[places],
+        return DecodingBatch(
+            rows=[self.rows[slot] for slot in slots],
+            cache=self.cache.select(slots),
+            uniforms=self.uniforms[slots],
+            seen=None if self.seen is None else self.seen[slots],
         )
 
 
 def new_batch(
     gpt: GPT, texts: list[list[int]], options: SamplingOptions, seeds: Sequence[int] | None
-) -> Batch:
+) -> DecodingBatch:
     """Return a batch of all prompts, with an empty cache."""
     device, vocab_size = gpt.wte.weight.device, gpt.config.vocab_size
     seeds = row_seeds(options.seed, len(texts)) if seeds is None else seeds
     uniforms = sample_uniforms(seeds, options.max_new_tokens)
-    return Batch(
+    return DecodingBatch(
         rows=list(range(len(texts))),
         cache=gpt.new_cache(len(texts), max(len(text) for text in texts) + options.max_new_tokens),
         uniforms=uniforms.to("cpu" if device.type == "mps" else device),  # Apple's GPUs have no float64
@@ -199,7 +199,7 @@ def new_batch(
     )
 
 
-def read_prompts(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
+def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
     """Read the last block_size tokens of each text into an empty cache; return the next logits, (B, V)."""
     windows = [torch.tensor(text[-gpt.config.block_size :]) for text in texts]
     # No token attends to the padding after a shorter text, and later tokens overwrite it.
@@ -209,19 +209,19 @@ def read_prompts(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
     return gpt.lm_head(x[torch.arange(len(x), device=x.device), last])
 
 
-def slide(gpt: GPT, batch: Batch, texts: list[list[int]]) -> None:
+def slide(gpt: GPT, batch: DecodingBatch, texts: list[list[int]]) -> None:
     """Restart the cache of each full row with the last half of its text, without the newest token."""
     half = max(1, gpt.config.block_size // 2)
-    for place, row in enumerate(batch.rows):
-        if batch.cache.lengths[place] == gpt.config.block_size:
+    for slot, row in enumerate(batch.rows):
+        if batch.cache.lengths[slot] == gpt.config.block_size:
             window = texts[row][-half:-1]
             if window:
                 ids = torch.tensor([window], device=gpt.wte.weight.device)
-                gpt.features(ids, batch.cache.empty_row(place))
-            batch.cache.lengths[place] = len(window)
+                gpt.features(ids, batch.cache.empty_row(slot))
+            batch.cache.lengths[slot] = len(window)
 
 
-def choose(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen: Tensor | None) -> Tensor:
+def sample_next(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen: Tensor | None) -> Tensor:
     """Return the next token of each row; logits (B, V), uniforms (B,) and seen (B, V) -> (B,)."""
     if seen is not None:
         logits = sampling.penalize_repeats(logits, seen, options.repetition_penalty)

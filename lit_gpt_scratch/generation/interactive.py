@@ -46,7 +46,7 @@ def interact(
                 if line.split()[0] == "/quit":
                     return
                 try:
-                    options = run_command(line, options)
+                    options = apply_command(line, options)
                 except ValueError as error:
                     print(f"error: {error}", file=sys.stderr)
                 continue
@@ -60,7 +60,7 @@ def interact(
             print()
 
 
-def run_command(line: str, options: PredictOptions) -> PredictOptions:
+def apply_command(line: str, options: PredictOptions) -> PredictOptions:
     """Run a command and return the options that hold from now on.
 
     Raises:

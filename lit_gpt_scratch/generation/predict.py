@@ -12,12 +12,19 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
 from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
-from lit_gpt_scratch.generation.generate import Continuation, Generation, SamplingOptions, generate, row_seeds
+from lit_gpt_scratch.generation.generate import (
+    Continuation,
+    Generation,
+    SamplingOptions,
+    generate_tokens,
+    row_seeds,
+)
 from lit_gpt_scratch.model.cpu_linear import quantize_linear_layers
 from lit_gpt_scratch.model.gpt import GPT, eval_mode
 
@@ -72,7 +79,7 @@ class Row:
     seed: int
 
 
-def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
+def print_continuations(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
     """Continue each prompt, or a newline if there is none, on standard output.
 
     Args:
@@ -87,11 +94,7 @@ def predict(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Predict
     if options.interactive and (prompts or options.prompts_file or options.format != "text"):
         raise ValueError("--interactive asks for its prompts: leave prompt, prompts_file and format out")
     if options.weights == "int8":
-        exact = hamlet_perplexity(gpt, tokenizer)
-        quantize_linear_layers(gpt)
-        rounded = hamlet_perplexity(gpt, tokenizer)
-        change = f"perplexity {rounded:.2f} in place of {exact:.2f} ({100 * (rounded / exact - 1):+.2f} %)"
-        log.warning("int8 weights: %s on a part of Hamlet", change)
+        quantize_with_report(gpt, tokenizer)
     if options.interactive:
         from lit_gpt_scratch.generation.interactive import interact  # which imports this module
 
@@ -117,11 +120,24 @@ def print_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Pre
             advance(len(batch))
 
 
-@torch.inference_mode()
-def hamlet_perplexity(gpt: GPT, tokenizer: Tokenizer) -> float:
-    """Return the perplexity of the first block of the embedded text."""
+def quantize_with_report(gpt: GPT, tokenizer: Tokenizer) -> None:
+    """Replace the linear layers by ones with 8-bit weights, and log the change of perplexity."""
     known = "".join(char for char in HAMLET if not tokenizer.unknown(char))
     ids = torch.from_numpy(tokenizer.encode(known)[: gpt.config.block_size + 1].astype("int64"))
+    if len(ids) < 2:
+        quantize_linear_layers(gpt)
+        log.warning("int8 weights: the change of perplexity cannot be measured with this vocabulary")
+        return
+    exact = measure_perplexity(gpt, ids)
+    quantize_linear_layers(gpt)
+    rounded = measure_perplexity(gpt, ids)
+    change = f"perplexity {rounded:.2f} instead of {exact:.2f} ({100 * (rounded / exact - 1):+.2f} %)"
+    log.warning("int8 weights: %s on a part of Hamlet", change)
+
+
+@torch.inference_mode()
+def measure_perplexity(gpt: GPT, ids: Tensor) -> float:
+    """Return the perplexity of token ids, (T + 1,)."""
     ids = ids.to(gpt.wte.weight.device)
     with eval_mode(gpt):
         logits = gpt(ids[None, :-1])[0].float()
@@ -187,7 +203,7 @@ def stream_text(gpt: GPT, tokenizer: Tokenizer, ids: list[int], options: Predict
         print(detokenizer.feed(token), end="", flush=True)
         return detokenizer.stopped
 
-    generate(gpt, [ids], options, on_token=on_token)
+    generate_tokens(gpt, [ids], options, on_token=on_token)
     print(detokenizer.finish(), flush=True)
 
 
@@ -200,18 +216,18 @@ def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
         return detokenizers[row].stopped
 
     prompts, seeds = [row.ids for row in rows], [row.seed for row in rows]
-    made = generate(gpt, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
-    for row, detokenizer, continuation in zip(rows, detokenizers, made.continuations, strict=True):
+    result = generate_tokens(gpt, prompts, options, seeds, on_token, with_logprobs=options.format == "jsonl")
+    for row, detokenizer, continuation in zip(rows, detokenizers, result.continuations, strict=True):
         detokenizer.finish()
         if options.format == "text":
             print_above_bar(tokenizer.decode(row.ids) + detokenizer.text, sys.stdout)
         else:
-            print_above_bar(as_json(row, detokenizer.text, continuation, made), sys.stdout)
+            print_above_bar(as_json(row, detokenizer.text, continuation, result), sys.stdout)
 
 
-def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -> str:
+def as_json(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
     """Return a line of JSON; the times are those of the batch, tokens_per_second that of its decoding."""
-    n_decoded = sum(len(each.tokens) - 1 for each in made.continuations)  # prefill gives the first tokens
+    n_decoded = sum(len(each.tokens) - 1 for each in result.continuations)  # prefill gives the first tokens
     content = {
         "prompt": row.prompt,
         "text": text,
@@ -219,8 +235,8 @@ def as_json(row: Row, text: str, continuation: Continuation, made: Generation) -
         "logprobs": [round(logprob, 6) for logprob in continuation.logprobs],
         "finish_reason": continuation.finish_reason,
         "seed": row.seed,
-        "prefill_seconds": round(made.prefill_seconds, 6),
-        "decode_seconds": round(made.decode_seconds, 6),
-        "tokens_per_second": round(n_decoded / made.decode_seconds, 1) if n_decoded else None,
+        "prefill_seconds": round(result.prefill_seconds, 6),
+        "decode_seconds": round(result.decode_seconds, 6),
+        "tokens_per_second": round(n_decoded / result.decode_seconds, 1) if n_decoded else None,
     }
     return json.dumps(content, ensure_ascii=False)

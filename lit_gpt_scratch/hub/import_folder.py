@@ -6,7 +6,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch import PROGRAM
-from lit_gpt_scratch.hub.pretrained import read_options, read_state
+from lit_gpt_scratch.hub.pretrained import read_config, read_state
+from lit_gpt_scratch.hub.tokenizer import read_tokenizer
 from lit_gpt_scratch.training.checkpoint import write_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG, create_run_folder, remove_run_folder, shell_path
 
@@ -45,9 +46,9 @@ def import_folder(folder: Path, wanted: Path) -> Path:
     Raises:
         ValueError: The folder is damaged or partial, or its model or tokenizer is not supported.
     """
-    options = read_options(folder)
+    _, options = read_config(folder)
     checkpoint = {
-        "TextDataModule": {"tokenizer": options.pop("tokenizer"), "corpus": None},
+        "TextDataModule": {"tokenizer": read_tokenizer(folder, options["vocab_size"]), "corpus": None},
         "state_dict": {f"gpt.{name}": tensor for name, tensor in read_state(folder).items()},
         "hyper_parameters": {
             **options,

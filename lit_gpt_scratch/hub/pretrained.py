@@ -11,23 +11,10 @@ from transformers import AutoConfig
 from lit_gpt_scratch.hub.family import Family
 from lit_gpt_scratch.hub.gpt2 import GPT2
 from lit_gpt_scratch.hub.qwen3 import QWEN3
-from lit_gpt_scratch.hub.tokenizer import read_tokenizer
 from lit_gpt_scratch.model.gpt import GPTConfig
 
 FAMILIES = {"gpt2": GPT2, "qwen3": QWEN3}  # by model_type
 DATA_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-
-
-def read_options(folder: Path, has_tokenizer: bool = False) -> dict[str, Any]:
-    """Return the fields of `GPTConfig`, and unless `has_tokenizer`, the folder's tokenizer as a dict of ours.
-
-    Raises:
-        ValueError: The model or the tokenizer is missing, damaged or not supported.
-    """
-    _, options = _read_config(folder)
-    if not has_tokenizer:
-        options["tokenizer"] = read_tokenizer(folder, options["vocab_size"])
-    return options
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -36,7 +23,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: A file or a tensor is missing, damaged, or not as config.json describes.
     """
-    family, options = _read_config(folder)
+    family, options = read_config(folder)
     read: Any = family.model_class.from_pretrained
     try:
         model, report = read(
@@ -60,8 +47,12 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return family.gpt_state(model)
 
 
-def _read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
-    """Return the family of a folder's model, and the fields of `GPTConfig`."""
+def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
+    """Return the family of a folder's model, and the fields of `GPTConfig`.
+
+    Raises:
+        ValueError: config.json is missing, damaged, or describes a model that is not supported.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise ValueError(f"{folder} is no Hugging Face folder: there is no {file}")

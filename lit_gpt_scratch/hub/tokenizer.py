@@ -10,12 +10,11 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from tokenizers import decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, byte_of_letter
+from lit_gpt_scratch.data.bpe import BYTE_OF_LETTER, END_OF_TEXT, SubwordTokenizer
 from lit_gpt_scratch.data.tokenizers import CharTokenizer, Tokenizer
 
 GPT2_VOCAB_SIZE = 50257
-BYTE_OF = byte_of_letter()
-LETTERS = sorted(BYTE_OF, key=BYTE_OF.__getitem__)  # the letter of each byte
+LETTERS = [chr(letter) for letter in sorted(BYTE_OF_LETTER, key=BYTE_OF_LETTER.__getitem__)]  # of each byte
 # Steps of a pre-tokenizer in tokenizer.json: bytes as letters, alone or after GPT-2's split into words, and
 # that split as a step of its own.
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
@@ -87,8 +86,7 @@ def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         return {"kind": "byte"}
     has_gpt2_words = steps in ([WORD_BYTES], [WORDS, BYTES]) and {*tokens[:256]} == {*LETTERS}
     if has_gpt2_words and tokens[256:] == [*dict.fromkeys(merged), END_OF_TEXT]:
-        byte_strings = (bytes(BYTE_OF[letter] for letter in token) for token in tokens[:-1])
-        return {"kind": "bpe", "tokens": [token.decode("latin-1") for token in byte_strings]}
+        return {"kind": "bpe", "tokens": [token.translate(BYTE_OF_LETTER) for token in tokens[:-1]]}
     raise ValueError(
         "its tokens are neither characters in the order of code points, nor bytes, nor GPT-2's kind of byte "
         f"pairs, with ids in the order of the merges and {END_OF_TEXT} last"

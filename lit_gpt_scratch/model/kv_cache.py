@@ -35,8 +35,8 @@ class LayerCache(NamedTuple):
             self.new_values.copy_(values)
         else:
             rows, positions = self.places
-            self.keys[rows, :, positions] = keys.transpose(1, 2)
-            self.values[rows, :, positions] = values.transpose(1, 2)
+            self.keys[rows, :, positions] = keys.transpose(1, 2).to(self.keys.dtype)
+            self.values[rows, :, positions] = values.transpose(1, 2).to(self.values.dtype)
         return self.keys, self.values
 
 

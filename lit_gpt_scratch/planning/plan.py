@@ -94,7 +94,7 @@ def predict_loss(
         return None
 
 
-def report(plan: dict[str, Any], law: Path) -> str:
+def format_plan(plan: dict[str, Any], law: Path) -> str:
     """Return a plan as text, one line a row."""
     parts = " · ".join(f"{name} {count:,}" for name, count in plan["parameters"].items())
     length = f"{plan['n_tokens']:,} in all, {plan['epochs']:.2f} epochs"

@@ -1,18 +1,19 @@
 """Plots of loss against tokens and against training FLOPs."""
 
-import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.scaling.law import Law
 from lit_gpt_scratch.scaling.runs import RunResult
 
 
-def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) -> bytes:
-    """Return a PNG of a fitted law and its runs: loss against tokens, and against FLOPs."""
+def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) -> Figure:
+    """Return a plot of a fitted law and its runs: loss against tokens, and against FLOPs."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     by_tokens, by_flops = figure.subplots(1, 2, sharey=True)
     sizes = sorted({run.n_parameters for run in runs})
@@ -31,7 +32,7 @@ def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) ->
     by_tokens.set(title="Runs (markers) and law (lines)", xlabel="training tokens")
     by_tokens.set_ylabel("validation loss (nats per token)")
     by_flops.set(title="Loss and compute", xlabel="training FLOPs (6 N D)")
-    return to_png(figure)
+    return figure
 
 
 def plot_frontier(axes: Axes, law: Law, flops: Sequence[float], color: str) -> None:
@@ -41,12 +42,11 @@ def plot_frontier(axes: Axes, law: Law, flops: Sequence[float], color: str) -> N
     axes.plot(budgets, losses, "--", color=color, alpha=0.5, label="lowest loss for these FLOPs")
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG, with logarithmic x axes, grids and legends."""
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, with logarithmic x axes, grids and legends."""
     for axes in figure.axes:
         axes.set_xscale("log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=110)
-    return png.getvalue()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=110)

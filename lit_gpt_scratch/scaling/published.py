@@ -1,43 +1,35 @@
 """`scale --reference`: published models under published scaling laws, and the user's own runs."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.scaling.law import BESIROGLU, HOFFMANN, training_flops
-from lit_gpt_scratch.scaling.plot import plot_frontier, to_png
+from lit_gpt_scratch.scaling.plot import plot_frontier, save_png
 from lit_gpt_scratch.scaling.runs import RunResult
 
 LAWS = {"Hoffmann": HOFFMANN, "Besiroglu": BESIROGLU}
 NOTE = "losses in nats per token of MassiveText, on which the laws were fitted, not of each model's own text"
-# Parameters, computed from the model's shape, token table included; training tokens; source.
-# The number of GPT-2's passes over WebText is not published: its tokens are 40 GB at 4.5 bytes, read once.
+# Parameters, computed from the model's shape, token embeddings included, and training tokens.
 MODELS = {
-    "GPT-2 small": (124_439_808, 9e9, "Radford et al. 2019, one pass"),
-    "GPT-2 XL": (1_557_611_200, 9e9, "Radford et al. 2019, one pass"),
-    "Chinchilla": (70_056_681_472, 1.4e12, "Hoffmann et al. 2022"),
-    "Llama 3 70B": (70_553_706_496, 15e12, "Llama Team 2024, more than 15e12 tokens"),
-    "GPT-3": (174_604_259_328, 300e9, "Brown et al. 2020"),
+    "GPT-2 small": (124_439_808, 9e9),  # Radford et al. 2019: 40 GB at 4.5 bytes a token, if it was read once
+    "GPT-2 XL": (1_557_611_200, 9e9),
+    "Chinchilla": (70_056_681_472, 1.4e12),  # Hoffmann et al. 2022
+    "Llama 3 70B": (70_553_706_496, 15e12),  # Llama Team 2024: more than 15e12
+    "GPT-3": (174_604_259_328, 300e9),  # Brown et al. 2020
 }
 
 
-def show_reference(runs: Sequence[RunResult], plot: Path, as_json: bool) -> None:
+def show_reference(runs: Sequence[RunResult], plot: Path) -> None:
     """Print published models, their losses by each law, and runs; plot them to a PNG file."""
     models: list[dict[str, Any]] = [
-        {"name": name, "n_parameters": n, "n_tokens": d, "source": source}
+        {"name": name, "n_parameters": n, "n_tokens": d}
         | {author: law.loss(n, d) for author, law in LAWS.items()}
-        for name, (n, d, source) in MODELS.items()
+        for name, (n, d) in MODELS.items()
     ]
-    with atomic_write(plot) as file:
-        file.write(draw_reference(models, runs))
-    if as_json:
-        print(json.dumps({"published": models, "runs": [asdict(run) for run in runs]}, indent=1))
-        return
+    save_png(draw_reference(models, runs), plot)
     columns = f"{'parameters':>16}{'tokens':>9}{'FLOPs':>9}{'D/N':>7}"
     print(f"{'model':<14}{columns}" + "".join(f"{author:>11}" for author in LAWS))
     for model in models:
@@ -52,8 +44,8 @@ def show_reference(runs: Sequence[RunResult], plot: Path, as_json: bool) -> None
     print(f"\nplot  {plot}")
 
 
-def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) -> bytes:
-    """Return a PNG of published models, with their losses by each law, and runs."""
+def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) -> Figure:
+    """Return a plot of published models, with their losses by each law, and runs."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     flops = [training_flops(model["n_parameters"], model["n_tokens"]) for model in models]
@@ -67,7 +59,7 @@ def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) 
         label = "your runs, each on its own text and tokens"
         axes.plot([run.flops for run in runs], [run.loss for run in runs], "*", color="black", label=label)
     axes.set(title="Loss and compute", xlabel="training FLOPs (6 N D)", ylabel="loss (nats per token)")
-    return to_png(figure)
+    return figure
 
 
 def _cells(name: str, n: int, d: float) -> str:

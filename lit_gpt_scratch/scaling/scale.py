@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
 from lit_gpt_scratch.scaling.law import MIN_GRID, Law, bootstrap, confidence_interval, fit_law, training_flops
-from lit_gpt_scratch.scaling.plot import draw_fit
+from lit_gpt_scratch.scaling.plot import draw_fit, save_png
 from lit_gpt_scratch.scaling.published import show_reference
 from lit_gpt_scratch.scaling.runs import RunResult, read_result, read_results
 from lit_gpt_scratch.tools.fit_process import run_fit
@@ -38,7 +38,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     reference = "Train nothing: show published models under published laws, and your own runs."
     add("--reference", action="store_true", help=reference)
     add("--runs", type=str, default=RUNS, help="With --reference: folder of your own runs.")
-    add("--json", action="store_true", help="Print JSON.")
 
 
 def run(options: Namespace) -> None:
@@ -53,7 +52,7 @@ def run(options: Namespace) -> None:
         if options.runs != RUNS and not runs_folder.is_dir():
             raise ValueError(f"no such folder: {options.runs}")
         make_folder(folder)
-        show_reference(read_results(runs_folder), folder / "reference.png", options.json)
+        show_reference(read_results(runs_folder), folder / "reference.png")
         return
     grid = make_grid(options.as_dict())
     make_folder(folder)
@@ -62,12 +61,8 @@ def run(options: Namespace) -> None:
     result = fit_runs(runs, held_out)
     with atomic_write(folder / "scaling.json") as file:
         file.write(json.dumps(result, indent=1).encode())
-    with atomic_write(folder / "scaling.png") as file:
-        file.write(draw_fit(Law(**result["law"]), runs, held_out))
-    if options.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(f"{report(result)}\n\nplot  {folder / 'scaling.png'}\nlaw   {folder / 'scaling.json'}")
+    save_png(draw_fit(Law(**result["law"]), runs, held_out), folder / "scaling.png")
+    print(f"{format_law(result)}\n\nplot  {folder / 'scaling.png'}\nlaw   {folder / 'scaling.json'}")
 
 
 def make_grid(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -112,7 +107,7 @@ def train_grid(grid: dict[str, dict[str, Any]], folder: Path) -> list[RunResult]
     results = []
     with progress_bar("training", len(grid)) as advance:
         for name, options in grid.items():
-            result = train(folder / name, options)
+            result = train_run(folder / name, options)
             results.append(result)
             count = f"run {f'{len(results)}/{len(grid)}':>6}  {name:<16}"
             size = f"{result.n_parameters:>10,} parameters  val loss {result.loss:.4f}"
@@ -121,7 +116,7 @@ def train_grid(grid: dict[str, dict[str, Any]], folder: Path) -> list[RunResult]
     return results
 
 
-def train(run_dir: Path, options: dict[str, Any]) -> RunResult:
+def train_run(run_dir: Path, options: dict[str, Any]) -> RunResult:
     """Train a run, or resume it, unless it is finished; return its result.
 
     Raises:
@@ -167,7 +162,7 @@ def fit_runs(runs: list[RunResult], held_out: RunResult | None) -> dict[str, Any
     }
 
 
-def report(result: dict[str, Any]) -> str:
+def format_law(result: dict[str, Any]) -> str:
     """Return the content of scaling.json as text."""
     law, held_out = Law(**result["law"]), result["held_out"]
     lines = [f"{'parameters':>12}{'tokens':>13}{'FLOPs':>10}{'val loss':>10}{'predicted':>11}"]

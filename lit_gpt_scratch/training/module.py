@@ -1,6 +1,5 @@
 """LitGPT, the LightningModule: steps, optimizer, learning-rate schedule and checkpoint contents."""
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from lit_gpt_scratch.data.batches import IGNORE, Batch
-from lit_gpt_scratch.data.bpe import tokenizer_from_json
+from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.tokenizers import Tokenizer
-from lit_gpt_scratch.generation.generate import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.fsdp import shard_model
 from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
@@ -315,7 +314,7 @@ class LitGPT(LightningModule):
         if self.tokenizer is None:
             raise ValueError("LitGPT has no tokenizer: fit it, or give Trainer.predict a ckpt_path")
         prompts = [self.tokenizer.encode(prompt).tolist() for prompt in batch]
-        texts = generate(self.gpt, prompts, self.sampling).continuations
+        texts = generate_tokens(self.gpt, prompts, self.sampling).continuations
         return [self.tokenizer.decode(ids + text.tokens) for ids, text in zip(prompts, texts, strict=True)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -336,5 +335,5 @@ class LitGPT(LightningModule):
         self.best_evaluation = checkpoint["best_evaluation"]
         self.n_tokens = checkpoint["n_tokens"]
         self.init_from = checkpoint["begun_from"]
-        self.tokenizer = tokenizer_from_json(json.dumps(checkpoint["TextDataModule"]["tokenizer"]))
+        self.tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
         checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time counts from the resume

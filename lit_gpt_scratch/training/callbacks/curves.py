@@ -1,13 +1,16 @@
 """Plot the learning curves of a run."""
 
-import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.trainer_state import tensorboard_writers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Curves(Callback):
@@ -22,12 +25,13 @@ class Curves(Callback):
             path = Path(trainer.default_root_dir) / "curves.png"
             with warn_on_os_error(path.name):
                 writer.flush()
+                figure = plot_curves(Path(writer.log_dir))
                 with atomic_write(path) as file:
-                    file.write(plot_curves(Path(writer.log_dir)))
+                    figure.savefig(file, format="png", dpi=110)
 
 
-def plot_curves(log_dir: Path) -> bytes:
-    """Return a PNG of the losses and the learning rate in a folder of event files."""
+def plot_curves(log_dir: Path) -> "Figure":
+    """Return a plot of the losses and the learning rate in a folder of event files."""
     # Imported late: both take a while, and only the end of a run needs them.
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
@@ -52,6 +56,4 @@ def plot_curves(log_dir: Path) -> bytes:
         axes.grid(alpha=0.3)
     if losses.lines:
         losses.legend()
-    png = io.BytesIO()
-    figure.savefig(png, dpi=110)
-    return png.getvalue()
+    return figure

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_gpt_scratch.data.tokenizers import encode_prompt
-from lit_gpt_scratch.generation.generate import SamplingOptions, generate
+from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.training.fsdp import gather_gpt
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fit, tensorboard_writers
@@ -35,7 +35,7 @@ class Samples(Callback):
             return
         tokenizer = get_data(trainer).tokenizer
         ids = encode_prompt(tokenizer, self.prompt).tolist()
-        (continuation,) = generate(gpt, [ids], self.options).continuations
+        (continuation,) = generate_tokens(gpt, [ids], self.options).continuations
         text = tokenizer.decode(ids + continuation.tokens)
         code = "".join(f"    {line}\n" for line in text.splitlines())  # a Markdown code block
         step, loss = trainer.global_step, float(trainer.callback_metrics["val/loss"])
