@@ -10,7 +10,6 @@ of each.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -63,7 +62,6 @@ def our_steps(text: Path, n_steps: int, *options: str, wait: bool = True) -> lis
     torch._dynamo.reset()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ.pop("LIT_GPT_RUN_DIR", None)
             steps = ["--trainer.max_steps", str(n_steps + 1), "--eval_every", "100000"]
             few = ["--trainer.limit_val_batches", "1", "--samples.max_new_tokens", "1"]
             corpus = ["--data.corpus", str(text), "--run_dir", f"{folder}/run"]

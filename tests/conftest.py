@@ -17,7 +17,6 @@ from lit_gpt_scratch.cli.main import main
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.training.hardware import why_not_compile
-from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
 
 # Bound on the relative difference of two gradients of tiny.yaml in bfloat16 that should be equal but for the
 # order of their sums. A product rounds its results by at most 2^-9; some 40 products lie between a token and
@@ -67,7 +66,6 @@ Run = Callable[..., Result]
 def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
 
     def call(*args: object) -> Result:
         capfd.readouterr()
@@ -129,7 +127,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 # What a run leaves for the processes of its further devices.
-OF_A_RUN = {RUN_DIR_VARIABLE, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
+OF_A_RUN = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
 
 
 def environment() -> dict[str, str]:

@@ -78,7 +78,6 @@ def assert_one_line_error(done: Result, message: str) -> None:
         (["--ema.decay", "1", "--callbacks.ema", "true"], "ema.decay must lie between 0 and 1, not 1"),
         (["--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, not 0"),
         (["--early_stopping.min_delta", "-1"], "early_stopping.min_delta must not be negative, but is -1.0"),
-        (["--progress.refresh_per_second", "0"], "progress.refresh_per_second must be above 0, not 0"),
         (
             ["--model.learning_rate", "nan"],
             'Parser key "model.learning_rate": Expected float. Got value: nan',

@@ -1,11 +1,10 @@
 """The commands that train or use a model with Lightning: fit, validate, test and predict."""
 
 import logging
-import os
 import re
+import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +17,7 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
 from lit_gpt_scratch.generation.predict import PredictOptions, print_continuations
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
-from lit_gpt_scratch.training.run_folder import (
-    RUN_DIR_VARIABLE,
-    create_run_folder,
-    remove_run_folder,
-    shell_path,
-)
+from lit_gpt_scratch.training.run_folder import create_run_folder, shell_path
 
 log = logging.getLogger(__name__)
 
@@ -39,37 +33,36 @@ def fit(args: list[str]) -> None:
     """
     run = read_run("fit", args)
     prepare(run)  # before anything is written
-    max_steps, step = run.options.trainer.max_steps, run.start.step
+    max_steps, step = run.config.trainer.max_steps, run.start.step
     if 0 < max_steps <= step:
         raise ValueError(f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one")
     if not run.start.is_resume:
         load_weights(run)
-    train(run, is_temporary=bool(run.options.trainer.fast_dev_run))
+    train(run)
     run.stop.exit_if_received()
 
 
-def train(
-    run: Run, is_temporary: bool = False, extra: Sequence[Callback] = (), is_silent: bool = False
-) -> Trainer:
+def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
     """Train in the folder of a run, which is removed if it is new and no step was taken.
+
+    With `trainer.fast_dev_run` or a stopwatch, the folder is a temporary one.
 
     Args:
         run: The run.
-        is_temporary: Train in a folder that is removed afterwards.
-        extra: Further callbacks.
-        is_silent: Print nothing.
+        stopwatch: A callback that times a short run, which prints nothing.
 
     Raises:
         RuntimeError: Training failed after its first step.
         SystemExit: A signal ended the program.
     """
+    is_temporary = stopwatch is not None or bool(run.config.trainer.fast_dev_run)
     run_dir: Path | None = None
     trainer: Trainer | None = None
     try:
         with run.stop.handling_signals():
             run_dir = take_run_dir(run, is_temporary)
-            trainer = make_fit_trainer(run, run_dir, extra, is_silent)
-            trainer.fit(run.model, run.data, ckpt_path=run.start.path if run.start.is_resume else None)
+            trainer = make_fit_trainer(run, run_dir, stopwatch)
+            trainer.fit(run.model, run.datamodule, ckpt_path=run.start.path if run.start.is_resume else None)
         if run.stop.received is not None and not is_temporary:
             print_how_to_resume(run_dir)
         return trainer
@@ -88,7 +81,7 @@ def train(
         is_new = run_dir is not None and run_dir != run.start.run_dir
         is_unused = is_temporary or trainer is None or trainer.global_step <= run.start.step
         if run_dir is not None and is_new and is_unused and is_rank_zero():
-            remove_run_folder(run_dir)
+            shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def take_run_dir(run: Run, is_temporary: bool) -> Path:
@@ -97,18 +90,16 @@ def take_run_dir(run: Run, is_temporary: bool) -> Path:
     Raises:
         ValueError: The folder cannot be made.
     """
-    if not is_rank_zero():
-        return Path(os.environ.get(RUN_DIR_VARIABLE, run.options.run_dir))
+    wanted = run.start.run_dir or Path(run.config.run_dir).expanduser()
+    if not is_rank_zero():  # writes nothing; rank 0 broadcasts the folder of the checkpoints
+        return wanted
     if is_temporary:
-        run_dir = Path(tempfile.mkdtemp())
-    elif run.start.run_dir is not None:
-        run_dir = run.start.run_dir
-    else:
-        wanted = Path(run.options.run_dir).expanduser()
-        run_dir = create_run_folder(wanted)
-        if wanted.name and run_dir != wanted:
-            log.warning("%s exists: this run is written to %s", wanted, run_dir)
-    os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+        return Path(tempfile.mkdtemp())
+    if run.start.run_dir is not None:
+        return wanted
+    run_dir = create_run_folder(wanted)
+    if run_dir != wanted:
+        log.warning("%s exists: this run is written to %s", wanted, run_dir)
     return run_dir
 
 
@@ -144,10 +135,10 @@ def print_evaluation(command: str, args: list[str]) -> None:
     prepare(run)
     trainer = make_trainer(run)
     with run.stop.handling_signals():
-        getattr(trainer, command)(run.model, run.data, ckpt_path=run.start.path, verbose=False)
+        getattr(trainer, command)(run.model, run.datamodule, ckpt_path=run.start.path, verbose=False)
     if not trainer.is_global_zero:
         return
-    print(f"text              {run.data.describe_evaluation(command)}")
+    print(f"text              {run.datamodule.describe_evaluation(command)}")
     if run.start.checkpoint is not None:
         print(f"checkpoint        {run.start.path}, step {run.start.checkpoint['global_step']}")
     for name, value in sorted(trainer.callback_metrics.items()):
@@ -166,8 +157,8 @@ def predict(args: list[str]) -> None:
     """
     run = read_run("predict", args)
     names = PredictOptions.__dataclass_fields__
-    options = PredictOptions(**{name: run.options[name] for name in names})
+    options = PredictOptions(**{name: run.config[name] for name in names})
     prepare(run)
     load_weights(run)
     gpt = run.model.gpt.to(make_trainer(run).strategy.root_device)
-    print_continuations(gpt, run.data.tokenizer, run.options.prompt, options)
+    print_continuations(gpt, run.datamodule.tokenizer, run.config.prompt, options)

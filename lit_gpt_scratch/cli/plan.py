@@ -8,7 +8,7 @@ from pathlib import Path
 from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.commands import is_rank_zero, train
 from lit_gpt_scratch.cli.run import Run, load_weights, prepare, read_run
-from lit_gpt_scratch.data.progress_bar import progress_bar
+from lit_gpt_scratch.data.progress_bar import status_line
 from lit_gpt_scratch.planning.plan import format_plan, make_plan
 from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
 
@@ -28,7 +28,7 @@ def plan(args: list[str]) -> None:
     run = read_run("fit", fit_args)
     if run.start.is_resume:
         raise ValueError("plan is for a new run: leave --ckpt_path out")
-    steps, law = run.options.trainer.max_steps, Path(own.law)
+    steps, law = run.config.trainer.max_steps, Path(own.law)
     if steps < 1:
         raise ValueError("a plan needs an end: set trainer.max_steps")
     prepare(run)
@@ -36,9 +36,9 @@ def plan(args: list[str]) -> None:
     measured = None if own.no_measure else measure(run)
     if not is_rank_zero():
         return
-    made = make_plan(run.model, run.data, steps, run.options.eval_every, measured, law)
-    print(json.dumps(made, indent=1) if own.json else format_plan(made, law))
-    for warning in made["warnings"]:
+    estimates = make_plan(run.model, run.datamodule, steps, run.config.eval_every, measured, law)
+    print(json.dumps(estimates, indent=1) if own.json else format_plan(estimates, law))
+    for warning in estimates["warnings"]:
         log.warning("%s", warning)
 
 
@@ -71,8 +71,8 @@ def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
 
 def measure(run: Run) -> Measured:
     """Train for a few steps, and return their time and memory."""
-    with progress_bar("timing some steps", None) as advance:
-        stopwatch = Stopwatch(advance)
-        trainer = train(run, is_temporary=True, extra=[stopwatch], is_silent=True)
+    stopwatch = Stopwatch()
+    with status_line("timing some steps ..."):
+        trainer = train(run, stopwatch)
     run.stop.exit_if_received()
     return stopwatch.result(trainer.strategy.root_device)

@@ -2,11 +2,10 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, WeightAveraging
@@ -38,20 +37,24 @@ TRAINER_SETTINGS = {
     "enable_model_summary": False,  # callbacks.Summary prints it in one line
 }
 FIRST_EVALUATION_TOKENS = 2**14
-# Callbacks that write to the run folder, which trainer.fast_dev_run leaves out.
-WRITING_CALLBACKS = (
-    callbacks.BestCheckpoint,
-    callbacks.LastCheckpoint,
-    callbacks.Samples,
-    callbacks.Curves,
-)
 
 
-class RunCLI(LightningCLI):
-    """LightningCLI for one command: parse its options over those of the start, and create what they describe.
+class Run(LightningCLI):
+    """A command with its options, model and data, as LightningCLI parses and creates them.
 
     The Trainer is created later, once data and checkpoint have been compared.
+
+    Attributes:
+        command: Name of the command.
+        start: Checkpoint or weights that the command starts with.
+        config: Options of the command.
+        inherited: The options that the command would have without a command line and ``--config``.
+        config_init: What the options describe: model, data, callbacks, and the Trainer's arguments.
+        stop: The callback that stops the command on a signal.
     """
+
+    model: LitGPT
+    datamodule: TextDataModule
 
     def __init__(
         self, command: str, args: list[str], start: Start, model_class: type[LitGPT], data_class: type
@@ -88,44 +91,16 @@ class RunCLI(LightningCLI):
             logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
         if self.start.path is None and (self.config.ckpt_path or self.config.init_from):
             # They are in a file that a config names.
-            is_fit = self.command == "fit"
-            accepted = "--ckpt_path or --init_from" if is_fit else "a checkpoint as --ckpt_path"
-            place = "on the command line, or in a YAML file given as --config"
-            raise ValueError(f"{self.command} takes {accepted}, {place}")
+            names = "--ckpt_path or --init_from" if self.command == "fit" else "--ckpt_path"
+            raise ValueError(f"{self.command} takes {names} on the command line or in a --config file")
         check_architecture(self.config.model, self.start)
 
     def instantiate_classes(self) -> None:
         """Create model, data and callbacks."""
         self.config_init = self.parser.instantiate_classes(self.config)
-        self.datamodule = self.config_init.data
         self.model = self.config_init.model
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that can be started.
-
-    Args:
-        command: Name of its command.
-        start: Checkpoint or weights that it starts with.
-        options: Its options.
-        inherited: Values of the options without a command line and ``--config``.
-        instances: What the options describe: model, data, callbacks, and the Trainer's arguments.
-        parser: The parser of the options.
-        model: The model.
-        data: The data.
-        stop: The callback that stops the run on a signal.
-    """
-
-    command: str
-    start: Start
-    options: Namespace
-    inherited: Namespace
-    instances: Namespace
-    parser: LightningArgumentParser
-    model: LitGPT
-    data: TextDataModule
-    stop: callbacks.StopOnSignal
+        self.datamodule = self.config_init.data
+        self.stop = cast(callbacks.StopOnSignal, self.config_init.stop_on_signal)
 
 
 def read_run(command: str, args: list[str]) -> Run:
@@ -139,19 +114,7 @@ def read_run(command: str, args: list[str]) -> Run:
     start = read_start(command, args)
     if command == "fit":
         check_class(model_class, start)
-    cli = RunCLI(command, args, start, model_class, data_class)
-    made = cli.config_init
-    return Run(
-        command=command,
-        start=start,
-        options=cli.config,
-        inherited=cli.inherited,
-        instances=made,
-        parser=cli.parser,
-        model=made.model,
-        data=made.data,
-        stop=made.stop_on_signal,
-    )
+    return Run(command, args, start, model_class, data_class)
 
 
 def prepare(run: Run) -> None:
@@ -160,9 +123,9 @@ def prepare(run: Run) -> None:
     Raises:
         ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
     """
-    run.data.load(run.command)
-    check_data(run.data, run.start, run.command)
-    run.model.build_gpt(vocab_size=run.data.vocab_size, block_size=run.data.block_size)
+    run.datamodule.load(run.command)
+    check_data(run.datamodule, run.start, run.command)
+    run.model.build_gpt(vocab_size=run.datamodule.vocab_size, block_size=run.datamodule.block_size)
 
 
 def load_weights(run: Run) -> None:
@@ -178,7 +141,7 @@ def load_weights(run: Run) -> None:
         from lit_gpt_scratch.hub.pretrained import read_state  # transformers is an extra
 
         state = {f"gpt.{name}": tensor for name, tensor in read_state(path).items()}
-        n_tokens, vocab_size = len(state["gpt.wte.weight"]), run.data.vocab_size
+        n_tokens, vocab_size = len(state["gpt.wte.weight"]), run.datamodule.vocab_size
         if n_tokens != vocab_size:
             raise ValueError(f"{path}: the model has {n_tokens} tokens, and the tokenizer {vocab_size}")
         if "gpt.wpe.weight" in state:  # a shorter block needs fewer positions
@@ -198,30 +161,28 @@ def make_trainer(run: Run) -> Trainer:
     return _trainer(arguments | {"logger": False})
 
 
-def make_fit_trainer(
-    run: Run, run_dir: Path, extra: Sequence[Callback] = (), is_silent: bool = False
-) -> Trainer:
+def make_fit_trainer(run: Run, run_dir: Path, stopwatch: Callback | None = None) -> Trainer:
     """Return the Trainer of a training run, and compile the model if that saves time.
 
     Args:
         run: The run.
         run_dir: Its folder.
-        extra: Further callbacks.
-        is_silent: Leave out the progress bar, the summary, config.yaml and the user's loggers.
+        stopwatch: A callback that times a short run; progress bar, summary, config.yaml and the user's
+            loggers are left out then.
 
     Raises:
         ValueError: Options contradict each other.
     """
-    arguments, reasons = trainer_arguments(run, extra)
+    arguments, reasons = trainer_arguments(run)
     arguments["default_root_dir"] = str(run_dir)
     # The loss of random weights is near ln V on any part of the text: a small part is enough.
-    n_batches = math.ceil(FIRST_EVALUATION_TOKENS / run.data.tokens_per_step)
+    n_batches = math.ceil(FIRST_EVALUATION_TOKENS / run.datamodule.tokens_per_step)
     arguments["num_sanity_val_steps"] = n_batches if run.start.path is None else -1
     reasons |= compile_model(run, device_kind(str(arguments["accelerator"])), arguments["max_steps"])
     keep_freed_memory()
-    if is_silent:
-        arguments |= {"enable_progress_bar": False, "logger": None}
-        arguments["callbacks"] = [c for c in arguments["callbacks"] if not isinstance(c, callbacks.Progress)]
+    if stopwatch is not None:
+        silent = [callback for callback in arguments["callbacks"] if not isinstance(callback, ProgressBar)]
+        arguments |= {"callbacks": [*silent, stopwatch], "enable_progress_bar": False, "logger": None}
     elif not arguments["fast_dev_run"]:
         arguments["callbacks"] += record_callbacks(run, run_dir, reasons, arguments["precision"])
     if arguments["logger"] in (None, True):
@@ -236,35 +197,29 @@ def make_fit_trainer(
     return _trainer(arguments)
 
 
-def trainer_arguments(run: Run, extra: Sequence[Callback] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+def trainer_arguments(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the Trainer's arguments, and the reasons for those that depend on the hardware.
 
     Raises:
         ValueError: Options contradict each other.
     """
-    arguments = {**vars(run.instances.trainer), **TRAINER_SETTINGS}
-    switches = run.options.callbacks
+    arguments = {**vars(run.config_init.trainer), **TRAINER_SETTINGS}
+    switches = run.config.callbacks
     user = _as_list(arguments["callbacks"])
-    unused: tuple[type, ...] = WRITING_CALLBACKS if arguments["fast_dev_run"] else ()
-    if arguments["logger"] is False:
-        unused += (LearningRateMonitor,)
+    unused: list[type] = [LearningRateMonitor] if arguments["logger"] is False else []
     if any(isinstance(callback, ProgressBar) for callback in user):
-        unused += (callbacks.Progress,)
-    own = [run.instances[key] for key in CALLBACKS if switches.get(key, True)]
-    arguments["callbacks"] = [
-        *(callback for callback in own if not isinstance(callback, unused)),
-        *extra,
-        *user,
-    ]
-    arguments["val_check_interval"] = run.options.eval_every
-    if not switches.progress:
-        arguments["enable_progress_bar"] = False
+        unused.append(callbacks.Progress)
+    own = [run.config_init[key] for key in CALLBACKS if switches.get(key, True)]
+    arguments["callbacks"] = [*(each for each in own if not isinstance(each, tuple(unused))), *user]
+    arguments["val_check_interval"] = run.config.eval_every
+    bars = [callback for callback in arguments["callbacks"] if isinstance(callback, ProgressBar)]
+    arguments["enable_progress_bar"] = bool(bars)
     starts_anew = run.command == "fit" and not run.start.is_resume
     previous = None if starts_anew else (run.start.checkpoint or {}).get("device")
     kind = device_kind(str(arguments["accelerator"]))
-    precision, reason = choose_precision(run.options.precision, kind, previous)
+    precision, reason = choose_precision(run.config.precision, kind, previous)
     arguments["precision"] = precision
-    optimizer = run.options.model.optimizer
+    optimizer = run.config.model.optimizer
     arguments |= fsdp_trainer_options(arguments["strategy"], optimizer, switches.ema, precision)
     arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
     return arguments, {"precision": reason}
@@ -273,27 +228,28 @@ def trainer_arguments(run: Run, extra: Sequence[Callback] = ()) -> tuple[dict[st
 def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
     """Compile the model's blocks if `compile` demands it or it saves time; return the reason."""
     steps = max_steps if max_steps > 0 else math.inf
-    flops = steps * run.data.tokens_per_step * train_flops_per_token(run.model.gpt)
-    compiled, reason = choose_compile(run.options.compile, kind, run.model.gpt, flops)
+    flops = steps * run.datamodule.tokens_per_step * train_flops_per_token(run.model.gpt)
+    compiled, reason = choose_compile(run.config.compile, kind, run.model.gpt, flops)
     if compiled:
-        run.model.compile_blocks(fall_back_to_eager=run.options.compile == "auto")
+        torch._dynamo.config.suppress_errors = run.config.compile == "auto"  # warn, and run uncompiled
+        run.model.gpt.compile_blocks()
     return {"compiled" if compiled else "not compiled": reason}
 
 
 def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision: str) -> list[Callback]:
     """Return the callbacks that print and write what a run is, with options that repeat it."""
     recorded: list[Callback] = []
-    if run.options.callbacks.summary:
-        changes = changed_options(run.inherited, run.options) if run.start.is_resume else {}
+    if run.config.callbacks.summary:
+        changes = changed_options(run.inherited, run.config) if run.start.is_resume else {}
         recorded.append(callbacks.Summary(reasons, changes))
-    options = run.options.clone()
+    options = run.config.clone()
     options.update(Namespace(run_dir=str(run_dir), ckpt_path=None))
     if options.init_from is not None:
         options.init_from = str(Path(options.init_from).expanduser().resolve())
     # The text that was read: without a network, it may be data.offline_corpus.
-    options.data.update(Namespace(corpus=run.data.corpora["train"].name, offline_corpus=None))
+    options.data.update(Namespace(corpus=run.datamodule.corpora["train"].name, offline_corpus=None))
     if options.data.val_corpus is not None:
-        options.data.val_corpus = run.data.corpora["val"].name
+        options.data.val_corpus = run.datamodule.corpora["val"].name
     columns = loss_options(options, run.parser) | {
         "precision": precision,
         "data.vocab_size": run.model.gpt.config.vocab_size,

@@ -1,5 +1,6 @@
 """`import`: a Hugging Face folder into a checkpoint."""
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.hub.pretrained import read_config, read_state
 from lit_gpt_scratch.hub.tokenizer import read_tokenizer
 from lit_gpt_scratch.training.checkpoint import write_checkpoint
-from lit_gpt_scratch.training.run_folder import CONFIG, create_run_folder, remove_run_folder, shell_path
+from lit_gpt_scratch.training.run_folder import CONFIG, create_run_folder, shell_path
 
 # A small rate for weights that are trained already; --model.learning_rate sets another.
 FINETUNE_LEARNING_RATE = 3e-5
@@ -70,6 +71,6 @@ def import_folder(folder: Path, wanted: Path) -> Path:
         write_checkpoint(checkpoint, run_dir / "best.ckpt")
         (run_dir / CONFIG).unlink()  # the mark of create_run_folder; an import has no settings of a run
     except BaseException:
-        remove_run_folder(run_dir)
+        shutil.rmtree(run_dir, ignore_errors=True)
         raise
     return run_dir

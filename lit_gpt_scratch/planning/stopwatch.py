@@ -4,7 +4,6 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -38,14 +37,9 @@ class Measured:
 
 
 class Stopwatch(Callback):
-    """Time steps until there are enough of them, then end the run with an evaluation.
+    """Time steps until there are enough of them, then end the run with an evaluation."""
 
-    Args:
-        advance: Called with 1 after each step.
-    """
-
-    def __init__(self, advance: Callable[[int], object]) -> None:
-        self.advance = advance
+    def __init__(self) -> None:
         self.n_warmup = WARMUP_STEPS
         self.step_seconds: list[float] = []
 
@@ -62,7 +56,6 @@ class Stopwatch(Callback):
         """Record the time of the step, and stop the run after enough steps."""
         self.ended_seconds = now(pl_module.device)
         self.step_seconds.append(self.ended_seconds - self.started_seconds)
-        self.advance(1)
         timed = self.step_seconds[self.n_warmup :]
         if len(timed) >= MAX_STEPS or (len(timed) >= MIN_STEPS and sum(timed) > MIN_SECONDS):
             trainer.should_stop = True  # after an evaluation
@@ -85,8 +78,7 @@ class Stopwatch(Callback):
 
 def now(device: torch.device) -> float:
     """Return the time in seconds, once the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.get_device_module(device).synchronize()
     return time.perf_counter()
 
 

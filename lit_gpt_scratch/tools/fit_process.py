@@ -1,18 +1,13 @@
 """`fit` as a separate process, for commands that train."""
 
-import os
 import subprocess
 import sys
 
-from lit_gpt_scratch.training.run_folder import RUN_DIR_VARIABLE
-
 
 def start_fit(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start `fit`, without the run folder that this process may have taken."""
-    environment = {name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE}
+    """Start `fit`."""
     return subprocess.Popen(
         [sys.executable, "-m", "lit_gpt_scratch", "fit", *arguments],
-        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -71,10 +71,8 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
         process.kill()
     if has_ended:
         finish_fit(process)  # raises the error of a run that failed
-    else:
-        process.communicate()
-    if process.returncode == 0:
         raise ValueError("the run was over before it could be killed: give more --steps")
+    process.communicate()
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:

@@ -109,11 +109,6 @@ class LitGPT(LightningModule):
         self.sampling = SamplingOptions()
         self.init_from: str | None = None
 
-    def compile_blocks(self, fall_back_to_eager: bool) -> None:
-        """Compile the blocks; with `fall_back_to_eager`, a failure is a warning."""
-        torch._dynamo.config.suppress_errors = fall_back_to_eager
-        self.gpt.compile_blocks()
-
     def build_gpt(self, **sizes: int) -> None:
         """Build the network; `sizes` are vocab_size and block_size where the options do not set them."""
         options = sizes | self.gpt_options
@@ -144,9 +139,11 @@ class LitGPT(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the data module's tokenizer; sum losses in float64, as float32 is imprecise for long texts."""
-        if getattr(self.trainer, "datamodule", None) is not None and stage != "predict":
-            self.tokenizer = get_data(self.trainer).tokenizer
-        if self.device.type != "mps":  # which has no float64
+        if stage != "predict":
+            data = getattr(self.trainer, "datamodule", None)
+            self.tokenizer = getattr(data, "tokenizer", self.tokenizer)
+        # `self.device` is still the CPU. MPS has no float64.
+        if self.trainer.strategy.root_device.type != "mps":
             self.val_loss.set_dtype(torch.float64)
             self.train_eval_loss.set_dtype(torch.float64)
 
@@ -256,7 +253,7 @@ class LitGPT(LightningModule):
             return
         loss = float(self.trainer.strategy.reduce(self.step_loss, reduce_op="mean"))
         if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
-            check_finite("train/loss", loss, self.global_step)
+            check_finite("train/loss", loss, self.global_step + 1)
         self.log("train/loss", loss)
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -330,10 +327,11 @@ class LitGPT(LightningModule):
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the attributes that `on_save_checkpoint` stores, and the tokenizer."""
+        """Restore the attributes that `on_save_checkpoint` stores, and the tokenizer if there is one."""
         self.evaluation = checkpoint["evaluation"]
         self.best_evaluation = checkpoint["best_evaluation"]
         self.n_tokens = checkpoint["n_tokens"]
         self.init_from = checkpoint["begun_from"]
-        self.tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
-        checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time counts from the resume
+        if "TextDataModule" in checkpoint:
+            self.tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
+        checkpoint.get("callbacks", {}).pop("Timer", None)  # trainer.max_time counts from the resume

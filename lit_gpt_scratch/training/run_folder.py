@@ -4,7 +4,6 @@ import itertools
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from lit_gpt_scratch.atomic_write import atomic_write
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-RUN_DIR_VARIABLE = "LIT_GPT_RUN_DIR"  # environment variable: passes rank 0's run folder to the other ranks
 
 
 def create_run_folder(path: Path) -> Path:
@@ -46,11 +44,6 @@ def create_run_folder(path: Path) -> Path:
             raise ValueError(f"cannot write into the run folder {folder}: {error.strerror}") from error
         return folder
     raise AssertionError("itertools.count has no end")
-
-
-def remove_run_folder(folder: Path) -> None:
-    """Remove the folder of a run that took no step."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

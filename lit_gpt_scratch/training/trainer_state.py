@@ -45,8 +45,3 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
 def is_fit(trainer: Trainer) -> bool:
     """Return whether the Trainer fits a model, rather than evaluates a checkpoint."""
     return trainer.state.fn == TrainerFn.FITTING
-
-
-def is_training(trainer: Trainer) -> bool:
-    """Return whether the Trainer fits a model and the evaluation of step 0 is over."""
-    return is_fit(trainer) and not trainer.sanity_checking

@@ -4,54 +4,17 @@ import os
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_follows
-from lit_gpt_scratch.training.trainer_state import is_training
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ``ModelCheckpoint`` in the run folder, which may be moved while the run is stopped.
+class BestCheckpoint(ModelCheckpoint):
+    """Write ``best.ckpt`` after each evaluation that is better than all before it.
 
-    Its state holds file names without their folder. Files that are missing when a run is resumed, as in
-    another run folder, are forgotten.
+    The run folder may be moved while the run is stopped: the callback's state has file names without their
+    folder. Files that are missing when a run is resumed, as in another run folder, are forgotten.
     """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run folder."""
-        self.dirpath = os.path.realpath(trainer.default_root_dir)
-        super().setup(trainer, pl_module, stage)
-
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
-            logger.save()
-        super()._save_checkpoint(trainer, filepath)
-
-    @property
-    def state_key(self) -> str:
-        """Name of the state in a checkpoint: other options do not lose it."""
-        return type(self).__qualname__
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the file names of the best checkpoints, each with its score."""
-        return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints that the run folder has, as many as are kept."""
-        paths = {os.path.join(str(self.dirpath), name): score for name, score in state_dict["scores"].items()}
-        found = {path: score for path, score in paths.items() if os.path.isfile(path)}
-        ranked = sorted(found, key=found.__getitem__, reverse=self.mode == "max")
-        ranked = ranked if self.save_top_k == -1 else ranked[: self.save_top_k]
-        if not ranked:
-            return
-        self.best_k_models = {path: found[path] for path in ranked}
-        self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
-        self.best_model_score = self.best_k_models[self.best_model_path]
-        self.kth_value = self.best_k_models[self.kth_best_model_path]
-
-
-class BestCheckpoint(RunCheckpoint):
-    """Write ``best.ckpt`` after each evaluation that is better than all before it."""
 
     def __init__(
         self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min", save_top_k: int = 1
@@ -78,17 +41,35 @@ class BestCheckpoint(RunCheckpoint):
             enable_version_counter=False,
         )
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run folder."""
+        self.dirpath = os.path.realpath(trainer.default_root_dir)
+        super().setup(trainer, pl_module, stage)
+
     @property
     def state_key(self) -> str:
         """Name of the state in a checkpoint; values of different metrics are not compared."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the file names of the best checkpoints, each with its score."""
+        return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints; where only one is kept, ``best.ckpt`` has the best score of all."""
+        """Restore the best checkpoints that the run folder has, as many as are kept."""
         scores = state_dict["scores"]
-        if self.save_top_k == 1 and scores:
+        if self.save_top_k == 1 and scores:  # ``best.ckpt`` has the best score of all
             scores = {"best.ckpt": (min if self.mode == "min" else max)(scores.values())}
-        super().load_state_dict({"scores": scores})
+        paths = {os.path.join(str(self.dirpath), name): score for name, score in scores.items()}
+        found = {path: score for path, score in paths.items() if os.path.isfile(path)}
+        ranked = sorted(found, key=found.__getitem__, reverse=self.mode == "max")
+        ranked = ranked if self.save_top_k == -1 else ranked[: self.save_top_k]
+        if not ranked:
+            return
+        self.best_k_models = {path: found[path] for path in ranked}
+        self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
+        self.best_model_score = self.best_k_models[self.best_model_path]
+        self.kth_value = self.best_k_models[self.kth_best_model_path]
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         is_best = os.path.basename(previous) == "best.ckpt"
@@ -100,7 +81,7 @@ class BestCheckpoint(RunCheckpoint):
             super()._save_checkpoint(trainer, os.path.join(str(self.dirpath), "best.ckpt"))
 
 
-class LastCheckpoint(RunCheckpoint):
+class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
     Where an evaluation follows a step, the save waits for it: a resumed run would not make up for it.
@@ -113,31 +94,32 @@ class LastCheckpoint(RunCheckpoint):
         Args:
             every_n_train_steps: Optimizer steps between saves.
         """
-        super().__init__(
-            filename="last", every_n_train_steps=every_n_train_steps, enable_version_counter=False
-        )
         self.every_n_train_steps = every_n_train_steps
+        self.saved_step: int | None = None  # None before training, when nothing is saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the step from which a run is resumed, which is saved already."""
-        self._last_global_step_saved = trainer.global_step
+        """Store the step from which a run is resumed, which is saved already."""
+        self.saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save every n-th step."""
         if trainer.global_step % self.every_n_train_steps == 0:
-            self._save_step(trainer)
+            self._save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save the last step, if no evaluation follows it."""
         is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
         if is_last and not evaluation_follows(trainer):
-            self._save_step(trainer)
+            self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the step that has been evaluated."""
-        if is_training(trainer):
-            self._save_step(trainer)
+        self._save(trainer)
 
-    def _save_step(self, trainer: Trainer) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_checkpoint(trainer, os.path.join(str(self.dirpath), "last.ckpt"))
+    def _save(self, trainer: Trainer) -> None:
+        if self.saved_step in (None, trainer.global_step):
+            return
+        for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
+            logger.save()
+        trainer.save_checkpoint(os.path.join(os.path.realpath(trainer.default_root_dir), "last.ckpt"))
+        self.saved_step = trainer.global_step

@@ -6,8 +6,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lit_gpt_scratch.training.trainer_state import is_training
-
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +31,7 @@ class ValLossEarlyStopping(EarlyStopping):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the loss; log a warning if the run ends."""
         super().on_validation_end(trainer, pl_module)
-        if is_training(trainer) and self.wait_count >= self.patience and trainer.is_global_zero:
+        if trainer.should_stop and self.wait_count >= self.patience and trainer.is_global_zero:
             message = "early stopping: no validation loss of the last %s was better than %.4f"
             log.warning(message, self.wait_count, self.best_score)
 

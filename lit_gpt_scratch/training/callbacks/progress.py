@@ -11,39 +11,27 @@ from lightning.pytorch.callbacks import ProgressBar
 from lit_gpt_scratch.data.progress_bar import Bar, is_watched, print_above_bar
 from lit_gpt_scratch.training.trainer_state import get_gpt, is_fit
 
+MIN_DRAW_SECONDS = 0.2  # drawing takes time
+
 
 class Progress(ProgressBar):
     """Show a progress bar of optimizer steps on a terminal, and print a line for each evaluation."""
 
-    def __init__(self, refresh_per_second: float = 5.0) -> None:
-        """Set the refresh rate.
-
-        Args:
-            refresh_per_second: How often the bar is drawn per second; drawing takes time.
-
-        Raises:
-            ValueError: The rate is not positive.
-        """
+    def __init__(self) -> None:
         super().__init__()
-        if refresh_per_second <= 0:
-            raise ValueError(f"progress.refresh_per_second must be above 0, not {refresh_per_second}")
-        self.refresh_seconds = 1 / refresh_per_second
         self.bar: Bar | None = None
-        self.is_enabled = True
 
     def enable(self) -> None:
-        """Show progress: Lightning calls this on rank 0."""
-        self.is_enabled = True
+        """Do nothing: Lightning calls this on rank 0."""
 
     def disable(self) -> None:
-        """Show nothing: Lightning calls this on other ranks."""
-        self.is_enabled = False
+        """Do nothing: Lightning calls this on the other ranks, which show nothing anyway."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start timing, and show the bar on a terminal."""
-        self.start_seconds = self.drawn_seconds = time.perf_counter()
+        self.start_seconds = time.perf_counter()
         self.start_step = trainer.global_step
-        if not self.is_enabled or not is_watched():
+        if not trainer.is_global_zero or not is_watched():
             return
         has_end = trainer.max_steps > 0
         self.bar = Bar(
@@ -52,12 +40,13 @@ class Progress(ProgressBar):
             bar_format="step {n}/{total} {bar:30} {desc} {remaining}" if has_end else "step {n} {desc}",
             leave=False,
             dynamic_ncols=True,
+            mininterval=MIN_DRAW_SECONDS,
+            miniters=1,
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Refresh the bar."""
-        if self.bar is not None and time.perf_counter() - self.drawn_seconds >= self.refresh_seconds:
-            self.drawn_seconds = time.perf_counter()
+        """Count the step; tqdm draws it if enough time has passed."""
+        if self.bar is not None and self.bar.update():
             self._draw(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,12 +61,11 @@ class Progress(ProgressBar):
             parts.append(f"train {metrics['train/loss']:.3f}")
         if evaluation := cast(dict[str, float], pl_module.evaluation):
             parts.append(f"val {evaluation['val/loss']:.3f}")
-        self.bar.n = trainer.global_step
         self.bar.set_description_str(" · ".join([*parts, *format_throughput(trainer)]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the evaluation."""
-        if is_fit(trainer) and self.is_enabled:
+        if is_fit(trainer) and trainer.is_global_zero:
             print_above_bar(self._line(trainer, pl_module), sys.stdout)
 
     def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:

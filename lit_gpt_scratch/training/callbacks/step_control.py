@@ -11,7 +11,6 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from lit_gpt_scratch.atomic_write import atomic_write
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.trainer_state import is_log_step, tensorboard_writers
@@ -135,6 +134,5 @@ def write_report(trainer: Trainer, step: int, reason: str) -> str:
     if trainer.is_global_zero:
         with warn_on_os_error(str(path)):
             path.parent.mkdir(exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(markdown.encode())
+            path.write_text(markdown, encoding="utf-8")
     return f"details in {path}" if path.is_file() else "its text was not written"

@@ -9,8 +9,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.training.trainer_state import is_training
-
 log = logging.getLogger(__name__)
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has only the first two
@@ -69,15 +67,11 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop after this step if a device received a signal."""
-        self._stop_if_received(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after this evaluation if a device received a signal."""
-        if is_training(trainer):
-            self._stop_if_received(trainer)
-
-    def _stop_if_received(self, trainer: Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self.received = self.received or signal.SIGTERM  # another device received it
             trainer.fit_loop.epoch_loop.min_steps = None  # which could continue the run
             trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after this evaluation if a device received a signal."""
+        self.on_train_batch_end(trainer, pl_module)
