@@ -63,10 +63,11 @@ def main() -> int:
     try:
         return run(sys.argv[1:])
     finally:
-        try:
-            sys.stderr.flush()
-        except OSError:
-            sys.stderr = None  # or Python flushes it again at exit, and exits with 120
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # Python's exit would flush it again, and exit with 120
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(args: list[str]) -> int:
@@ -119,7 +120,6 @@ def print_text(text: str) -> int:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        sys.stdout = None  # or Python writes its buffer again at exit
         return print_error(1, f"cannot write to standard output: {error.strerror}")
     return 0
 

@@ -92,6 +92,8 @@ def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     (hub_folder / "tokenizer.json").unlink()
     assert "the tokenizer of" in run(*fit, "other").err
     assert run(*fit, "named", "--data.tokenizer", "bpe", "--data.vocab_size", "281").code == 0
+    Path("bpe.yaml").write_text("data:\n  tokenizer: bpe\n  vocab_size: 281\n")
+    assert run(*fit, "in-a-config", "--config", "bpe.yaml").code == 0
 
     shutil.rmtree(hub_folder)  # no longer needed
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "3").code == 0

@@ -18,7 +18,7 @@ from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.hub.export_folder import export_folder
 from lit_gpt_scratch.hub.import_folder import import_folder
-from lit_gpt_scratch.hub.pretrained import read_options, read_state
+from lit_gpt_scratch.hub.pretrained import read_config, read_state
 from lit_gpt_scratch.hub.tokenizer import read_tokenizer, to_hub
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
@@ -98,7 +98,8 @@ def save_without_head(model: Any, folder: Path) -> None:
 def test_all_weight_file_formats_are_read(save: Callable[[Any, Path], None], tmp_path: Path) -> None:
     theirs = random_hub_model()
     save(theirs, tmp_path)
-    ours = GPT(GPTConfig(**read_options(tmp_path, has_tokenizer=True)))
+    _, options = read_config(tmp_path)
+    ours = GPT(GPTConfig(**options))
     ours.load_state_dict(read_state(tmp_path))
     assert_same_logits(ours, theirs.float())
 

@@ -3,13 +3,14 @@
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import TINY, Run
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
     DeviceStatsMonitor,
     EarlyStopping,
@@ -84,6 +85,62 @@ def test_a_plain_dataloader_of_tensors_trains() -> None:
     fitted.fit(module, pairs, pairs)
     assert module.n_tokens == 8 * 16 * 8
     assert fitted.callback_metrics["val/loss"] < 2.2
+
+
+def test_a_run_on_a_plain_dataloader_resumes_from_its_checkpoint() -> None:
+    def rows() -> DataLoader[Any]:
+        ids = torch.arange(18).view(2, 9) * 3 % 8  # one batch
+        return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2)
+
+    def module() -> LitGPT:
+        torch.manual_seed(0)
+        return LitGPT(**SIZES, vocab_size=8, block_size=8, decay_steps=8)
+
+    trainer(max_steps=3, limit_val_batches=0).fit(whole := module(), rows())
+    first = with_checkpoints(
+        ModelCheckpoint(".", filename="c", every_n_train_steps=2), max_steps=2, limit_val_batches=0
+    )
+    first.fit(module(), rows())
+    trainer(max_steps=3, limit_val_batches=0).fit(resumed := module(), rows(), ckpt_path="c.ckpt")
+    assert same(resumed.gpt.state_dict(), whole.gpt.state_dict())
+
+
+class RowsModule(LightningDataModule):
+    """A data module of tensors, without texts and tokenizer."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        ids = torch.arange(36).view(4, 9) % 8
+        return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2)
+
+    val_dataloader = train_dataloader
+
+
+def test_another_data_module_trains() -> None:
+    module = LitGPT(**SIZES, vocab_size=8, block_size=8)
+    fitted = trainer(max_steps=2, val_check_interval=2)
+    fitted.fit(module, datamodule=RowsModule())
+    assert fitted.global_step == 2
+    assert module.tokenizer is None
+    assert module.evaluation["val/loss"] > 0
+
+
+def test_a_checkpoint_of_weights_alone_predicts() -> None:
+    fitted = with_checkpoints(
+        ModelCheckpoint(".", "weights", every_n_train_steps=2, save_weights_only=True), max_steps=2
+    )
+    fitted.fit(LitGPT(**SIZES), data())
+    module = LitGPT(**SIZES, vocab_size=len(set(HAMLET)), block_size=16)
+    [[text]] = trainer().predict(module, DataLoader(["To be"]), ckpt_path="weights.ckpt")
+    assert text.startswith("To be")
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("mps", torch.float32), ("cuda", torch.float64)])
+def test_losses_are_summed_in_float64_unless_the_device_has_none(device: str, dtype: torch.dtype) -> None:
+    """The module is still on the CPU in `setup`; the strategy knows the device."""
+    module = LitGPT(**SIZES)
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    module.setup("fit")
+    assert module.val_loss.mean_value.dtype == dtype
 
 
 def test_validate_returns_the_metrics() -> None:

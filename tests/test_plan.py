@@ -1,6 +1,7 @@
 """Plans: figures, warnings, measurements, and the loss by a scaling law."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import TINY, Run
 
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.planning import stopwatch
 from lit_gpt_scratch.planning.plan import parameters_by_part
 from lit_gpt_scratch.planning.stopwatch import Measured
 
@@ -48,7 +50,8 @@ def test_total_time_extends_the_short_run() -> None:
     assert measured.total_seconds(steps=220, eval_every=100) == pytest.approx(10 + 20 + 2 * 2)
 
 
-def test_measured_plan_leaves_no_files(run: Run, tmp_path: Path) -> None:
+def test_measured_plan_leaves_no_files(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopwatch, "MIN_SECONDS", math.inf)  # on a busy machine, fewer steps are enough
     done = run("plan", *TINY, "--json")
     assert done.code == 0
     plan = json.loads(done.out)
@@ -62,6 +65,13 @@ def test_measured_plan_leaves_no_files(run: Run, tmp_path: Path) -> None:
     rows = ["model", "steps", "ratio", "compute", "memory", "time", "speed", "loss"]
     assert [line.split()[0] for line in text.splitlines()] == rows
     assert not list(tmp_path.iterdir())
+
+
+def test_plan_is_silent_with_another_progress_bar(run: Run) -> None:
+    done = run("plan", *TINY, "--trainer.callbacks+", "RichProgressBar")
+    assert done.code == 0, done.err
+    assert "tokens/s" in done.out
+    assert "Epoch" not in done.out + done.err
 
 
 def test_loss_is_estimated_only_by_a_law_of_the_same_text_tokenizer_and_optimizer(run: Run) -> None:

@@ -92,7 +92,7 @@ def test_published_parameters_follow_from_the_shapes() -> None:
     chinchilla = layers * (5 * width**2 + 2 * width * 4 * width + 2 * width) + 32_000 * width + width
     # Grouped-query attention; an MLP of three matrices; an output head.
     block = 2 * width**2 + 2 * width * kv + 3 * width * mlp + 2 * width
-    assert {name: n for name, (n, _, _) in MODELS.items()} == {
+    assert {name: n for name, (n, _) in MODELS.items()} == {
         "GPT-2 small": gpt(12, 768, 12, 1024),
         "GPT-2 XL": gpt(48, 1600, 25, 1024),
         "Chinchilla": chinchilla,
@@ -118,7 +118,7 @@ def test_reference_shows_published_models_and_own_runs(run: Run, finished: Path)
     (own,) = (line for line in lines if line.startswith("run"))
     assert own.split()[:3] == ["run", "27,488", "1.0e+04"]  # 40 steps of 8 x 32
     assert Path("out/reference.png").read_bytes()[1:4] == b"PNG"
-    assert json.loads(run("scale", "--reference", "--json").out)["runs"] == []  # there are none yet
+    assert "your run" not in run("scale", "--reference").out  # there are none yet
 
 
 @pytest.fixture

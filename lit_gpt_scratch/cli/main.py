@@ -3,9 +3,9 @@
 import importlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -35,24 +35,16 @@ def main(args: list[str]) -> int:
         sys.stdout.flush()  # reports a full disk while the exit code can still change
         return 0
     except BrokenPipeError:  # the reader of our output has closed it
-        discard_stdout()
         return 0
     except Exception as error:
         if own.isEnabledFor(logging.DEBUG):
             raise
-        try:
-            sys.stdout.flush()
-        except OSError:  # Python's exit would fail at it again
-            discard_stdout()
+        with suppress(OSError):
+            sys.stdout.flush()  # before the error
         if str(error).startswith(NO_HOME):
             return print_error(2, "there is no home folder, which ~ stands for: write paths in full")
         message = " ".join(str(error).split()) or type(error).__name__
         return print_error(2 if isinstance(error, ValueError) else 1, message)
-
-
-def discard_stdout() -> None:
-    """Discard the contents of standard output's buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(name: str, args: list[str]) -> None:

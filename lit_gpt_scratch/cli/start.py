@@ -108,17 +108,19 @@ def read_start(command: str, args: list[str]) -> Start:
         return _checkpoint_start(find_checkpoint(path, LAST_FIRST))
     if not path.is_dir():
         raise ValueError(f"no such checkpoint or folder: {init_from}")
-    return _hub_start(path, has_tokenizer=getattr(given, "data.tokenizer") is not None)
+    tokenizer = getattr(given, "data.tokenizer") or _value_in_configs(given.config, "data.tokenizer")
+    return _hub_start(path, has_tokenizer=tokenizer is not None)
 
 
 def _value_in_configs(files: list[str], name: str) -> str | None:
     """Return an option's value in the last config file with it; the parser reports unreadable files."""
     value: str | None = None
     for file in files:
-        with suppress(OSError, ValueError, yaml.YAMLError):
+        with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-            if isinstance(content, dict) and name in content:
-                value = content[name] if isinstance(content[name], str) else None
+            for key in name.split("."):
+                content = content[key]
+            value = content if isinstance(content, str) else None
     return value
 
 
