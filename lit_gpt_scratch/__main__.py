@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
-from lit_gpt_scratch.cli.usage import print_error
+from lit_gpt_scratch.cli.errors import print_error
 
 # Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"

@@ -13,16 +13,15 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"data", "model", "generation", "training", "tools", "hub", "scaling", "planning"},
     "api": {"data", "model", "generation", "training"},
-    "evaluation": {"api", "atomic_write", "data", "model", "generation", "training"},
+    "evaluation": {"api", "data", "model", "generation", "training"},
     "hub": {"api", "data", "model", "generation", "training", "tools"},
-    "atomic_write": set(),
-    "data": {"atomic_write"},
+    "data": set(),
     "model": set(),
     "generation": {"data", "model"},
-    "training": {"atomic_write", "data", "model", "generation"},
-    "tools": {"atomic_write", "data", "model", "generation", "training"},
-    "scaling": {"atomic_write", "data", "model", "generation", "training", "tools"},
-    "planning": {"atomic_write", "data", "model", "generation", "training", "tools", "scaling"},
+    "training": {"data", "model", "generation"},
+    "tools": {"data", "model", "generation", "training"},
+    "scaling": {"data", "model", "generation", "training", "tools"},
+    "planning": {"data", "model", "generation", "training", "tools", "scaling"},
 }
 MAY_IMPORT_LIGHTNING = ("cli", "training", "planning")
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -12,7 +12,7 @@ from typing import Any, cast
 from jsonargparse import ArgumentParser
 
 from lit_gpt_scratch import COMMANDS, PROGRAM
-from lit_gpt_scratch.cli.usage import clear_parser_errors, print_error
+from lit_gpt_scratch.cli.errors import clear_parser_errors, print_error
 from lit_gpt_scratch.data.progress_bar import status_line
 
 LOADING = "loading PyTorch ..."  # takes seconds

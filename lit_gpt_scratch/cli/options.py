@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_gpt_scratch.cli.errors import LINKED_OPTIONS, REPLACEMENTS, clear_parser_errors
 from lit_gpt_scratch.cli.start import Start, parse_known
-from lit_gpt_scratch.cli.usage import LINKED_OPTIONS, REPLACEMENTS, clear_parser_errors
 from lit_gpt_scratch.generation.predict import PredictOptions
 from lit_gpt_scratch.training import callbacks
 

@@ -9,7 +9,7 @@ from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.commands import is_rank_zero, train
 from lit_gpt_scratch.cli.run import Run, load_weights, prepare, read_run
 from lit_gpt_scratch.data.progress_bar import status_line
-from lit_gpt_scratch.planning.plan import format_plan, make_plan
+from lit_gpt_scratch.planning.estimates import format_plan, make_plan
 from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
 
 log = logging.getLogger(__name__)

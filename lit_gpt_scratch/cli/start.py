@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
 
-from lit_gpt_scratch.cli.usage import LINKED_OPTIONS
+from lit_gpt_scratch.cli.errors import LINKED_OPTIONS
 from lit_gpt_scratch.training.checkpoint import LAST_FIRST, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG
 

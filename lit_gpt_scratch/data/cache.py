@@ -6,14 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +83,13 @@ def file_lock(path: Path) -> Iterator[OSError | None]:
         None, or the error if the cache cannot be written; nothing is locked then.
     """
     failure = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock")).acquire()
-    except OSError as error:
-        failure = error
-    if failure is not None:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            failure = error
         yield failure
-    else:
-        with lock:
-            yield None
 
 
 def _checksum(content: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 from lit_gpt_scratch.data.cache import (
     FORMAT_VERSION,
     cache_dir,

@@ -10,7 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_gpt_scratch.api import load
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.evaluation.evaluate import Estimate, Evaluation, evaluate_corpus
 from lit_gpt_scratch.evaluation.heatmap import N_GUESSES, heatmap

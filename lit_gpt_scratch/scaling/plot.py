@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 from lit_gpt_scratch.scaling.law import Law
-from lit_gpt_scratch.scaling.runs import RunResult
+from lit_gpt_scratch.scaling.results import RunResult
 
 
 def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lit_gpt_scratch.scaling.law import BESIROGLU, HOFFMANN, training_flops
 from lit_gpt_scratch.scaling.plot import plot_frontier, save_png
-from lit_gpt_scratch.scaling.runs import RunResult
+from lit_gpt_scratch.scaling.results import RunResult
 
 LAWS = {"Hoffmann": HOFFMANN, "Besiroglu": BESIROGLU}
 NOTE = "losses in nats per token of MassiveText, on which the laws were fitted, not of each model's own text"

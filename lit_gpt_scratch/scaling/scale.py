@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
 from lit_gpt_scratch.scaling.law import MIN_GRID, Law, bootstrap, confidence_interval, fit_law, training_flops
 from lit_gpt_scratch.scaling.plot import draw_fit, save_png
 from lit_gpt_scratch.scaling.published import show_reference
-from lit_gpt_scratch.scaling.runs import RunResult, read_result, read_results
+from lit_gpt_scratch.scaling.results import RunResult, read_result, read_results
 from lit_gpt_scratch.tools.fit_process import run_fit
 from lit_gpt_scratch.training.run_folder import make_folder
 

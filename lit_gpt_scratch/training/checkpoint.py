@@ -1,4 +1,4 @@
-"""Checkpoint files: find them, read them as data only, write them atomically."""
+"""Checkpoint files: find them, read them as data only, write them atomically; Lightning's plugin for them."""
 
 import os
 import pickle
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 
 PATH = str | os.PathLike[str]
 # Preferred checkpoints of a run folder: training continues from the last, other commands use the best.
@@ -87,6 +88,18 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
     if not all(map(_fits_its_storage, _tensors(checkpoint))) or not _options_fit_weights(checkpoint):
         raise ValueError(f"{path} is damaged: its sizes do not fit each other")
     return checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin: write checkpoints atomically, and read them as data only in any case."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: PATH, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, path: PATH, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return a checkpoint in CPU memory."""
+        return read_checkpoint(path)
 
 
 def _check_zip(path: PATH, with_tensors: bool) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch.atomic_write import atomic_write
+from lit_gpt_scratch.data.atomic_write import atomic_write
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
 from lit_gpt_scratch.training.trainer_state import tensorboard_writers
 

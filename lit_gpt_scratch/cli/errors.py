@@ -1,4 +1,4 @@
-"""Error messages of the command line, each one line."""
+"""Error messages of the command line, each one line, with hints at the right option."""
 
 import re
 import sys

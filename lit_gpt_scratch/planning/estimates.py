@@ -1,4 +1,4 @@
-"""`plan`: estimate the time, memory and final loss of a run before it starts."""
+"""Estimates of a run: size, length, time, memory and final loss."""
 
 import json
 from collections import Counter
