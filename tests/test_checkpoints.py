@@ -12,8 +12,12 @@ import pytest
 import torch
 from conftest import Run
 
-from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
-from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from lit_gpt_scratch.training.checkpoint import (
+    AtomicCheckpointIO,
+    find_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 class Malicious:

@@ -10,7 +10,7 @@ from conftest import TINY, Run
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.planning import stopwatch
-from lit_gpt_scratch.planning.plan import parameters_by_part
+from lit_gpt_scratch.planning.estimates import parameters_by_part
 from lit_gpt_scratch.planning.stopwatch import Measured
 
 
