@@ -1,7 +1,6 @@
 """Run a command line: the command, its errors as one line, and the exit code."""
 
 import importlib
-import io
 import logging
 import sys
 from collections.abc import Callable
@@ -21,10 +20,6 @@ NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
 
 def main(args: list[str]) -> int:
     """Run a command line and return the exit code; see `__main__.main`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            # A text may have any character, whatever the locale.
-            stream.reconfigure(encoding="utf-8", errors="replace")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     own = logging.getLogger("lit_gpt_scratch")

@@ -9,13 +9,14 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` once it is complete and on the disk.
+    """Open a file that replaces `path` once it is complete and synced to disk.
 
-    It is written beside `path`, synced and renamed: an error or a kill leaves the old file. The next write
-    replaces what a kill leaves beside it. One process at a time may write a path.
+    The content is written to a temporary file in the same folder, which is then synced and renamed. An error
+    or a kill leaves `path` unchanged. The next write overwrites a temporary file that a kill has left. Only
+    one process at a time may write a path.
 
     Raises:
-        OSError: The file cannot be written; the old one stays.
+        OSError: The file cannot be written; `path` is unchanged.
     """
     beside = path.with_name(f".{path.name}.part")
     try:

@@ -40,7 +40,7 @@ class TrainBatches:
     """Batches of a training run; each item is one optimizer step.
 
     An item is the list of micro-batches that make up this rank's share of the step's global batch. Iteration
-    begins at `first_step`, and the length counts from step 0, as a resumed Trainer does.
+    begins at `first_step`; the length is that of the whole run, because a resumed Trainer counts from step 0.
     """
 
     tokens: TokenArray
@@ -62,7 +62,7 @@ class TrainBatches:
             yield self.micro_batches(step)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """Return this rank's micro-batches of a step; those of all ranks are its global batch."""
+        """Return this rank's micro-batches of a step; those of all ranks together are the global batch."""
         starts = random_starts(len(self.tokens), self.block_size, self.batch_size, self.seed, step)
         own = np.array_split(starts, self.world_size)[self.rank]
         cuts = range(self.micro_batch_size, len(own), self.micro_batch_size)
@@ -78,8 +78,8 @@ class EvalSet:
         tokens: Tokens of the text.
         starts: Positions of the windows, (n_windows,).
         block_size: Length of a window in tokens.
-        bytes_per_token: Mean number of UTF-8 bytes of a target; NaN if not counted.
-        is_full_pass: Whether every token of the text but the first is a target once.
+        bytes_per_token: Mean number of UTF-8 bytes of a target; NaN if not computed.
+        is_full_pass: True if every token of the text but the first is a target exactly once.
     """
 
     tokens: Tokens
@@ -96,7 +96,7 @@ class EvalSet:
         token_n_bytes: npt.NDArray[np.int64],
         max_tokens: int | None = None,
     ) -> "EvalSet":
-        """Return a full pass over a text, or windows spread evenly over one of more than `max_tokens`."""
+        """Return a full pass over a text, or evenly spread windows if it has over `max_tokens` targets."""
         n_tokens, block_size = len(tokens), min(block_size, len(tokens) - 1)
         if max_tokens is None or n_tokens - 1 <= max_tokens:
             n_target_bytes = tokens.n_bytes - int(token_n_bytes[tokens.ids[0]])
@@ -119,7 +119,7 @@ class EvalBatches:
         self.ids = eval_set.tokens.ids
         self.block_size = eval_set.block_size
         self.starts = eval_set.starts[rank::world_size]
-        # The same number on all ranks, which under FSDP gather the weights together for each batch.
+        # All ranks have the same number of batches: under FSDP, they gather the weights together for each.
         most, fewest = -(-len(eval_set.starts) // world_size), len(eval_set.starts) // world_size
         self.n_batches = min(-(-most // batch_size), fewest)
 
@@ -128,7 +128,8 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for starts in np.array_split(self.starts, self.n_batches):
-            # The last window of a full pass is moved back to fit; targets of the one before it are masked.
+            # The last window of a full pass is moved back to fit; its targets that also belong to the window
+            # before it are masked.
             last = len(self.ids) - self.block_size - 1
             inputs, targets = gather(self.ids, np.minimum(starts, last), self.block_size)
             if starts[-1] > last:
@@ -138,7 +139,7 @@ class EvalBatches:
 
 
 def full_pass_starts(n_tokens: int, block_size: int) -> npt.NDArray[np.int64]:
-    """Return windows side by side over a sequence, so that every token but the first is a target once."""
+    """Return the starts of adjacent windows over a sequence: each token but the first is a target once."""
     return np.arange(0, n_tokens - 1, block_size)
 
 

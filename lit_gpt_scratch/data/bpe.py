@@ -18,15 +18,17 @@ from lit_gpt_scratch.data.token_files import batches
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 
 END_OF_TEXT = "<|endoftext|>"
-LEARNING_CHARS = 3 * 10**6  # takes seconds; random Chinese, which has no common words, takes a gigabyte
-MAX_VOCAB_SIZE = 2**32  # ids are of 32 bits at most
+# Maximum number of characters to learn from: learning takes seconds, and up to a gigabyte of memory for text
+# without repeated words (random Chinese).
+LEARNING_CHARS = 3 * 10**6
+MAX_VOCAB_SIZE = 2**32  # token ids have at most 32 bits
 
 
 class SubwordTokenizer(Tokenizer):
     """Byte pair encoding (Sennrich et al. 2016; on bytes, Radford et al. 2019), run by tiktoken."""
 
     def __init__(self, encoding: tiktoken.Encoding, state: dict[str, Any]) -> None:
-        """Wrap an encoding; `state` is what `to_dict` gives."""
+        """Wrap an encoding; `to_dict` returns `state`."""
         self.encoding = encoding
         self.state = state
 
@@ -35,7 +37,7 @@ class SubwordTokenizer(Tokenizer):
         """Return an encoding of tiktoken, such as gpt2; tiktoken downloads it once.
 
         Raises:
-            ValueError: There is no such encoding, or it can neither be found nor downloaded.
+            ValueError: No encoding has this name, or it is not on disk and cannot be downloaded.
         """
         try:
             return cls(tiktoken.get_encoding(name), {"kind": "tiktoken", "name": name})
@@ -47,9 +49,10 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def from_tokens(cls, tokens: list[str]) -> "SubwordTokenizer":
-        """Return the encoding with these tokens, bytes as Latin-1, in order of their merges.
+        """Return the encoding with these tokens, followed by `<|endoftext|>`.
 
-        `<|endoftext|>` follows them.
+        Args:
+            tokens: Bytes of each token, decoded as Latin-1, in the order of the merges.
         """
         ranks = {token.encode("latin-1"): rank for rank, token in enumerate(tokens)}
         special = {END_OF_TEXT: len(ranks)}
@@ -88,7 +91,7 @@ class SubwordTokenizer(Tokenizer):
 
     @cached_property
     def _used_ids(self) -> frozenset[int]:
-        """Ids with a token: an untrained model may sample others, which cl100k_base has."""
+        """Ids that have a token; cl100k_base also has unused ids, which an untrained model may sample."""
         encoding = self.encoding
         return frozenset([*encoding._mergeable_ranks.values(), *encoding._special_tokens.values()])
 
@@ -104,7 +107,10 @@ class SubwordTokenizer(Tokenizer):
         return SubwordTokenizer(own, self.state)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `{"kind": "tiktoken", "name"}` or `{"kind": "bpe", "tokens"}` with bytes as Latin-1."""
+        """Return `{"kind": "tiktoken", "name": ...}` or `{"kind": "bpe", "tokens": ...}`.
+
+        The bytes of the tokens are decoded as Latin-1.
+        """
         return self.state
 
 
@@ -113,8 +119,8 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
 
     Args:
         corpus: The text.
-        stop: Number of its characters to learn from; of more than `LEARNING_CHARS`, pieces that are spread
-            over all of them are read.
+        stop: Number of characters, from the start of the text, to learn from. If they are more than
+            `LEARNING_CHARS`, only evenly spread pieces of them are used.
         vocab_size: Number of tokens, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
@@ -133,7 +139,7 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
 
 def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
     """Return the 256 bytes and the merged tokens, in the order of the merges, as Latin-1."""
-    import tokenizers  # takes a while
+    import tokenizers  # not at the top: importing it is slow
 
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
     learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -170,7 +176,8 @@ def _byte_of_letter() -> dict[int, int]:
     return {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
 
 
-# Table for `str.translate`: the byte of each letter in GPT-2's alphabet, unprintable bytes from U+0100 on.
+# Table for `str.translate` from the letters of GPT-2's byte-level alphabet to bytes; the letters of
+# unprintable bytes are the code points from U+0100 on.
 BYTE_OF_LETTER = _byte_of_letter()
 
 

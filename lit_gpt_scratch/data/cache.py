@@ -17,18 +17,18 @@ from lit_gpt_scratch.data.atomic_write import atomic_write
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # part of the names of cached files: raised when the same text gives another file
+FORMAT_VERSION = 1  # part of the names of cached files; incremented when the same text gives other contents
 
 
 def cache_dir() -> Path:
-    """Return `LIT_GPT_CACHE`, else the system's folder for a user's caches."""
+    """Return the folder that `LIT_GPT_CACHE` names or, if it is not set, the system's user cache folder."""
     if chosen := os.environ.get("LIT_GPT_CACHE"):
         return Path(chosen).expanduser()
     with suppress(RuntimeError):
         path = user_cache_path("lit_gpt_scratch", appauthor=False)
         if path.is_absolute():
             return path
-    # No home folder, as in some containers, for which older versions of platformdirs give a relative path.
+    # There is no home folder, as in some containers; older versions of platformdirs return a relative path.
     return Path(tempfile.gettempdir()) / f"lit_gpt_scratch-{os.getuid()}"
 
 
@@ -43,12 +43,12 @@ def write_cached(raw: bytes, path: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write builtins to the cache as JSON with a checksum."""
+    """Write a JSON-serializable object to the cache, with a checksum."""
     write_cached(json.dumps({"sha256": _checksum(content), "content": content}).encode(), path)
 
 
 def read_json(path: Path) -> Any | None:
-    """Return what `write_json` wrote; None if there is no such file or, with a warning, if it is damaged."""
+    """Return the object that `write_json` wrote; None if missing or, with a warning, if it is damaged."""
     try:
         cached = json.loads(path.read_bytes())
         if cached["sha256"] == _checksum(cached["content"]):
@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def load_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
-    """Return the builtins cached at `path`; compute and cache them if missing, in one process at a time."""
+    """Return the JSON object cached at `path`; compute and cache it if missing, in one process at a time."""
     content = read_json(path)
     if content is None:
         with file_lock(path):
@@ -77,10 +77,10 @@ def load_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[OSError | None]:
-    """Hold the lock of a file of the cache; wait for a process that holds it.
+    """Hold the lock of a cache file; wait while another process holds it.
 
     Yields:
-        None, or the error if the cache cannot be written; nothing is locked then.
+        None, or the error if the cache cannot be written; in that case, there is no lock.
     """
     failure = None
     with ExitStack() as stack:
@@ -97,6 +97,6 @@ def _checksum(content: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
+    """Return the SHA-256 hex digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

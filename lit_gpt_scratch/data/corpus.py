@@ -61,10 +61,10 @@ class Corpus:
     """A text and its statistics; the text itself is read as a stream.
 
     Args:
-        name: Name of the corpus; the absolute path of a file, a folder or a glob pattern.
+        name: Name or URL of the corpus, or the absolute path of its file, folder or glob pattern.
         sources: Files, and texts in memory.
-        sha256: Hex digest of the bytes of a single plain text; of several or packed files, the digest of
-            their digests and formats.
+        sha256: Hex digest of the bytes if the only source is plain text, else digest of the digests and
+            formats of the sources.
         n_chars: Number of characters.
         n_bytes: Number of bytes in UTF-8.
         alphabet: Distinct characters, sorted.
@@ -81,7 +81,7 @@ class Corpus:
 
     @classmethod
     def read(cls, name: str, sources: tuple[Path | str, ...]) -> "Corpus":
-        """Hash and count a text. The counts are cached by content.
+        """Hash a text and compute its statistics, which are cached by content.
 
         Raises:
             ValueError: A file cannot be read, or is not text.
@@ -106,20 +106,20 @@ class Corpus:
         return _read_sources(self.sources)
 
     def check_unchanged(self) -> None:
-        """Check that the files are those that were hashed.
+        """Check that no file has changed since it was hashed.
 
         Raises:
-            ValueError: A file has changed since.
+            ValueError: A file was changed or deleted.
         """
         try:
             is_unchanged = _stat_files(self.sources) == self.file_stats
-        except OSError:  # it is gone
+        except OSError:  # a file was deleted
             is_unchanged = False
         if not is_unchanged:
             raise ValueError(f"{self.name} was changed while it was read: start again")
 
     def fingerprint(self) -> dict[str, str | int]:
-        """Return what a checkpoint stores of the text: name, characters, bytes, sha256."""
+        """Return the fields that a checkpoint stores: name, number of characters and bytes, and sha256."""
         return {
             "name": self.name,
             "n_chars": self.n_chars,
@@ -164,7 +164,7 @@ def _count(name: str, sources: tuple[Path | str, ...]) -> dict[str, Any]:
     with progress_bar(f"reading {Path(name).name}", total, "B") as advance:
         for piece in _read_sources(sources):
             if piece is None:
-                seen[ord("\n")] = True  # the separator of documents for characters and bytes
+                seen[ord("\n")] = True  # character and byte tokenizers separate documents with it
                 continue
             raw = piece.encode()
             n_chars += len(piece)
@@ -186,15 +186,15 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
             an error.
 
     Raises:
-        ValueError: There is no such text, it is not readable as UTF-8 text, it is empty, or its download
-            failed and nothing replaces it.
+        ValueError: The text does not exist, cannot be read as UTF-8 text or is empty, or its download failed
+            and no offline_corpus replaces it.
     """
     try:
         name, sources = _find_sources(source)
     except DownloadError as error:
         if offline_corpus is None:
             raise ValueError(
-                f"cannot download {source}: {error}; name a file, or for data.corpus a data.offline_corpus"
+                f"cannot download {source}: {error}; use a file or, for data.corpus, set data.offline_corpus"
             ) from error
         if offline_corpus not in NAMED:
             known = ", ".join(NAMED)
@@ -227,12 +227,12 @@ def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not files:
-            raise ValueError(f"no such text: {source!r} is no file, no folder and none of {', '.join(NAMED)}")
+            raise ValueError(f"no such text: {source!r} is not a file, folder or one of {', '.join(NAMED)}")
     return str(path.resolve()), tuple(files)
 
 
 def _is_visible_text(path: Path) -> bool:
-    """Return whether a name has a text format, and neither the file nor a folder on its path is hidden."""
+    """Return whether a file has a supported suffix and neither it nor a folder on its path is hidden."""
     return file_format(path) is not None and not any(part.startswith(".") for part in path.parts)
 
 
@@ -249,7 +249,7 @@ def _download(url: str, path: Path) -> None:
     """Download a file.
 
     Raises:
-        ValueError: There is nothing at the address, or its host refuses.
+        ValueError: The URL does not exist, its protocol is unknown, or its server returns an error.
         DownloadError: The network failed.
     """
     import fsspec  # not at the top: a local text needs no network client
@@ -265,18 +265,18 @@ def _download(url: str, path: Path) -> None:
     try:
         filesystem, remote = fsspec.core.url_to_fs(url, **options)
         filesystem.get_file(remote, str(path))
-    except FileNotFoundError as error:  # the host answered: the address is wrong, not the network
+    except FileNotFoundError as error:  # the server responded: the URL is wrong, not the network
         raise ValueError(f"there is nothing at {url}") from error
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
         raise ValueError(f"cannot open {url}: {error}") from error
-    except Exception as error:  # each protocol's client has its own family of errors
-        if hasattr(error, "status"):  # the host answered
-            raise ValueError(f"cannot open {url}: its host answers {error.status}") from error
+    except Exception as error:  # each protocol's client has its own exception classes
+        if hasattr(error, "status"):  # the server responded
+            raise ValueError(f"cannot open {url}: its server returned status {error.status}") from error
         raise DownloadError(f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")) from error
 
 
 def _shakespeare() -> Path:
-    """Return Tiny Shakespeare, downloaded once; its checksum is compared each time."""
+    """Return the path of Tiny Shakespeare, downloaded once; its checksum is verified each time."""
     cached = cache_dir() / "shakespeare.txt"
     if cached.is_file() and file_sha256(cached) == SHAKESPEARE_SHA256:
         return cached

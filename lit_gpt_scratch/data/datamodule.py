@@ -26,10 +26,10 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
 
 class TextDataModule(LightningDataModule):
-    """Serve random windows of a text's first part for training, and fixed windows of both for evaluation.
+    """Serve random windows of the training text, and fixed windows of all texts for evaluation.
 
-    `prepare_data` downloads the text, learns the tokenizer and tokenizes into the cache; `setup` maps the
-    token files. Both call `load`, which a script can call without a Trainer.
+    `prepare_data` downloads the text, learns the tokenizer and writes the token files to the cache; `setup`
+    maps the files into memory. Both call `load`, which a script can call without a Trainer.
     """
 
     corpora: dict[Literal["train", "val", "test"], Corpus]  # those that have been read
@@ -62,20 +62,19 @@ class TextDataModule(LightningDataModule):
                 (its "text" fields) and .parquet files (their column "text"), compressed (.gz, .bz2, .xz) or
                 not, a glob pattern, or a URL. Documents are separated by <|endoftext|>, or by a blank line
                 if the tokenizer has no such token.
-            val_corpus: The validation text; null takes the end of the corpus.
-            test_corpus: The text of the test command; null takes the validation text.
-            offline_corpus: The embedded corpus (python_docs or hamlet) that replaces a failed download; null
-                makes the failure an error.
-            val_fraction: Share of the text, from its end, that is used for validation unless there is a
-                val_corpus.
-            max_val_tokens: Maximum number of tokens in an evaluation; of a longer validation text, fixed
-                windows spread evenly over it are used. null takes all of any text.
+            val_corpus: The validation text; null uses the end of corpus.
+            test_corpus: The text of the command test; null uses the validation text.
+            offline_corpus: The embedded text (python_docs or hamlet) that replaces corpus if its download
+                fails; null makes the failure an error.
+            val_fraction: Fraction of corpus, from its end, that is used for validation if val_corpus is null.
+            max_val_tokens: Maximum number of tokens in an evaluation. For a longer validation text, fixed
+                windows spread evenly over it are evaluated; null evaluates the whole text.
             tokenizer: char, byte, bpe (learned from the training text), gpt2 or another encoding of
                 tiktoken, or the JSON of a checkpoint's tokenizer.
-            vocab_size: Number of tokens of a bpe; the other tokenizers determine their own.
+            vocab_size: Vocabulary size of a bpe tokenizer; other tokenizers have their own.
             batch_size: Sequences per optimizer step, over all devices together.
-            micro_batch_size: Sequences that a device processes at once; null takes its whole share, and auto
-                the largest part of it that fits into a GPU's memory.
+            micro_batch_size: Sequences that a device processes at once; null is the device's whole share of
+                batch_size, auto the largest part of the share that fits into the GPU's memory.
             block_size: Length of a window in tokens.
             seed: Seed of the sequence of batches.
 
@@ -118,7 +117,7 @@ class TextDataModule(LightningDataModule):
         self.corpora = {}
 
     def prepare_data(self) -> None:
-        """Download, learn the tokenizer and tokenize into the cache, in one process of each machine.
+        """Download the text, learn the tokenizer and write the token files, in one process per machine.
 
         Raises:
             ValueError: See `load`.
@@ -129,7 +128,8 @@ class TextDataModule(LightningDataModule):
         """Map the token files, and check that the devices can share a batch and an evaluation.
 
         Raises:
-            ValueError: They cannot; or see `load`.
+            ValueError: The batch size is not a multiple of the number of devices, there are fewer evaluation
+                windows than devices, or `load` fails.
         """
         self.load(stage)
         if stage == "predict":
@@ -141,14 +141,14 @@ class TextDataModule(LightningDataModule):
             )
         n_windows = len((self.test_set if stage == "test" else self.val_set).starts)
         if n_windows < n_devices:
-            raise ValueError(f"{n_windows} windows of validation text are too few for {n_devices} devices")
+            raise ValueError(f"{n_windows} evaluation windows are too few for {n_devices} devices")
 
     def load(self, stage: str) -> None:
         """Read the texts of a stage, make the tokenizer, and map the tokens. Nothing is loaded twice.
 
         Args:
-            stage: Lightning's: fit, validate, test, or predict. Predicting needs the tokenizer alone, and
-                testing on a test_corpus does not need the training text.
+            stage: Stage of the Trainer: fit, validate, test or predict. predict needs only the tokenizer, and
+                test with a test_corpus does not need the training text.
 
         Raises:
             ValueError: A text cannot be read, is too short, or has characters that the tokenizer lacks.
@@ -169,7 +169,7 @@ class TextDataModule(LightningDataModule):
 
     def _make_tokenizer(self) -> Tokenizer:
         match self.tokenizer_source:
-            case "char":  # of all the text, so that no character of the validation text is unknown
+            case "char":  # from both texts, so that no validation character is unknown
                 return CharTokenizer(self.corpora["train"].alphabet + self.corpora["val"].alphabet)
             case "byte":
                 return ByteTokenizer()
@@ -183,7 +183,7 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(f"not a tokenizer: {state[:80]}")
 
     def _n_train_chars(self) -> int:
-        """Return the number of characters of the training text; those after them are for validation."""
+        """Return the number of training characters; without a val_corpus, validation uses the rest."""
         n_chars = self.corpora["train"].n_chars
         return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
 
@@ -195,11 +195,13 @@ class TextDataModule(LightningDataModule):
             val_corpus, n_train_chars if self.val_source is None else 0, val_corpus.n_chars
         )
         if len(val) < 2 and self.val_source is not None:
-            raise ValueError(f"{val_corpus.name} is too short to validate on: it has {len(val)} token")
+            raise ValueError(
+                f"{val_corpus.name} is too short to validate on: it has {len(val)} of at least 2 tokens"
+            )
         if len(train) + len(val) < 2 * self.block_size or len(train) <= self.block_size or len(val) < 2:
             raise ValueError(
-                f"{corpus.name} is too short: {len(train)} tokens to train on, {len(val)} "
-                f"to validate on, and a block takes {self.block_size}; give more text or a smaller block_size"
+                f"{corpus.name} is too short: {len(train)} tokens to train on, {len(val)} to validate on, "
+                f"for windows of {self.block_size} tokens; use a longer text or a smaller model.block_size"
             )
         self.train_tokens = train
         self.val_set = EvalSet.of(val, self.block_size, self.tokenizer.token_n_bytes, self.max_val_tokens)
@@ -212,7 +214,9 @@ class TextDataModule(LightningDataModule):
             corpus = self.corpora["test"] = load_corpus(self.test_source)
             tokens = self._load_tokens(corpus, 0, corpus.n_chars)
             if len(tokens) < 2:
-                raise ValueError(f"{corpus.name} is too short to test on: it has {len(tokens)} token")
+                raise ValueError(
+                    f"{corpus.name} is too short to test on: it has {len(tokens)} of at least 2 tokens"
+                )
         return EvalSet.of(tokens, self.block_size, self.tokenizer.token_n_bytes)
 
     def _load_tokens(self, corpus: Corpus, start: int, stop: int) -> Tokens:
@@ -261,7 +265,7 @@ class TextDataModule(LightningDataModule):
         return gather(ids, starts, self.block_size)[0]
 
     def val_dataloader(self) -> list[EvalBatches]:
-        """Return the validation windows, and as many fixed windows of the training text."""
+        """Return batches of the validation windows, and of as many fixed windows of the training text."""
         starts = spread_starts(len(self.train_tokens), self.block_size, len(self.val_set.starts))
         train_set = EvalSet(self.train_tokens, starts, self.block_size)
         return [self._eval_batches(self.val_set), self._eval_batches(train_set)]
@@ -276,7 +280,7 @@ class TextDataModule(LightningDataModule):
         return EvalBatches(eval_set, batch_size, self.trainer.global_rank, self.trainer.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores: the tokenizer and the fingerprints of the texts."""
+        """Return the checkpoint's data: tokenizer, fingerprints of the texts, bytes per validation token."""
         val = {
             "corpus": self.corpora["val"].fingerprint() if self.val_source is not None else None,
             "bytes_per_token": self.val_set.bytes_per_token,
@@ -285,7 +289,7 @@ class TextDataModule(LightningDataModule):
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": corpus, "val": val}
 
     def describe_evaluation(self, stage: str) -> str:
-        """Return the name of the text that a stage, validate or test, evaluates on."""
+        """Return a description of the text that a stage, validate or test, evaluates."""
         if stage == "test" and "test" in self.corpora:
             return self.corpora["test"].name
         name = self.corpora["val"].name

@@ -11,32 +11,32 @@ DELAY_SECONDS = 2.0
 
 
 class Bar(tqdm):
-    """tqdm's bar without its thread: processes are forked while it is shown."""
+    """tqdm's bar without its monitor thread, because processes are forked while the bar is shown."""
 
     monitor_interval = 0
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
-        """Draw the bar, but not within its delay, which tqdm forgets when a line is printed above."""
+        """Draw the bar after its delay, which tqdm ignores when a line is printed above the bar."""
         if not self.delay or self._time() >= self.start_t + self.delay:
             super().refresh(*args, **kwargs)
 
 
 def is_watched() -> bool:
-    """Return whether a person sees standard error: on a terminal or in a notebook."""
+    """Return whether standard error is shown to a person, on a terminal or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 @contextmanager
 def progress_bar(description: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
-    """Show a bar once two seconds have passed, where somebody watches.
+    """Show a progress bar after two seconds, if standard error is a terminal or a notebook.
 
     Args:
-        description: What is done.
-        total: Number of parts; None if unknown.
-        unit: Unit of a part; of bytes, for example, millions are then counted as such.
+        description: Text before the bar.
+        total: Number of items; None if unknown.
+        unit: Unit of an item, such as B; counts then have SI prefixes, as in 12.3MB.
 
     Yields:
-        The function to call with the number of parts that are done since its last call.
+        Function to call with the number of items processed since its last call.
     """
     with Bar(
         total=total,
@@ -58,7 +58,7 @@ def print_above_bar(line: str, stream: TextIO) -> None:
 
 @contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Show a line on a terminal while something goes on, and erase it."""
+    """Show a line on a terminal within the ``with`` block, and erase it afterwards."""
     is_shown = sys.stderr.isatty()
     if is_shown:
         print(text, end="", file=sys.stderr, flush=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 BLOCK_BYTES = 2**20
-FORMATS = (".txt", ".md", ".jsonl", ".parquet")  # each but the last may be compressed, as in .txt.gz
+FORMATS = (".txt", ".md", ".jsonl", ".parquet")  # all but .parquet may be compressed, as in .txt.gz
 DECOMPRESS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
-Piece = str | None  # part of a document; None stands between two documents
+Piece = str | None  # part of a document; None separates documents
 
 
 def file_format(path: Path) -> str | None:
@@ -32,15 +32,16 @@ def file_format(path: Path) -> str | None:
 
 
 def is_plain(path: Path) -> bool:
-    """Return whether a file's bytes are its text."""
+    """Return whether a file is plain text: neither compressed nor .jsonl nor .parquet."""
     return path.suffix.lower() not in DECOMPRESS and file_format(path) in (None, ".txt", ".md")
 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
     """Yield a file's documents in pieces, with None after each document.
 
-    A plain text is one document, as is each line of .jsonl and each row of .parquet. A file of any other name
-    (notes.log) is read as plain text. Line ends become Unix ones, and a byte-order mark is left out.
+    A plain-text file is one document, as is each line of a .jsonl file and each row of a .parquet file. A
+    file with any other suffix (notes.log) is read as plain text. Line endings are converted to Unix ones, and
+    a byte-order mark is removed.
 
     Raises:
         ValueError: The file cannot be read, or does not have the format that its name implies.
@@ -66,7 +67,7 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
         try:
             piece = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            kept_back = len(error.object) - len(block)  # first bytes of a character, from the last block
+            kept_back = len(error.object) - len(block)  # start of a character, in the previous block
             raise ValueError(
                 f"{name} is not UTF-8 text (byte {n_bytes + error.start - kept_back}); convert it, for "
                 "example: iconv -f latin1 -t utf-8 IN > OUT"
@@ -85,7 +86,7 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Piece]:
             continue
         try:
             text = json.loads(line)["text"]
-            text.encode()  # half a surrogate pair, which JSON allows, is not text
+            text.encode()  # fails for an unpaired surrogate, which JSON allows
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f'{name}: line {number} is not a JSON object with a text under "text"') from None
         yield _unix_line_ends(text)
@@ -103,7 +104,7 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
             names = table.schema_arrow.names
             kind = str(table.schema_arrow.field("text").type) if "text" in names else None
             if kind not in ("string", "large_string"):
-                raise ValueError(f"{path} has no column text of strings, but {', '.join(names)}")
+                raise ValueError(f"{path} has no string column named text; its columns: {', '.join(names)}")
             for batch in table.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     yield _unix_line_ends(text or "")
@@ -130,7 +131,7 @@ def join_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def slice_chars(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """Yield the characters `start` to `stop` of a stream; separators of documents are not counted."""
+    """Yield the characters `start` to `stop` of a stream; document separators do not count as characters."""
     position = 0
     for piece in pieces:
         if position >= stop:

@@ -33,14 +33,14 @@ from lit_gpt_scratch.data.tokenizers import TokenArray, Tokenizer, id_type
 
 log = logging.getLogger(__name__)
 
-BATCH_CHARS = 2**18  # tokenized at once by a thread
-MAX_UNCUT_CHARS = 2**19  # a text without a word border is cut anywhere: tiktoken fails at a million blanks
+BATCH_CHARS = 2**18  # characters that a thread tokenizes at once
+MAX_UNCUT_CHARS = 2**19  # longer text without a word boundary is cut anywhere; tiktoken fails on 10**6 spaces
 MAX_THREADS = 8  # each has a copy of the encoding, which takes up to 40 MB
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids, (n_tokens,), memory-mapped, and the UTF-8 bytes that they stand for."""
+    """Memory-mapped token ids, (n_tokens,), and the number of UTF-8 bytes of their text."""
 
     ids: TokenArray
     n_bytes: int
@@ -50,14 +50,14 @@ class Tokens:
 
 
 def load_tokens(corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
-    """Return the tokens of a text's characters `start` to `stop`; tokenize them if they are not cached.
+    """Return the tokens of characters `start` to `stop` of a text; tokenize them if they are not cached.
 
     One process at a time tokenizes a text; others wait for its result. If the cache cannot be written, the
-    token file is a temporary one.
+    token file is temporary.
 
     Raises:
         ValueError: The text has characters that the tokenizer lacks, or was changed while it was read.
-        OSError: The disk is full; nothing half-written is left.
+        OSError: The disk is full; no partial file is left.
     """
     content = [corpus.sha256, start, stop, tokenizer.to_dict()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -74,7 +74,7 @@ def load_tokens(corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> 
 
 
 def _open(path: Path) -> Tokens | None:
-    """Map a token file; return None if there is none or, with a warning, if it is damaged."""
+    """Map a token file into memory; return None if it is missing or, with a warning, if it is damaged."""
     header = read_json(path.with_suffix(".json"))
     if header is None:
         return None
@@ -94,7 +94,7 @@ def _map(ids_file: Path, header: dict[str, Any]) -> Tokens:
 
 
 def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
-    """Write a token file, and after it the .json that makes it valid."""
+    """Write a token file (.bin), then the header (.json) that marks it as complete; return its tokens."""
     ids_file = path.with_suffix(".bin")
     n_bytes_of = tokenizer.token_n_bytes
     n_bytes = 0
@@ -112,8 +112,8 @@ def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokeniz
             corpus.check_unchanged()
     except OSError as error:
         raise OSError(
-            f"cannot write the tokens of {corpus.name} to {path.parent} ({error.strerror}); make room there, "
-            "or name another folder by LIT_GPT_CACHE"
+            f"cannot write the tokens of {corpus.name} to {path.parent} ({error.strerror}); free space "
+            "there, or set LIT_GPT_CACHE to another folder"
         ) from error
     dtype = np.dtype(id_type(tokenizer.vocab_size)).name
     header = {"dtype": dtype, "n_bytes": n_bytes, "sha256": digest.hexdigest()}
@@ -122,9 +122,9 @@ def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokeniz
 
 
 def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArray]:
-    """Yield the tokens of a stream of text in several arrays, in order; all cores work, in bounded memory.
+    """Tokenize a stream of text in several threads and bounded memory; yield its tokens in order, as arrays.
 
-    Each document is tokenized by itself; `separator_ids` stand between two.
+    Each document is tokenized separately; the tokenizer's `separator_ids` are inserted between documents.
     """
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_threads = min(n_cores, MAX_THREADS)
@@ -138,7 +138,7 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
         return np.concatenate([own.separator_ids if piece is None else own.encode(piece) for piece in batch])
 
     pending: deque[Future[TokenArray]] = deque()
-    # Threads are enough: tiktoken releases Python's global lock.
+    # Threads suffice: tiktoken releases the global interpreter lock.
     with ThreadPoolExecutor(n_threads, initializer=copy_tokenizer) as pool:
         for batch in batches(pieces):
             pending.append(pool.submit(encode, batch))
@@ -149,7 +149,7 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
 
 
 def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[list[Piece]]:
-    """Yield a stream of text in batches of about `n_chars`; documents are cut only between two tokens."""
+    """Yield a stream of text in batches of about `n_chars` characters; split documents only as `cut` does."""
     batch: list[Piece] = []
     size, rest = 0, ""
     for piece in pieces:
@@ -167,7 +167,11 @@ def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[lis
 
 
 def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
-    """Split a text into parts of at least about `n_chars` that end between two tokens, and the rest."""
+    """Split a text into parts that end between two tokens; return the parts and the remaining text.
+
+    A part ends at the last word boundary in the next `MAX_UNCUT_CHARS` characters (`n_chars` if that is
+    more), or after all of them if they have none. A text of fewer than `n_chars` characters is not split.
+    """
     parts: list[Piece] = []
     start = 0
     longest = max(n_chars, MAX_UNCUT_CHARS)
@@ -184,8 +188,8 @@ def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
 def last_border(text: str) -> int:
     """Return the last position between a letter and the white space after it; 0 if there is none.
 
-    No token of GPT-2's or a later encoding extends across it: their patterns end a word at white space, which
-    belongs to the next token.
+    No token of GPT-2's or a later encoding extends across this position: their patterns end a word before
+    white space, which belongs to the next token.
     """
-    match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last border
+    match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last boundary
     return match.end() if match else 0

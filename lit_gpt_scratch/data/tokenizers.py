@@ -29,13 +29,13 @@ class Tokenizer(Protocol):
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
         """Return the token ids of a text, (n_tokens,).
 
-        With `allow_special`, `<|endoftext|>` is one token if the vocabulary has it; without, it is ordinary
+        With `allow_special`, `<|endoftext|>` is one token if the vocabulary has it; otherwise, it is ordinary
         text. Raises ValueError for a character outside the vocabulary.
         """
 
     @cached_property
     def separator_ids(self) -> TokenArray:
-        """Separator of two documents: `<|endoftext|>`, or a blank line if there is no such token."""
+        """Token ids between two documents: `<|endoftext|>`, or a blank line if there is no such token."""
         return self.encode("\n\n")
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return builtins from which `tokenizer_from_dict` builds an equal tokenizer."""
+        """Return a dict of built-in types from which `tokenizer_from_dict` builds an equal tokenizer."""
 
 
 class CharTokenizer(Tokenizer):
@@ -60,7 +60,8 @@ class CharTokenizer(Tokenizer):
         """Use the distinct characters of `chars` as vocabulary."""
         self.chars = "".join(sorted(set(chars)))
         codes = _code_points(self.chars)
-        # The id of each code point up to the last in the vocabulary; len(codes) for those outside of it.
+        # Token id of each code point, or len(codes) if it is not in the vocabulary. The last entry is for all
+        # code points above the vocabulary's.
         self._id_of = np.full(int(codes[-1]) + 2, len(codes), dtype=np.uint32)
         self._id_of[codes] = np.arange(len(codes))
 
@@ -113,7 +114,7 @@ class ByteTokenizer(Tokenizer):
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of bytes; those that are not UTF-8 become U+FFFD."""
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return bytes(map(int, ids)).decode(errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class ByteTokenizer(Tokenizer):
 
 
 def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
-    """Return the smallest type that holds every token id."""
+    """Return the smaller of uint16 and uint32 that can represent every token id."""
     return np.uint16 if vocab_size <= 2**16 else np.uint32
 
 
@@ -131,7 +132,7 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 
 
 def token_label(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token's text in one line with visible white space, or its id if it is part of a character."""
+    """Return a token's text on one line with visible white space, or #id if it is part of a character."""
     text = tokenizer.decode([token])
     if "\ufffd" in text or not text:
         return f"#{token}"
@@ -143,8 +144,8 @@ def encode_prompt(
 ) -> TokenArray:
     """Return the token ids of a prompt, at least one.
 
-    Characters outside the vocabulary are left out with a warning. An empty prompt becomes a newline, or the
-    first token of a vocabulary without one.
+    Characters outside the vocabulary are removed, with a warning. An empty prompt becomes a newline, or
+    token 0 if the vocabulary has no newline.
     """
     if unknown := tokenizer.unknown(prompt):
         log.warning("not in the vocabulary: %s; left out of %s", " ".join(map(repr, unknown)), what)

@@ -2,13 +2,14 @@
 
 from lit_gpt_scratch.data.tokenizers import Tokenizer
 
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # a tokenizer's text for bytes that are not a whole character
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoded text of bytes that are not a whole character
 
 
 class Detokenizer:
-    """Decode a token at a time, in whole characters, up to a stop string.
+    """Decode tokens one at a time into whole characters, up to a stop string.
 
-    Text that may be a part of a character or of a stop string is held back until later tokens decide it.
+    Text that may be part of a character or of a stop string is held back until later tokens complete it or
+    rule it out.
 
     Args:
         tokenizer: The tokenizer.
@@ -16,19 +17,19 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: list[str]) -> None:
-        self.text = ""  # all that `feed` and `finish` have returned
-        self.stopped = False  # whether a stop string was found
+        self.text = ""  # text that `feed` and `finish` have returned
+        self.stopped = False  # True once a stop string was found
         self._tokenizer = tokenizer
         self._stop = stop
-        self._tokens: list[int] = []  # since the last one that ended with a whole character
-        self._n_decoded = 0  # characters of `_tokens` that are decoded already
-        self._held = ""  # may begin a stop string
+        self._tokens: list[int] = []  # tokens since the last one that ended a character
+        self._n_decoded = 0  # characters of `_tokens` that were decoded before
+        self._held = ""  # decoded text that may begin a stop string
 
     def feed(self, token: int) -> str:
         """Add a token and return the new text."""
         self._tokens.append(token)
         decoded = self._tokenizer.decode(self._tokens)
-        complete = decoded.removesuffix(INCOMPLETE)  # an earlier U+FFFD stands for invalid bytes
+        complete = decoded.removesuffix(INCOMPLETE)  # U+FFFD before the end is from invalid bytes
         text = self._held + complete[self._n_decoded :]
         self._n_decoded = len(complete)
         if complete == decoded:

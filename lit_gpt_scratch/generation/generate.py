@@ -15,27 +15,28 @@ from lit_gpt_scratch.model.cpu_linear import packed_weights
 from lit_gpt_scratch.model.gpt import GPT, eval_mode
 from lit_gpt_scratch.model.kv_cache import KVCache
 
-MIN_TEMPERATURE = 1e-5  # dividing by less overflows
-MIN_PACKED_ROWS = 4
+MIN_TEMPERATURE = 1e-5  # sampling is greedy below it, because dividing by less overflows
+MIN_PACKED_ROWS = 4  # batch size from which `packed_weights` is used
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are sampled.
+    """Sampling options.
 
     Args:
-        max_new_tokens: Number of tokens to generate.
-        temperature: Divides the logits; 0 is greedy, the most probable token each time.
-        top_k: Sample from the k most probable tokens; null samples from all.
-        top_p: Sample from the most probable tokens that together reach this probability; null samples from
-            all.
-        min_p: Sample from tokens with at least this share of the most probable token's probability; null
+        max_new_tokens: Maximum number of tokens to generate.
+        temperature: Divisor of the logits; 0 is greedy decoding, the most probable token each time.
+        top_k: Number of most probable tokens to sample from; null samples from all.
+        top_p: Cumulative probability of the most probable tokens to sample from (nucleus sampling); null
             samples from all.
-        repetition_penalty: Above 1, tokens of the text so far become less probable; 1 is none.
+        min_p: Minimum probability of tokens to sample from, as a fraction of the most probable token's; null
+            samples from all.
+        repetition_penalty: Penalty of tokens of the text so far: they become less probable above 1; 1 has no
+            effect.
         banned_tokens: Ids of tokens that are never sampled.
         stop_tokens: Ids of tokens after which a text ends.
-        seed: Seed of the first sample of a prompt; each further one has the next seed. null is another seed
-            each time.
+        seed: Seed of the first sample of a prompt; each further sample has the next integer. null is a random
+            seed.
 
     Raises:
         ValueError: A number is out of range.
@@ -76,7 +77,7 @@ class Continuation:
         tokens: Token ids, without the prompt's.
         logprobs: Log-probability of each token under the model, before temperature and the other options;
             empty unless requested.
-        finish_reason: length, or stop for a stop token or on request of `on_token`.
+        finish_reason: stop after a stop token or if `on_token` returned True; otherwise length.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -111,11 +112,12 @@ def generate_tokens(
     with the cache.
 
     Args:
-        gpt: The model, in either mode; the mode and torch's global generator do not change.
-        prompts: Token ids of each, at least one; of more than block_size, the last are used.
-        options: How to sample.
-        seeds: Seed of each row; None: options.seed, + 1, + 2 ..., or random ones if that is None.
-        on_token: Called with (row, token) for each token; returns True to end the row.
+        gpt: Model in training or evaluation mode; the mode and torch's global generator do not change.
+        prompts: Token ids of each prompt, at least one; only the last block_size are used.
+        options: Sampling options.
+        seeds: Seed of each row; None for consecutive seeds from options.seed, or from a random one if that is
+            None.
+        on_token: Function called with (row, token) for each token; it returns True to end the row.
         with_logprobs: Return the tokens' log-probabilities.
 
     Returns:
@@ -175,7 +177,7 @@ class DecodingBatch:
     seen: Tensor | None
 
     def select(self, slots: list[int]) -> "DecodingBatch":
-        """Return some of the rows."""
+        """Return a batch of the rows at `slots`."""
         return DecodingBatch(
             rows=[self.rows[slot] for slot in slots],
             cache=self.cache.select(slots),
@@ -200,7 +202,7 @@ def new_batch(
 
 
 def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
-    """Read the last block_size tokens of each text into an empty cache; return the next logits, (B, V)."""
+    """Fill an empty cache with the last block_size tokens of each text; return the next logits, (B, V)."""
     windows = [torch.tensor(text[-gpt.config.block_size :]) for text in texts]
     # No token attends to the padding after a shorter text, and later tokens overwrite it.
     x = gpt.features(pad_sequence(windows, batch_first=True).to(gpt.wte.weight.device), cache)
@@ -210,7 +212,7 @@ def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
 
 
 def slide(gpt: GPT, batch: DecodingBatch, texts: list[list[int]]) -> None:
-    """Restart the cache of each full row with the last half of its text, without the newest token."""
+    """Refill the cache of each full row with its last block_size / 2 tokens, except the newest one."""
     half = max(1, gpt.config.block_size // 2)
     for slot, row in enumerate(batch.rows):
         if batch.cache.lengths[slot] == gpt.config.block_size:
@@ -240,7 +242,11 @@ def sample_next(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen
 
 
 def check_banned(tokens: list[int], vocab_size: int) -> None:
-    """Raise ValueError if a banned token is out of range, or all tokens are banned."""
+    """Check the banned tokens.
+
+    Raises:
+        ValueError: A banned token is not in the vocabulary, or all tokens are banned.
+    """
     for token in tokens:
         if not 0 <= token < vocab_size:
             raise ValueError(
@@ -251,7 +257,7 @@ def check_banned(tokens: list[int], vocab_size: int) -> None:
 
 
 def row_seeds(seed: int | None, n_rows: int) -> list[int]:
-    """Return a seed for each row."""
+    """Return consecutive seeds, one per row; the first is `seed`, or random if that is None."""
     first = torch.Generator().seed() if seed is None else seed
     return [first + row for row in range(n_rows)]
 

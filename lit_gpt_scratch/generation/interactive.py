@@ -22,13 +22,13 @@ NUMBERS: dict[str, Callable[[str], float]] = {
 OFF = ("off", "none", "null")
 HELP = """\
 Type a text to continue; an empty line continues the last continuation.
-Ctrl-C ends a continuation, Ctrl-D or /quit the session.
-  /temperature 0.7     likewise /top_k, /top_p, /min_p, /repetition_penalty, /max_new_tokens, /seed;
-                       off restores the default
-  /stop STRING         string that ends a text (\\n is a newline); /stop off
-  /options             the current options
-  /help                this help
-For a text that begins with a slash, type two."""
+Ctrl-C ends a continuation; Ctrl-D or /quit ends the session.
+  /temperature 0.7     set an option; also /top_k, /top_p, /min_p, /repetition_penalty, /max_new_tokens,
+                       /seed; the value off restores the default
+  /stop STRING         set the string that ends a text (\\n is a newline); /stop off removes it
+  /options             show the current options
+  /help                show this help
+To continue a text that begins with a slash, type two slashes."""
 
 
 def interact(
@@ -61,7 +61,7 @@ def interact(
 
 
 def apply_command(line: str, options: PredictOptions) -> PredictOptions:
-    """Run a command and return the options that hold from now on.
+    """Run a command and return the new options.
 
     Raises:
         ValueError: There is no such command, or its value is invalid.

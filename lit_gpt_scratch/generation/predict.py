@@ -36,20 +36,21 @@ class PredictOptions(SamplingOptions):
     """Options of `predict` besides its prompts.
 
     Args:
-        num_samples: Continuations of each prompt.
+        num_samples: Number of continuations of each prompt.
         stop: Strings that end a text and are left out of it.
-        prompts_file: File of prompts to continue, one a line; in .jsonl, each a string or an object with a
-            string `prompt`.
-        format: text is prompt and continuation; jsonl is a line a text, with its tokens, their
-            log-probabilities, why it ended, and times.
-        batch_size: Texts that are generated at once; on a terminal it is one, printed as it is generated.
-        allow_special: Read <|endoftext|> in a prompt as the token that it names, not as text.
+        prompts_file: File with one prompt per line; in .jsonl, a line is a string or an object with a string
+            `prompt`.
+        format: text prints prompt and continuation; jsonl prints one line per text, with its tokens, their
+            log-probabilities, finish reason and times.
+        batch_size: Number of texts generated at once; on a terminal, it is 1, and text is printed as it is
+            generated.
+        allow_special: Treat <|endoftext|> in a prompt as the special token, not as text.
         weights: int8 generates with 8-bit weights: faster on a CPU for models that do not fit its caches, and
             a little less exact; the change of perplexity is measured and reported.
-        interactive: Keep a prompt open.
+        interactive: Interactive session that reads prompts from the terminal.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or a stop string is empty.
     """
 
     num_samples: int = 1
@@ -80,13 +81,13 @@ class Row:
 
 
 def print_continuations(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: PredictOptions) -> None:
-    """Continue each prompt, or a newline if there is none, on standard output.
+    """Print continuations of each prompt, or of a newline if there is no prompt, to standard output.
 
     Args:
         gpt: The model; `weights: int8` replaces its linear layers.
         tokenizer: The model's tokenizer.
         prompts: Texts to continue, before those of `options.prompts_file`.
-        options: How to sample and print.
+        options: Sampling and output options.
 
     Raises:
         ValueError: An option is wrong, or the file of prompts cannot be read.
@@ -96,7 +97,7 @@ def print_continuations(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], opti
     if options.weights == "int8":
         quantize_with_report(gpt, tokenizer)
     if options.interactive:
-        from lit_gpt_scratch.generation.interactive import interact  # which imports this module
+        from lit_gpt_scratch.generation.interactive import interact  # not at the top: it imports this module
 
         interact(gpt, tokenizer, options)
     else:
@@ -145,7 +146,7 @@ def measure_perplexity(gpt: GPT, ids: Tensor) -> float:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a file: each line of text, or of JSON if its name ends in .jsonl.
+    """Return the prompts of a file, one per line: text, or JSON if the file's name ends in .jsonl.
 
     A line of JSON is a string, or an object with a string `prompt`. Blank lines are left out.
 
@@ -226,7 +227,7 @@ def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
 
 
 def as_json(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
-    """Return a line of JSON; the times are those of the batch, tokens_per_second that of its decoding."""
+    """Return a text as a line of JSON; times and tokens_per_second (of decoding) are those of its batch."""
     n_decoded = sum(len(each.tokens) - 1 for each in result.continuations)  # prefill gives the first tokens
     content = {
         "prompt": row.prompt,

@@ -8,12 +8,12 @@ MINUS_INFINITY = float("-inf")
 
 
 def penalize_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make tokens that a row contains less probable (Keskar et al. 2019, "CTRL").
+    """Reduce the probability of tokens that a row already contains (Keskar et al. 2019, "CTRL").
 
     Args:
         logits: (B, V).
         seen: Tokens that each row contains, (B, V) of bool.
-        penalty: Divides positive logits and multiplies negative ones; 1 changes nothing.
+        penalty: Divisor of positive logits and factor of negative ones; 1 has no effect.
 
     Returns:
         (B, V).
@@ -57,8 +57,8 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     Args:
         logits: (B, V).
-        uniforms: A uniform number from [0, 1) for each row, (B,) of float64, so that a row's token does not
-            depend on the other rows. The distributions are computed on its device.
+        uniforms: Uniform random number from [0, 1) for each row, (B,) of float64, so that a row's token does
+            not depend on the other rows. The distributions are computed on the device of `uniforms`.
 
     Returns:
         Token ids, (B,); never one whose logit is minus infinity.

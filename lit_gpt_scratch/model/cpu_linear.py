@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-MIN_RANGE = 1e-12  # of a token's channels
-MIN_PACKED_ELEMENTS = 2**19  # of a weight
+MIN_RANGE = 1e-12  # lower bound for the range of a token's channels, by which they are divided
+MIN_PACKED_ELEMENTS = 2**19  # number of elements from which a weight is packed
 
 
 class Int8Linear(nn.Module):
     """A linear layer whose weights are 8-bit integers with a scale for each output channel.
 
-    Inputs are rounded to 8 bits too. PyTorch's kernel has one scale for all tokens, so each token is scaled
-    to the range 0 to 1 before it and back after it: its output does not depend on the other tokens.
+    Inputs are rounded to 8 bits, too. PyTorch's kernel has one scale for all tokens, so each token is scaled
+    to the range 0 to 1 before the kernel and back after it: a token's output does not depend on the others.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -25,9 +25,8 @@ class Int8Linear(nn.Module):
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # deprecated, but nothing else in PyTorch is as fast for one token
+            # The function is deprecated, but nothing else in PyTorch is as fast for one token.
+            warnings.simplefilter("ignore")
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, None)
         self.sums = rounded.dequantize().sum(dim=1)  # (out,)
@@ -58,9 +57,9 @@ def quantize_linear_layers(model: nn.Module) -> None:
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
-    """Multiply by copies of the large float32 weights in oneDNN's packed layout, on a CPU that has oneDNN.
+    """Use copies of the large float32 weights in oneDNN's packed layout, on a CPU if PyTorch has oneDNN.
 
-    Products with a few rows take half the time; with one row, as long as before.
+    Matrix products with a few rows take half the time; those with one row take as long as before.
     """
     layers = [
         layer

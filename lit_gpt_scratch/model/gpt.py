@@ -2,7 +2,7 @@
 
 References: Vaswani et al. 2017, "Attention Is All You Need". For gpt2, Radford et al. 2019, "Language
 Models are Unsupervised Multitask Learners"; parameters have the names of its published weights. For modern,
-Qwen Team 2025, "Qwen3 Technical Report", whose layout it has: Zhang & Sennrich 2019 (RMSNorm), Su et al. 2021
+with the layout of Qwen Team 2025, "Qwen3 Technical Report": Zhang & Sennrich 2019 (RMSNorm), Su et al. 2021
 (rotary position embedding), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped-query attention) and Henry et
 al. 2020 (QK-norm).
 
@@ -31,27 +31,27 @@ GPT2_STD = 0.02  # standard deviation of GPT-2's initial weights
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of a GPT.
+    """Architecture and size of a GPT.
 
     Args:
         vocab_size: Number of distinct tokens, V.
-        arch: gpt2 is the tutorials' model; modern reaches a lower loss with as many tokens, by RMSNorm,
-            rotary position embedding, QK-norm, SwiGLU and no biases, in Qwen3's layout.
+        arch: gpt2 is the model of the tutorials; modern reaches a lower loss with the same number of tokens,
+            through RMSNorm, rotary position embedding, QK-norm, SwiGLU and no biases, in Qwen3's layout.
         block_size: Longest context in tokens, T.
         n_layer: Number of transformer blocks.
         n_head: Attention heads of a block, H; divides n_embd.
-        n_kv_head: Heads of modern's keys and values, K, each shared by n_head / n_kv_head query heads; null
-            is n_head.
+        n_kv_head: Key and value heads of modern, K, each shared by n_head / n_kv_head query heads; null means
+            n_head.
         n_embd: Width of the residual stream, C.
-        dropout: Share of activations dropped in training, 0 to below 1.
+        dropout: Dropout probability in training, at least 0 and below 1.
         bias: Biases in gpt2's MLPs and LayerNorms.
         attn_bias: Biases of gpt2's queries, keys and values.
-        attn_proj_bias: Biases of gpt2's output projection of attention; null is attn_bias.
-        tie_weights: Use the token embedding as the output head.
+        attn_proj_bias: Bias of gpt2's attention output projection; null means attn_bias.
+        tie_weights: Output head that shares the weights of the token embedding.
         activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's approximation of gelu.
 
     Raises:
-        ValueError: A size is not positive, heads do not divide, or dropout is out of range.
+        ValueError: A size is below 1, heads do not divide, dropout is out of range, or arch lacks an option.
     """
 
     vocab_size: int
@@ -80,7 +80,7 @@ class GPTConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be at least 0 and below 1, not {self.dropout}")
         if self.arch == "gpt2" and self.n_kv_head not in (None, self.n_head):
-            raise ValueError("model.n_kv_head is for model.arch modern: gpt2 has as many as model.n_head")
+            raise ValueError("model.n_kv_head is for model.arch modern: in gpt2, it equals model.n_head")
         if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
             raise ValueError(f"model.n_kv_head ({self.n_kv_head}) must divide model.n_head ({self.n_head})")
         if self.arch == "modern" and self.head_width % 2:
@@ -89,7 +89,7 @@ class GPTConfig:
                 f"even, not {self.head_width}"
             )
         if self.arch == "modern" and (self.attn_bias or self.attn_proj_bias):
-            raise ValueError("model.arch modern has no biases: leave attn_bias and attn_proj_bias out")
+            raise ValueError("model.arch modern has no biases: omit model.attn_bias and model.attn_proj_bias")
 
     @property
     def head_width(self) -> int:
@@ -103,7 +103,7 @@ class GPTConfig:
 
     @property
     def mlp_width(self) -> int:
-        """Inner channels of an MLP: 4 C; with a gate, 8/3 C rounded up to a multiple of 32."""
+        """Hidden channels of the MLP: 4 C for gpt2; for modern, 8/3 C rounded up to a multiple of 32."""
         return 4 * self.n_embd if self.arch == "gpt2" else -(-8 * self.n_embd // 96) * 32
 
 
@@ -133,11 +133,11 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Initialize the weights from normal distributions; biases are 0.
 
-        gpt2 has GPT-2's standard deviation of 0.02, divided by the square root of their number for the layers
-        that add to the residual stream. modern's blocks have 1 / sqrt(C), which keeps the scale of the
-        activations (LeCun et al. 1998, "Efficient BackProp"), and 0 for the layers that add to the stream, so
-        that each block is the identity at first (Zhang et al. 2019, "Fixup Initialization"). With a tied
-        head, each token would then predict itself; the last norm starts so small that its own logit is 1/2.
+        For gpt2, the standard deviation is 0.02, as in GPT-2, divided by the square root of their number for
+        layers that add to the residual stream. For modern's blocks, it is 1 / sqrt(C), which keeps the scale
+        of activations (LeCun et al. 1998, "Efficient BackProp"), and 0 for layers that add to the stream, so
+        that each block starts as the identity (Zhang et al. 2019, "Fixup Initialization"). A tied head would
+        then predict each token itself; the final norm's initial weight makes a token's own logit 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
@@ -148,7 +148,7 @@ class GPT(nn.Module):
             elif parameter.dim() == 2:
                 in_block = name.startswith("h.") and not gpt2
                 nn.init.normal_(parameter, std=self.config.n_embd**-0.5 if in_block else GPT2_STD)
-        if self.config.tie_weights and not gpt2:  # its own logit is C GPT2_STD times the last norm's weight
+        if self.config.tie_weights and not gpt2:  # own logit: C * GPT2_STD * ln_f.weight
             nn.init.constant_(cast(Tensor, self.ln_f.weight), 0.5 / (GPT2_STD * self.config.n_embd))
 
     def compile_blocks(self) -> None:
@@ -167,7 +167,7 @@ class GPT(nn.Module):
 
         Args:
             idx: Token ids, (B, T).
-            cache: Keys and values of the tokens before them; those of `idx` are added. Needs `torch.no_grad`.
+            cache: Keys and values of the tokens before `idx`; adds those of `idx`. Needs `torch.no_grad`.
 
         Returns:
             (B, T, V).
@@ -254,11 +254,11 @@ class Attention(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Return the attention of each token to itself, the tokens before it and those in the cache.
+        """Return the attention output of each token over itself, the tokens before it and those in the cache.
 
         Args:
             x: (B, T, C).
-            rope: Rotations of the tokens' positions, (2, ..., T, D); None for gpt2.
+            rope: `precompute_rope` at the tokens' positions, (2, ..., T, D); None for gpt2.
             cache: Keys and values of earlier tokens.
 
         Returns:
@@ -314,7 +314,7 @@ class RotaryAttention(Attention):
             project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
         )
-        # in float32, whatever the precision
+        # QK-norm and rotation are in float32 in every precision.
         return apply_rope(self.q_norm(q.float()), rope), apply_rope(self.k_norm(k.float()), rope), v
 
 

@@ -17,8 +17,10 @@ class LayerCache(NamedTuple):
         values: Values of all tokens, (B, K, N, D).
         new_keys: View of the newest tokens' keys, (B, K, T, D); unused if their positions differ by row.
         new_values: View of the newest tokens' values, (B, K, T, D).
-        places: Rows (B, 1) and positions (B, T) of the newest tokens if these differ by row, else None.
-        mask: Tokens that each of the newest attends to, (B, 1, T, N) of bool; None is causal, or all.
+        places: Rows (B, 1) and positions (B, T) of the newest tokens; None if the positions are the same for
+            each row.
+        mask: True where a new token attends to a token, (B, 1, T, N); None for a causal mask, or all tokens
+            if T is 1.
     """
 
     keys: Tensor
@@ -59,7 +61,8 @@ class KVCache:
             n_tokens: Number of tokens, T, the same for each row.
 
         Returns:
-            Their positions: a slice if they are the same for each row, else (B, T). The blocks' caches.
+            Positions of the tokens, a slice if they are the same for each row and a tensor (B, T) otherwise;
+            and the cache of each block.
 
         Raises:
             ValueError: The cache is too small.

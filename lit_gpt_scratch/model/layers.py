@@ -12,10 +12,11 @@ N_LEVELS = 2**16  # values of a 16-bit integer
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Set a share `p` of the activations to 0 in training and scale the rest up (Srivastava et al. 2014).
+    """Set a fraction `p` of the activations to 0 in training and scale up the rest (Srivastava et al. 2014).
 
-    On a CPU, a random float for each activation takes longer than the matrix products around it. One random
-    64-bit integer serves four activations instead, so that `p` is rounded to a multiple of 1 / 65536.
+    On a CPU, drawing a random float for each activation takes longer than the matrix products around it.
+    Instead, one random 64-bit integer is drawn for four activations, which rounds `p` to a multiple of
+    1 / 65536.
     """
     if not training or p == 0:
         return x
@@ -40,27 +41,27 @@ class RMSNorm(nn.RMSNorm):
         self.register_buffer("epsilon", torch.tensor(eps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C), in the type of `x`."""
+        """Normalize the last dimension; (..., C) -> (..., C), in the dtype of `x`."""
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
         scale = torch.addcmul(self.epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt()
         return x * scale * self.weight.to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
-    """Causal scaled dot-product attention (Vaswani et al. 2017).
+    """Compute causal scaled dot-product attention (Vaswani et al. 2017).
 
-    On a CPU it is computed in float32 in any precision: PyTorch's bfloat16 backward pass is many times slower
-    there.
+    On a CPU, the computation is in float32 in every precision: PyTorch's bfloat16 backward pass is many times
+    slower there.
 
     Args:
         q: Queries, (B, H, T, D).
         k: Keys, (B, K, N, D); K divides H. Without a mask, N is T, or any number if T is 1.
         v: Values, (B, K, N, D).
-        mask: True where a query attends to a key, (B, 1, T, N); None is causal.
-        dropout_p: Share of the attention weights that is dropped; without a mask only.
+        mask: True where a query attends to a key, (B, 1, T, N); None for a causal mask.
+        dropout_p: Dropout probability of the attention weights; only without a mask.
 
     Returns:
-        (B, H, T, D), in the type of `v`.
+        (B, H, T, D), in the dtype of `v`.
     """
     if q.is_cpu and (v.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         with torch.autocast("cpu", enabled=False):
@@ -73,7 +74,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_
     if dropout_p:
         assert mask is None, "dropout of attention weights is for training, which has no cache"
         return dropout(attention_weights(q, k), dropout_p, training=True) @ repeat_kv(v, H)
-    if T == 1 and K < H:  # queries that share keys take the place of tokens
+    if T == 1 and K < H:  # query heads that share keys become the token dimension
         return F.scaled_dot_product_attention(q.view(len(q), K, H // K, -1), k, v, mask).view(q.shape)
     return F.scaled_dot_product_attention(q, repeat_kv(k, H), repeat_kv(v, H), mask, is_causal=is_causal)
 
@@ -100,7 +101,7 @@ def repeat_kv(x: Tensor, n_head: int) -> Tensor:
 
 
 def precompute_rope(length: int, width: int, theta: float) -> Tensor:
-    """Cosine and signed sine of each channel's rotation at each position; (2, T, D).
+    """Return cosine and signed sine of each channel's rotation angle at each position, (2, T, D).
 
     Su et al. 2021, "RoFormer": the pair (i, i + D / 2) is rotated by theta ** (-2 i / D) per token.
     """

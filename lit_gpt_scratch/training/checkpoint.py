@@ -14,10 +14,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lit_gpt_scratch.data.atomic_write import atomic_write
 
 PATH = str | os.PathLike[str]
-# Preferred checkpoints of a run folder: training continues from the last, other commands use the best.
+# Checkpoints of a run folder by preference: training continues from the last, other commands use the best.
 BEST_FIRST = ("best.ckpt", "last.ckpt")
 LAST_FIRST = ("last.ckpt", "best.ckpt")
-# Errors of torch.load for a damaged or foreign file, or one that holds more than data.
+# Errors of torch.load for a file that is damaged, has another format, or holds objects other than data.
 LOAD_ERRORS = (
     *(OSError, RuntimeError, EOFError, KeyError, AttributeError, TypeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
@@ -40,7 +40,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
         with atomic_write(Path(path)) as stream:
             torch.save(checkpoint, stream)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides an OSError
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save replaces an OSError
         if not isinstance(cause, OSError):
             raise
         raise OSError(f"cannot write {path}: {cause.strerror or cause}") from cause
@@ -64,14 +64,15 @@ def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:
 
 
 def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
-    """Return a checkpoint in CPU memory; nothing in it is executed.
+    """Read a checkpoint into CPU memory; nothing in it is executed.
 
     Args:
-        path: The file.
-        mmap: Read the tensors from the file when they are used, and do not check their checksums.
+        path: Path of the checkpoint file.
+        mmap: Memory mapping: tensors are read when they are used, and their checksums are not checked.
 
     Raises:
-        ValueError: The file is damaged, holds more than data, or is not a checkpoint of this program.
+        ValueError: The file is damaged, holds objects other than data, or is not a checkpoint of this
+            program.
     """
     try:
         with warnings.catch_warnings():  # about an old pickle protocol; such a file is rejected anyway
@@ -91,22 +92,22 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin: write checkpoints atomically, and read them as data only in any case."""
+    """Lightning plugin that writes checkpoints atomically, and always reads them as data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: PATH, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: PATH, *_: Any, **__: Any) -> dict[str, Any]:
-        """Return a checkpoint in CPU memory."""
+        """Read a checkpoint into CPU memory."""
         return read_checkpoint(path)
 
 
 def _check_zip(path: PATH, with_tensors: bool) -> None:
-    """Check the CRC-32 checksums, which torch.load does not.
+    """Check the CRC-32 checksums of a checkpoint file, which torch.load does not check.
 
     Raises:
-        BadZipFile: An entry has another checksum, or is compressed: a small file could fill the memory.
+        BadZipFile: An entry has a wrong checksum, or is compressed: a small file could then fill the memory.
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
@@ -128,12 +129,15 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _fits_its_storage(tensor: torch.Tensor) -> bool:
-    """Return whether the storage has all elements: with strides of 0, one element can have any shape."""
+    """Return whether a tensor's storage is as large as its shape requires.
+
+    With strides of 0, a storage with one element can have any shape.
+    """
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _options_fit_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether the model options match the weights' shapes, before a model of that size is built."""
+    """Return whether the model options match the weights' shapes; checked before the model is built."""
     options, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     blocks = {name.split(".")[2] for name in weights if name.startswith("gpt.h.")}
     sizes = {"n_layer": len(blocks)}

@@ -1,8 +1,8 @@
 """Weights sharded over devices with FSDP2, for models that do not fit into one device's memory.
 
-Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel". Checkpoints are those of
-one device, and any number of devices can load them. Lightning's own full checkpoints number the optimizer's
-state by the order of the model's parameters, which is wrong for several parameter groups.
+Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel". Checkpoints are the
+same as those of one device, and any number of devices can load them. Lightning's own full checkpoints index
+the optimizer state by the order of the model's parameters, which is wrong for several parameter groups.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from torch.optim import Optimizer
 
 from lit_gpt_scratch.model.gpt import GPT
 
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # of Lightning's FSDP2
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # supported by Lightning's FSDP2
 
 
 def fsdp_trainer_options(
     strategy: Any, optimizer: str, has_ema: bool, precision: str
 ) -> dict[str, ModelParallelStrategy | bool]:
-    """Return the Trainer options for `trainer.strategy` fsdp; none for other strategies.
+    """Return the Trainer options that `trainer.strategy` fsdp needs; an empty dict for other strategies.
 
     Raises:
-        ValueError: Another option does not work with fsdp.
+        ValueError: An option is incompatible with fsdp.
     """
     if strategy != "fsdp":
         return {}
     for name, is_on in {"model.optimizer muon": optimizer == "muon", "callbacks.ema": has_ema}.items():
         if is_on:
-            raise ValueError(f"{name} needs whole weights, which trainer.strategy fsdp shares out: use ddp")
+            raise ValueError(f"{name} needs whole weights, but trainer.strategy fsdp shards them: use ddp")
     if precision not in PRECISIONS:
         raise ValueError(f"trainer.strategy fsdp has the precisions {', '.join(PRECISIONS)}, not {precision}")
     # Training cannot use weights that an evaluation gathered in inference mode.
@@ -40,7 +40,7 @@ def fsdp_trainer_options(
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's FSDP2 over all devices, with the checkpoints of one device."""
+    """Lightning's FSDP2 strategy over all devices, with the same checkpoints as on one device."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -52,7 +52,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Have the Trainer restore the optimizer's state, as on one device."""
+        """Return True: the Trainer restores the optimizer state, as on one device."""
         return True
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def gather_full(state: Any, is_global_zero: bool) -> Any:
-    """Return nested dicts with sharded tensors gathered in CPU memory of rank 0, and None on other ranks.
+    """Return nested dicts in which each sharded tensor is a full CPU tensor on rank 0, None on other ranks.
 
     Collective: all ranks must call it. A device holds one full tensor at a time.
     """
@@ -101,7 +101,7 @@ def gather_full(state: Any, is_global_zero: bool) -> Any:
 
 
 def to_shard(value: Any, like: Tensor) -> Any:
-    """Return this rank's shard of a full tensor if `like` is sharded and has its shape, else the value."""
+    """Return this rank's shard of `value` if `like` is a sharded tensor of the same shape, else `value`."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     mesh = like.device_mesh
@@ -109,9 +109,10 @@ def to_shard(value: Any, like: Tensor) -> Any:
 
 
 def shard_model(gpt: GPT, mesh: DeviceMesh) -> None:
-    """Shard a model in place: each block is gathered while it computes, the rest once per step.
+    """Shard a model in place: one FSDP unit per block, and one for all other parameters.
 
-    The token embedding and the output head tied to it are therefore in one unit.
+    A block is gathered while it computes, the other parameters once per step. The token embedding and the
+    output head tied to it are therefore in one unit.
     """
     if isinstance(gpt, FSDPModule):  # Lightning may call configure_model twice
         return

@@ -11,8 +11,9 @@ from lit_gpt_scratch.model.gpt import GPT
 
 # Parameters of mallopt(3), in bytes: M_MMAP_THRESHOLD (its maximum), M_TRIM_THRESHOLD, M_TOP_PAD.
 MALLOC_OPTIONS = {-3: 2**25, -1: 2**31 - 1, -2: 2**26}
-# FLOPs of a run on a CPU above which compilation saves more than its 15 seconds (3 with a warm cache): a step
-# of modern, with its norms, rotary embedding and gates, gets a fifth faster, one of gpt2 hardly.
+# FLOPs of a run on a CPU above which compilation saves more time than the 15 seconds it takes (3 with a warm
+# cache). A step of modern, with its norms, rotary embedding and gates, gets a fifth faster; one of gpt2
+# hardly gets faster.
 MIN_COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
 
 
@@ -26,12 +27,13 @@ def device_kind(accelerator: str) -> str:
 
 
 def choose_precision(option: str, kind: str, before: dict[str, str] | None) -> tuple[str, str]:
-    """Return one of Lightning's precisions and the reason.
+    """Return the precision of a run, as Lightning names it, and the reason for it.
 
     Args:
         option: A precision, or auto.
         kind: Device type.
-        before: `kind` and `precision` of a resumed run; auto keeps the precision on the same device type.
+        before: `kind` and `precision` of the checkpoint's run, or None; auto keeps that precision on the same
+            device type.
     """
     if option != "auto":
         return option, "as asked"
@@ -47,7 +49,7 @@ def auto_precision(kind: str) -> tuple[str, str]:
         "cuda": f"this GPU has {'' if has_units else 'no '}bfloat16",
         "cpu": f"this CPU has {cpu_bf16_unit() or 'neither AMX nor AVX512-BF16'}",
     }
-    return "bf16-mixed" if has_units else "32-true", reasons.get(kind, f"bfloat16 is not tried on {kind}")
+    return "bf16-mixed" if has_units else "32-true", reasons.get(kind, f"bfloat16 is not tested on {kind}")
 
 
 def has_bf16_units(kind: str) -> bool:
@@ -67,7 +69,7 @@ def cpu_bf16_unit() -> str | None:
 def keep_freed_memory() -> None:
     """Configure glibc's malloc to keep freed memory for the next step, which saves 5 % of a step on a CPU.
 
-    Other C libraries have no mallopt; there, do nothing.
+    Do nothing with other C libraries, which have no mallopt.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -92,7 +94,7 @@ def choose_compile(option: str, kind: str, gpt: GPT, flops: float) -> tuple[bool
     if option == "auto":
         return auto_compile(kind, gpt, flops)
     if option == "true" and kind == "cpu" and (reason := why_not_compile()):
-        raise ValueError(f"compile: {reason}; --compile false trains without")
+        raise ValueError(f"compile: {reason}; use --compile false to train without compilation")
     return option == "true", "as asked"
 
 
@@ -101,7 +103,7 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
     if kind == "cuda":
         return True, "a GPU"
     if kind != "cpu":
-        return False, f"not tried on {kind}"
+        return False, f"not tested on {kind}"
     if flops < MIN_COMPILE_FLOPS[gpt.config.arch]:
         return False, "the run is too short to repay it"
     reason = why_not_compile()
@@ -109,7 +111,7 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
 
 
 def why_not_compile() -> str | None:
-    """Return which requirement of torch.compile this machine's CPU lacks; None if it has all."""
+    """Return the requirement of torch.compile for CPUs that this machine lacks; None if it has all."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

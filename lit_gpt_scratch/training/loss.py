@@ -9,8 +9,8 @@ from torch import Tensor
 from lit_gpt_scratch.data.batches import IGNORE
 from lit_gpt_scratch.model.gpt import GPT
 
-# Logits in memory at a time during training; 2^24 are 64 MB of float32. Each chunk adds to the whole gradient
-# of the output head, so a GPU, which has more memory, uses larger chunks.
+# Maximum number of logits in memory at a time during training; 2^24 are 64 MB of float32. Each chunk updates
+# the whole gradient of the output head, so larger chunks cost less, and a GPU has more memory for them.
 MAX_LOGITS_CPU = 2**24
 MAX_LOGITS_GPU = 2**27
 
@@ -34,10 +34,10 @@ def max_logits(device: torch.device) -> int:
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Output head and cross-entropy, fused: the forward pass computes the gradients of each chunk's logits.
+    """Output head and cross-entropy, fused: the forward pass also computes the gradients, chunk by chunk.
 
     With GPT-2's vocabulary, the logits take several times the memory of everything else in a step. Here at
-    most `max_logits` exist at a time, and none are kept for the backward pass.
+    most `max_logits` logits exist at a time, and none are kept for the backward pass.
     """
 
     @staticmethod
@@ -67,6 +67,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the gradients of the forward pass, scaled by that of the loss."""
+        """Return the gradients that the forward pass computed, times the gradient of the loss."""
         d_features, d_weight = ctx.saved_tensors
         return d_features * d_loss[0], d_weight * d_loss[0], None

@@ -19,7 +19,7 @@ def check_schedule(
     if not learning_rate > 0 or not 0 <= min_learning_rate <= learning_rate:
         raise ValueError(
             f"model.learning_rate ({learning_rate}) must be above 0 and model.min_learning_rate "
-            f"({min_learning_rate}) between 0 and it"
+            f"({min_learning_rate}) between 0 and model.learning_rate"
         )
     if warmup_steps < 0:
         raise ValueError(f"model.warmup_steps must not be negative, but is {warmup_steps}")
@@ -32,7 +32,7 @@ def learning_rate(
 ) -> float:
     """Return the learning rate of a step, counted from 0: linear warmup to `peak`, then decay to `floor`.
 
-    Warmup does not start at 0, so that step 0 already trains. The rate is `peak` at `warmup_steps`, and
+    Warmup starts above 0, so that step 0 changes the weights. The rate is `peak` at `warmup_steps`, and
     `floor` from `decay_steps` on. The schedules differ in the decay:
 
     - cosine: half a cosine (Loshchilov & Hutter 2017, "SGDR", without restarts)

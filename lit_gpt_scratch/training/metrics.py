@@ -16,13 +16,13 @@ def check_finite(name: str, loss: float, step: int) -> None:
     """
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"{name} is {loss} at step {step}: the run has diverged; a smaller model.learning_rate or "
-            "longer model.warmup_steps may help"
+            f"{name} is {loss} at step {step}: the run has diverged; try a smaller model.learning_rate or "
+            "more model.warmup_steps"
         )
 
 
 def perplexity(loss_nats: float) -> float:
-    """Return e to the mean cross-entropy; infinity above 700 nats, near float64's limit."""
+    """Return exp(cross-entropy); infinity from 700 nats on, near float64's limit."""
     return math.exp(loss_nats) if loss_nats < 700 else math.inf
 
 
@@ -32,7 +32,7 @@ def bits_per_byte(loss_nats: float, bytes_per_token: float) -> float:
 
 
 def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
-    """Return the metrics that are logged beside a loss, by name."""
+    """Return the metrics that are derived from a loss and logged with it, by name."""
     bits = bits_per_byte(loss_nats, bytes_per_token)
     return {"perplexity": perplexity(loss_nats), "bits_per_byte": bits}
 
@@ -41,7 +41,7 @@ def train_flops_per_token(gpt: GPT) -> int:
     """Return the FLOPs of a training step, forward and backward, per token.
 
     6 N for the matrices and 12 L T C for attention (Chowdhery et al. 2022, "PaLM", appendix B). N excludes
-    the position table and an untied token table, which are looked up and not multiplied.
+    position embeddings and untied token embeddings, which are table lookups, not matrix products.
     """
     config = gpt.config
     n_parameters = gpt.n_parameters
@@ -53,11 +53,11 @@ def train_flops_per_token(gpt: GPT) -> int:
 
 
 def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
-    """Return a GPU's peak FLOPs per second by its data sheet; None for other or unknown devices."""
+    """Return a GPU's peak FLOPs per second according to its data sheet; None for other or unknown devices."""
     if device.type != "cuda":
         return None
     from lightning.fabric.utilities.throughput import get_available_flops  # some commands avoid Lightning
 
-    with warnings.catch_warnings():  # about an unknown GPU
+    with warnings.catch_warnings():  # Lightning warns about an unknown GPU
         warnings.simplefilter("ignore")
         return get_available_flops(device, dtype)

@@ -27,19 +27,19 @@ from lit_gpt_scratch.training.micro_batch import find_micro_batch
 from lit_gpt_scratch.training.optim import check_optimizer, make_optimizer
 from lit_gpt_scratch.training.trainer_state import get_data, is_log_step, log_with_global_step
 
-EAGER_STEPS = 10  # first steps of a compiled run on a CPU that run eagerly; a resumed run repeats the choice
+EAGER_STEPS = 10  # on a CPU, a compiled run executes the steps before this one eagerly, also when resumed
 
 
 class LitGPT(LightningModule):
     """GPT trained on next-token cross-entropy with AdamW or Muon, and a learning rate with warmup and decay.
 
-    A training batch is one optimizer step: inputs and targets, each (B, T), or a list of such micro-batches,
-    whose gradients are summed. Every step that the Trainer counts is therefore an optimizer step.
+    A training batch is the data of one optimizer step: inputs and targets, each (B, T), or a list of such
+    micro-batches, whose gradients are summed. The Trainer's global step therefore counts optimizer steps.
 
     Attributes:
         n_tokens: Number of training tokens read so far, over all devices.
         evaluation: Step and losses of the last evaluation.
-        best_evaluation: The same of the evaluation with the lowest validation loss.
+        best_evaluation: Step and losses of the evaluation with the lowest validation loss.
         tokenizer: Tokenizer of the data module, or of a loaded checkpoint.
         sampling: Options of `predict_step`.
         init_from: Checkpoint or folder of the initial weights; None if they are random.
@@ -60,24 +60,24 @@ class LitGPT(LightningModule):
         activation_checkpointing: bool = False,
         **gpt: Any,
     ) -> None:
-        """Check the options, and build the network if its sizes are given.
+        """Check the options, and build the network if vocab_size and block_size are given.
 
         Args:
             learning_rate: AdamW's learning rate at the end of warmup.
-            min_learning_rate: The learning rate at the end of decay; Muon's decays by the same factor.
-            schedule: Decay after warmup: half a cosine; a straight line; wsd, a straight line over the last
-                fifth of the steps; or none.
+            min_learning_rate: AdamW's learning rate at the end of decay; Muon's decays by the same factor.
+            schedule: Decay after warmup: cosine (half a period), linear, wsd (linear over the last fifth of
+                the steps) or constant (no decay).
             warmup_steps: Optimizer steps of linear warmup.
             decay_steps: Optimizer step at which min_learning_rate is reached; null takes trainer.max_steps.
             weight_decay: Decoupled weight decay of the matrices; norms and biases have none.
-            beta1: AdamW's decay rate of the mean gradient.
-            beta2: AdamW's decay rate of the mean squared gradient.
-            optimizer: muon trains the matrices of the blocks with Muon, and the rest with AdamW.
+            beta1: AdamW's coefficient of the running mean of the gradient.
+            beta2: AdamW's coefficient of the running mean of the squared gradient.
+            optimizer: adamw, or muon: Muon for the matrices of the blocks and AdamW for the other parameters.
             muon_learning_rate: Muon's learning rate at the end of warmup.
-            activation_checkpointing: Recompute the activations inside blocks in the backward pass instead of
-                storing them: less memory, more time.
-            **gpt: The fields of `GPTConfig`. Without vocab_size or block_size, the network is built in
-                `configure_model`, with the sizes of the data module.
+            activation_checkpointing: Recomputation of the activations inside blocks in the backward pass,
+                instead of storing them: less memory, more time.
+            **gpt: Fields of `GPTConfig`. If vocab_size or block_size is missing, `configure_model` builds the
+                network with the data module's values.
 
         Raises:
             ValueError: An option is out of range.
@@ -101,7 +101,7 @@ class LitGPT(LightningModule):
             self._set_gpt(GPTConfig(**gpt))  # jsonargparse reads this line to find the fields of GPTConfig
         self.val_loss = MeanMetric()
         self.train_eval_loss = MeanMetric()
-        self.group_options: list[dict[str, Any]] = []  # of each parameter group
+        self.group_options: list[dict[str, Any]] = []  # optimizer options of each parameter group
         self.n_tokens = 0
         self.evaluation: dict[str, float] = {}
         self.best_evaluation: dict[str, float] = {}
@@ -110,7 +110,7 @@ class LitGPT(LightningModule):
         self.init_from: str | None = None
 
     def build_gpt(self, **sizes: int) -> None:
-        """Build the network; `sizes` are vocab_size and block_size where the options do not set them."""
+        """Build the network; `sizes` are the defaults of vocab_size and block_size."""
         options = sizes | self.gpt_options
         self.hparams.update(options)
         self._set_gpt(GPTConfig(**options))
@@ -120,14 +120,14 @@ class LitGPT(LightningModule):
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
     def configure_model(self) -> None:
-        """Build the network with the data module's sizes, unless it exists; shard it under FSDP.
+        """Build the network with the data module's sizes if it does not exist yet; shard it under FSDP.
 
         Raises:
-            ValueError: There are no sizes and no data module.
+            ValueError: vocab_size or block_size is missing, and there is no data module.
         """
         if not hasattr(self, "gpt"):
             if getattr(self.trainer, "datamodule", None) is None:
-                raise ValueError("LitGPT needs vocab_size and block_size, or a TextDataModule to fit")
+                raise ValueError("LitGPT needs vocab_size and block_size, or a TextDataModule that sets them")
             data = get_data(self.trainer)
             self.build_gpt(vocab_size=data.vocab_size, block_size=data.block_size)
         if self.device_mesh is not None:
@@ -138,7 +138,7 @@ class LitGPT(LightningModule):
         return cast(Tensor, self.gpt(idx))
 
     def setup(self, stage: str) -> None:
-        """Take the data module's tokenizer; sum losses in float64, as float32 is imprecise for long texts."""
+        """Use the data module's tokenizer; sum losses in float64: float32 is imprecise for long texts."""
         if stage != "predict":
             data = getattr(self.trainer, "datamodule", None)
             self.tokenizer = getattr(data, "tokenizer", self.tokenizer)
@@ -155,9 +155,9 @@ class LitGPT(LightningModule):
         """
         if self.decay_steps is None and self.trainer.max_steps < 1 and self.schedule != "constant":
             raise ValueError(
-                "the learning rate needs an end to decay to: set trainer.max_steps or model.decay_steps"
+                "the decay of the learning rate needs a last step: set trainer.max_steps or model.decay_steps"
             )
-        # With a gradient scaler, Lightning lets a fused optimizer unscale: after clipping, which is too late.
+        # With a gradient scaler, a fused optimizer unscales gradients in its step, after they were clipped.
         fused = self.trainer.precision != "16-mixed"
         optimizer = make_optimizer(self.gpt, self.optimizer, self.betas, self.weight_decay, fused)
         groups = optimizer.param_groups
@@ -182,24 +182,26 @@ class LitGPT(LightningModule):
         return self.learning_rate_at(step) * self.muon_learning_rate / self.learning_rate
 
     def on_fit_start(self) -> None:
-        """Store the run's seed; search for the largest micro-batch if the data module is set to.
+        """Store the run's seed; search for the largest micro-batch if data.micro_batch_size is auto.
 
         Raises:
-            ValueError: A Trainer option is replaced by another option.
+            ValueError: A Trainer option is set for which this module has a replacement.
         """
         if self.trainer.accumulate_grad_batches != 1:
-            raise ValueError("accumulate_grad_batches: one batch is one step here; use data.micro_batch_size")
+            raise ValueError(
+                "accumulate_grad_batches is replaced by data.micro_batch_size, since a batch is one step"
+            )
         if self.trainer.gradient_clip_val is not None:
-            raise ValueError("gradient_clip_val: use the callback StepControl(max_norm=...), which clips")
+            raise ValueError("gradient_clip_val is replaced by the callback StepControl(max_norm=...)")
         self.seed = torch.initial_seed()
         data = getattr(self.trainer, "datamodule", None)
-        # With sharded weights, a device cannot try a micro-batch on its own.
+        # With sharded weights, a forward pass needs all devices: none can test a micro-batch alone.
         if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
             size = find_micro_batch(self.trainer, self.gpt, get_data(self.trainer).rows_per_device)
             get_data(self.trainer).micro_batch_size = size
 
     def on_train_start(self) -> None:
-        """Apply this run's options to the optimizer, whose options a checkpoint may have restored."""
+        """Set the optimizer's options to this run's, which replace those restored from a checkpoint."""
         for optimizer in self.trainer.optimizers:
             for group, options in zip(optimizer.param_groups, self.group_options, strict=False):
                 group.update(options)
@@ -213,14 +215,14 @@ class LitGPT(LightningModule):
         log_with_global_step(self.trainer)
         seed = hash((self.seed, self.global_step, self.global_rank))
         torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":  # torch.manual_seed seeds all device types, in 0.5 ms
+        if self.device.type != "cpu":  # torch.manual_seed would seed all device types and take 0.5 ms
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
-        """Return the loss of the last micro-batch for Lightning's backward pass; run the others' here.
+        """Return the last micro-batch's loss for Lightning's backward pass; run backward for the others here.
 
-        Each loss is weighted by its fraction of the rows, so that gradients add up to that of the mean loss
-        over the batch, `step_loss`.
+        Each loss is weighted by its micro-batch's fraction of the rows, so that the gradients add up to the
+        gradient of the mean loss over the batch, `step_loss`.
         """
         micro_batches = cast(list[Batch], [batch] if isinstance(batch[0], Tensor) else batch)
         n_rows = sum(len(inputs) for inputs, _ in micro_batches)
@@ -240,10 +242,10 @@ class LitGPT(LightningModule):
         return loss
 
     def optimizer_zero_grad(self, *_: Any) -> None:
-        """Keep the gradients of the first micro-batches; `on_train_batch_end` clears them."""
+        """Do nothing, to keep the earlier micro-batches' gradients; `on_train_batch_end` clears them."""
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the loss of the step, averaged over devices.
+        """Count the tokens of the step; if it is a logged step, log its loss, averaged over devices.
 
         Raises:
             FloatingPointError: The loss is NaN or infinite, and no callback has cleared the gradients.
@@ -262,17 +264,17 @@ class LitGPT(LightningModule):
             optimizer.zero_grad()
 
     def _eager_at_first(self) -> AbstractContextManager[Any]:
-        """Run the first steps on a CPU uncompiled: they start at once, and errors in them appear at once."""
+        """Run the first steps on a CPU eagerly: they, and errors in them, do not wait for compilation."""
         eager = self.device.type == "cpu" and self.global_step < EAGER_STEPS
         return cast(Any, torch.compiler.set_stance("force_eager")) if eager else nullcontext()
 
     def _no_gradient_sync(self) -> AbstractContextManager[Any]:
-        """Do not reduce gradients over devices: the backward pass of the last micro-batch does."""
+        """Disable gradient synchronization; the backward pass of the last micro-batch synchronizes."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the mean validation loss, or (loader 1) to that of fixed training windows."""
+        """Add a batch to the mean loss of the validation text (loader 0) or of fixed training windows (1)."""
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
         with torch.compiler.set_stance("force_eager"):  # another compilation would take longer than it saves
@@ -280,7 +282,7 @@ class LitGPT(LightningModule):
         metric.update(loss, weight=(targets != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log and store both losses and their difference."""
+        """Log and store the validation loss, the training loss and their difference."""
         losses = {"val/loss": float(self.val_loss.compute())}
         check_finite("val/loss", losses["val/loss"], self.global_step)
         if self.train_eval_loss.update_called:
@@ -309,7 +311,7 @@ class LitGPT(LightningModule):
             ValueError: There is no tokenizer, neither from a data module nor from a checkpoint.
         """
         if self.tokenizer is None:
-            raise ValueError("LitGPT has no tokenizer: fit it, or give Trainer.predict a ckpt_path")
+            raise ValueError("LitGPT has no tokenizer: fit it first, or pass ckpt_path to Trainer.predict")
         prompts = [self.tokenizer.encode(prompt).tolist() for prompt in batch]
         texts = generate_tokens(self.gpt, prompts, self.sampling).continuations
         return [self.tokenizer.decode(ids + text.tokens) for ids, text in zip(prompts, texts, strict=True)]

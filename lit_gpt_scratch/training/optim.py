@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.training.hardware import has_bf16_units
 
-NS_EPS = 1e-7  # lower bound of the norm that a gradient is divided by
+NS_EPS = 1e-7  # lower bound of the norm by which Newton-Schulz divides a matrix
 
 
 def check_optimizer(weight_decay: float, beta1: float, beta2: float, muon_learning_rate: float) -> None:
@@ -34,7 +34,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Return AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest.
 
-    The learning rates are 1: `LambdaLR` multiplies them.
+    All learning rates are 1: `LambdaLR` multiplies them by those of the schedule.
     """
     parameters = [p for p in gpt.parameters() if p.requires_grad]
     if kind == "adamw":
@@ -50,7 +50,8 @@ def adamw(
 ) -> AdamW:
     """Return AdamW (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization").
 
-    Only matrices decay, not norms and biases. `fused` selects the fused kernel if every device has one.
+    Weight decay applies to matrices only, not to norms and biases. `fused` selects the fused kernel if the
+    devices of all parameters have one.
     """
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay, "name": "decay"},
@@ -61,10 +62,10 @@ def adamw(
 
 
 class Muon(torch.optim.Muon):
-    """Muon (Jordan et al. 2024), several times faster than PyTorch's own.
+    """Muon (Jordan et al. 2024), several times faster than `torch.optim.Muon`.
 
-    PyTorch's processes one matrix at a time, always in bfloat16. Here matrices of the same shape are stacked,
-    in float32 on a CPU without bfloat16 units.
+    PyTorch's implementation orthogonalizes one matrix at a time, always in bfloat16. This one stacks matrices
+    of the same shape, and computes in float32 on CPUs and other hardware without bfloat16 units.
     """
 
     @torch.no_grad()
@@ -96,15 +97,15 @@ class Muon(torch.optim.Muon):
 def newton_schulz(
     matrices: list[Tensor], coefficients: tuple[float, float, float], n_steps: int
 ) -> list[Tensor]:
-    """Orthogonalize matrices approximately: a quintic Newton-Schulz iteration moves singular values near 1.
+    """Orthogonalize matrices approximately: quintic Newton-Schulz iterations move singular values close to 1.
 
     Args:
-        matrices: Each (rows, columns).
+        matrices: Matrices, each (rows, columns).
         coefficients: a, b, c of X <- a X + (b A + c A A) X, where A = X X^T.
         n_steps: Number of iterations.
 
     Returns:
-        A matrix of the same shape and type for each.
+        One matrix for each of `matrices`, with the same shape and dtype.
     """
     a, b, c = coefficients
     same_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -112,7 +113,7 @@ def newton_schulz(
         same_shape[tuple(sorted(matrix.shape))].append(i)
     results = list(matrices)
     for indices in same_shape.values():
-        # Wide matrices have the smaller X X^T.
+        # Tall matrices are transposed, since X X^T is smaller for wide ones.
         is_tall = [matrices[i].shape[0] > matrices[i].shape[1] for i in indices]
         wide = [matrices[i].T if tall else matrices[i] for i, tall in zip(indices, is_tall, strict=True)]
         x = torch.stack(wide)  # (n, rows, columns)
@@ -135,7 +136,7 @@ class MuonAdamW(Optimizer):
         self._share_state()
 
     def _share_state(self) -> None:
-        """Let both optimizers work on the parameter groups and the state of this one."""
+        """Make both optimizers use the parameter groups and the state of this one."""
         start = 0
         for optimizer in self.optimizers:
             optimizer.param_groups = self.param_groups[start : start + len(optimizer.param_groups)]

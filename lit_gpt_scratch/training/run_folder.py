@@ -18,9 +18,10 @@ CONFIG = "config.yaml"
 
 
 def create_run_folder(path: Path) -> Path:
-    """Create the folder of a run, or take an empty one: `path`, or if that is in use `path-2`, `path-3`, ...
+    """Create the folder of a run: `path`, or the first of `path-2`, `path-3`, ... if `path` is in use.
 
-    An empty `config.yaml`, created exclusively, reserves it: runs that start together do not share a folder.
+    An existing empty folder is not in use. An empty `config.yaml`, created exclusively, reserves the folder,
+    so that runs that start at the same time do not share one.
 
     Raises:
         ValueError: The folder cannot be created or is not writable.
@@ -81,8 +82,8 @@ def write_config(folder: Path, yaml: str) -> None:
 
 @contextmanager
 def warn_on_os_error(name: str) -> Iterator[None]:
-    """Log a warning if a file that a resumed run does not need cannot be written."""
+    """Log an OSError as a warning; for the writing of files that a resumed run does not need."""
     try:
         yield
     except OSError as error:
-        log.warning("%s could not be written: %s; the run goes on without", name, error.strerror or error)
+        log.warning("%s could not be written: %s; the run continues", name, error.strerror or error)

@@ -28,10 +28,10 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
 
 
 def log_with_global_step(trainer: Trainer) -> None:
-    """Make Lightning log the step that starts under its `global_step`.
+    """Make Lightning log the metrics of the step that starts under its `global_step`.
 
-    Lightning counts logged steps separately, and saves that count from before or after the step, so that a
-    resumed run would log a step twice or not at all.
+    Lightning logs under a separate step counter. A checkpoint holds the counter's value from before or after
+    the step, so that a resumed run would log a step twice or not at all.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
@@ -43,5 +43,5 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
 
 
 def is_fit(trainer: Trainer) -> bool:
-    """Return whether the Trainer fits a model, rather than evaluates a checkpoint."""
+    """Return whether the Trainer is running `fit`, not `validate`, `test` or `predict`."""
     return trainer.state.fn == TrainerFn.FITTING

@@ -12,20 +12,20 @@ from lit_gpt_scratch.training.callbacks.evaluation_schedule import evaluation_fo
 class BestCheckpoint(ModelCheckpoint):
     """Write ``best.ckpt`` after each evaluation that is better than all before it.
 
-    The run folder may be moved while the run is stopped: the callback's state has file names without their
-    folder. Files that are missing when a run is resumed, as in another run folder, are forgotten.
+    The run folder may be moved while the run is stopped, since the callback's state has file names without
+    their folder. Files that do not exist when a run is resumed, as in a new run folder, are left out.
     """
 
     def __init__(
         self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min", save_top_k: int = 1
     ) -> None:
-        """Set the metric.
+        """Set the metric and the number of checkpoints.
 
         Args:
             monitor: Logged metric that ranks the evaluations.
-            mode: Whether the best value is the smallest or the largest.
-            save_top_k: Number of evaluations whose checkpoints are kept; above 1 they are also kept as
-                ``best-STEP.ckpt``; -1 keeps all.
+            mode: Direction of improvement: min if the smallest value is the best, max if the largest is.
+            save_top_k: Number of best evaluations whose checkpoints are kept; -1 keeps all. For values other
+                than 1, each is kept as ``best-STEP.ckpt``, and the best also as ``best.ckpt``.
 
         Raises:
             ValueError: save_top_k is neither positive nor -1.
@@ -42,13 +42,13 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run folder."""
+        """Set the folder of the checkpoints to the run folder."""
         self.dirpath = os.path.realpath(trainer.default_root_dir)
         super().setup(trainer, pl_module, stage)
 
     @property
     def state_key(self) -> str:
-        """Name of the state in a checkpoint; values of different metrics are not compared."""
+        """Key of the state in a checkpoint, with the metric: values of different metrics are not compared."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class BestCheckpoint(ModelCheckpoint):
         return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints that the run folder has, as many as are kept."""
+        """Restore the best checkpoints that exist in the run folder, at most `save_top_k` of them."""
         scores = state_dict["scores"]
         if self.save_top_k == 1 and scores:  # ``best.ckpt`` has the best score of all
             scores = {"best.ckpt": (min if self.mode == "min" else max)(scores.values())}
@@ -84,8 +84,8 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
-    Where an evaluation follows a step, the save waits for it: a resumed run would not make up for it.
-    Elsewhere it waits for the next step to begin, when the loggers have the metrics of the one before.
+    If an evaluation follows a step, the save comes after it, since a resumed run would skip the evaluation.
+    Otherwise the save comes when the next step starts, since the loggers then have the metrics of the step.
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
@@ -98,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_step: int | None = None  # None before training, when nothing is saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the step from which a run is resumed, which is saved already."""
+        """Store the step at which training starts, which needs no save."""
         self.saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -119,7 +119,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self.saved_step in (None, trainer.global_step):
             return
-        for logger in trainer.loggers:  # first: a resumed run does not log again what comes before its step
+        for logger in trainer.loggers:  # first: a resumed run does not log earlier steps again
             logger.save()
         trainer.save_checkpoint(os.path.join(os.path.realpath(trainer.default_root_dir), "last.ckpt"))
         self.saved_step = trainer.global_step

@@ -16,8 +16,8 @@ class ValLossEarlyStopping(EarlyStopping):
         """Set the limits.
 
         Args:
-            patience: Consecutive evaluations without a lower loss that end the run.
-            min_delta: Minimum decrease below the lowest loss, in nats, that counts.
+            patience: Number of consecutive evaluations without a lower loss after which the run ends.
+            min_delta: Minimum decrease below the lowest loss so far, in nats, that counts as lower.
 
         Raises:
             ValueError: patience is not positive, or min_delta negative.
@@ -36,5 +36,5 @@ class ValLossEarlyStopping(EarlyStopping):
             log.warning(message, self.wait_count, self.best_score)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the lowest loss and the count; patience is an option of the resumed run."""
+        """Restore the lowest loss and the count, but not patience, which is an option of this run."""
         super().load_state_dict({**state_dict, "patience": self.patience})

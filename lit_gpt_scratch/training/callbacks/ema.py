@@ -6,14 +6,15 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 class EMA(EMAWeightAveraging):
     """Evaluate and save an exponential moving average of the weights.
 
-    Checkpoints hold the average, and the raw weights that training continues with in ``current_model_state``.
+    Checkpoints hold the average. The raw weights, with which training continues, are in
+    ``current_model_state``.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
         """Set the decay.
 
         Args:
-            decay: Factor of the average in each step; 0.99 averages about the last 100 steps.
+            decay: Weight of the previous average in each step; 0.99 averages about the last 100 steps.
 
         Raises:
             ValueError: decay is not between 0 and 1.

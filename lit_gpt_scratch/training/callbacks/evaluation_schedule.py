@@ -11,20 +11,20 @@ from lit_gpt_scratch.training.trainer_state import log_with_global_step
 class EvaluationSchedule(Callback):
     """Evaluate every n optimizer steps, and at the end of the run (max_steps, max_time, or an early stop).
 
-    Lightning reads `trainer.val_check_batch` after each batch. It depends on the step alone, so resuming does
-    not shift evaluations. The evaluation of step 0 is the Trainer's sanity check, on less text if the weights
-    are random.
+    Lightning reads `trainer.val_check_batch` after each batch. This callback sets it from the step alone, so
+    that resuming does not shift evaluations. The evaluation of step 0 is the Trainer's sanity check, on less
+    text if the weights are random.
     """
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Set the step of the logs before later callbacks log."""
+        """Set the step under which the callbacks after this one log."""
         log_with_global_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Schedule an evaluation after this step, or none."""
+        """Schedule an evaluation after this step if one is due."""
         step = trainer.global_step
         is_due = step % self.every_n_steps == 0 or step == trainer.max_steps
         trainer.val_check_batch = 1 if is_due else math.inf

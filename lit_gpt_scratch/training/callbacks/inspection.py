@@ -19,7 +19,7 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fit, te
 
 log = logging.getLogger(__name__)
 
-DEFAULT_N_TOKENS = 32  # of the validation text: more labels would be unreadable
+DEFAULT_N_TOKENS = 32  # length of the default sentence; more labels would be unreadable
 MAX_COLUMNS = 4
 
 
@@ -30,7 +30,7 @@ class Inspection(Callback):
         """Set the sentence.
 
         Args:
-            sentence: Text to show; empty takes the first tokens of the validation text.
+            sentence: Text to show; if empty, the first tokens of the validation text.
         """
         self.sentence = sentence
 
@@ -38,11 +38,11 @@ class Inspection(Callback):
         """Tokenize the sentence.
 
         Raises:
-            ValueError: It has more tokens than a block.
+            ValueError: The sentence has more tokens than a block.
         """
         self.is_on = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         if not self.is_on:
-            log.warning("callbacks.inspection is for TensorBoard, which this run has not: nothing is shown")
+            log.warning("callbacks.inspection needs a TensorBoard logger, which is missing: nothing is shown")
             return
         data, block_size = get_data(trainer), get_gpt(pl_module).config.block_size
         if self.sentence:
@@ -51,7 +51,7 @@ class Inspection(Callback):
             ids = data.val_set.tokens.ids[: min(DEFAULT_N_TOKENS, block_size)]
         if len(ids) > block_size:
             raise ValueError(
-                f"inspection.sentence has {len(ids)} tokens, and a block {block_size}: give a shorter one"
+                f"inspection.sentence has {len(ids)} tokens, but model.block_size is {block_size}: shorten it"
             )
         self.ids = torch.tensor([int(i) for i in ids])
         self.labels = [token_label(data.tokenizer, i) for i in self.ids.tolist()]
@@ -97,8 +97,8 @@ def plot_attention(weights: Tensor, labels: list[str]) -> npt.NDArray[np.uint8]:
 
     n_rows, n_columns = -(-len(weights) // MAX_COLUMNS), min(len(weights), MAX_COLUMNS)
     figure = Figure(figsize=(3.6 * n_columns, 3.8 * n_rows), layout="constrained")
-    figure.suptitle("attention of each row's token to the columns' (shade: square root)", fontsize=8)
-    escaped = [label.replace("$", r"\$") for label in labels]  # two dollar signs enclose a formula
+    figure.suptitle("attention weights of row tokens to column tokens (shade: square root)", fontsize=8)
+    escaped = [label.replace("$", r"\$") for label in labels]  # matplotlib parses $...$ as a formula
     for head, axes in enumerate(figure.subplots(n_rows, n_columns, squeeze=False).flat):
         if head >= len(weights):
             axes.set_visible(False)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lit_gpt_scratch.data.progress_bar import Bar, is_watched, print_above_bar
 from lit_gpt_scratch.training.trainer_state import get_gpt, is_fit
 
-MIN_DRAW_SECONDS = 0.2  # drawing takes time
+MIN_DRAW_SECONDS = 0.2  # minimum interval between updates of the bar, since drawing takes time
 
 
 class Progress(ProgressBar):
@@ -45,12 +45,12 @@ class Progress(ProgressBar):
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Count the step; tqdm draws it if enough time has passed."""
+        """Advance the bar; update its text if tqdm has redrawn it, at most every `MIN_DRAW_SECONDS`."""
         if self.bar is not None and self.bar.update():
             self._draw(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the current step during the evaluation."""
+        """Redraw the bar, so that it shows the current step during the evaluation."""
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,7 +64,7 @@ class Progress(ProgressBar):
         self.bar.set_description_str(" · ".join([*parts, *format_throughput(trainer)]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the evaluation."""
+        """Print a line with the results of the evaluation."""
         if is_fit(trainer) and trainer.is_global_zero:
             print_above_bar(self._line(trainer, pl_module), sys.stdout)
 
@@ -107,6 +107,6 @@ class Progress(ProgressBar):
 
 
 def format_throughput(trainer: Trainer) -> list[str]:
-    """Return the last logged throughput as text; nothing before the first log."""
+    """Return a list with the last logged throughput as text; an empty list before the first log."""
     name = "throughput/tokens_per_second"
     return [f"{trainer.callback_metrics[name]:,.0f} tokens/s"] if name in trainer.callback_metrics else []

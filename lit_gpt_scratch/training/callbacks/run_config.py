@@ -16,10 +16,10 @@ CUSTOM_SCALARS = {"learning": {"loss: the gap is overfitting": ["Multiline", LOS
 
 
 class RunConfig(Callback):
-    """Write the options once training starts; a run that fails before leaves existing files unchanged.
+    """Write the options when training starts; a run that fails earlier leaves existing files unchanged.
 
-    A new run also writes its row of TensorBoard's table, with the metrics of step 0, which Lightning does not
-    log. A resumed run keeps its row.
+    A new run also writes its row of TensorBoard's HParams table, with the metrics of step 0, which Lightning
+    does not log. A resumed run keeps its row.
     """
 
     def __init__(self, yaml: str, hparams: Mapping[str, str | float]) -> None:
@@ -27,13 +27,13 @@ class RunConfig(Callback):
 
         Args:
             yaml: The options as YAML.
-            hparams: The options in the table of runs.
+            hparams: The options in TensorBoard's HParams table.
         """
         self.yaml = yaml
         self.hparams = hparams
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the options."""
+        """Write config.yaml and, for a new run, its row of the HParams table."""
         if trainer.is_global_zero:
             write_config(Path(trainer.default_root_dir), self.yaml)
         evaluation = cast(dict[str, float], pl_module.evaluation)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 WINDOW_STEPS = 100  # length of the running means of loss and gradient norm
 MIN_SPIKE_NORM = 1.0  # gradient norms below this are never spikes
-MAX_ROWS = 64  # of a skipped step's text that are written
+MAX_ROWS = 64  # maximum number of rows in the report of a skipped step
 
 
 class StepControl(Callback):
@@ -61,12 +61,12 @@ class StepControl(Callback):
         self.max_skipped_steps = max_skipped_steps
         self.losses: deque[float] = deque(maxlen=WINDOW_STEPS)
         self.norms: deque[float] = deque(maxlen=WINDOW_STEPS)
-        self.n_skipped = 0  # consecutive steps
+        self.n_skipped = 0  # number of consecutive skipped steps
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Clip the gradient, or drop it if the step is bad.
+        """Clip the gradient, or set it to None if the step must be skipped.
 
         Raises:
             FloatingPointError: `max_skipped_steps` consecutive steps were skipped.
@@ -104,13 +104,13 @@ class StepControl(Callback):
             return None
         mean_loss, mean_norm = sum(self.losses) / WINDOW_STEPS, sum(self.norms) / WINDOW_STEPS
         if loss > mean_loss + self.loss_jump:
-            return f"loss is {loss:.3f}, its mean {mean_loss:.3f}"
+            return f"loss is {loss:.3f} (mean {mean_loss:.3f})"
         if norm > MIN_SPIKE_NORM and norm > mean_norm * self.norm_ratio:
-            return f"gradient norm is {norm:.3g}, its mean {mean_norm:.3g}"
+            return f"gradient norm is {norm:.3g} (mean {mean_norm:.3g})"
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running means' values and the number of consecutive skipped steps."""
+        """Return the losses and norms of the running means, and the number of consecutive skipped steps."""
         return {"losses": list(self.losses), "norms": list(self.norms), "n_skipped": self.n_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class StepControl(Callback):
 
 
 def write_report(trainer: Trainer, step: int, reason: str) -> str:
-    """Write the text of a step to a file and to TensorBoard; return a message with its place."""
+    """Write the text of a step to a file and to TensorBoard; return a message that names the file."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, TextDataModule):
         return "its text is unknown"

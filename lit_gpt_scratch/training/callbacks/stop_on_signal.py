@@ -18,9 +18,9 @@ SIGNALS = [signal.Signals[name] for name in NAMES if name in signal.Signals.__me
 class StopOnSignal(Callback):
     """End training after the step in which a signal arrives, with an evaluation and a checkpoint.
 
-    A signal to one device stops all devices after the same step. Before the first step, and on a second
-    Ctrl-C, the program exits at once, with 128 plus the signal number. Signals that the process ignores, as
-    under nohup, stay ignored.
+    A signal to the process of one device stops those of all devices after the same step. Before the first
+    step, and on a second Ctrl-C, the program exits at once, with exit code 128 plus the signal number.
+    Signals that the process ignores, as under nohup, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -61,15 +61,15 @@ class StopOnSignal(Callback):
         self._install()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From now on, wait for the end of a step."""
+        """Make signals that arrive from now on stop training at the end of a step."""
         self._install()
         self.has_begun = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop after this step if a device received a signal."""
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self.received = self.received or signal.SIGTERM  # another device received it
-            trainer.fit_loop.epoch_loop.min_steps = None  # which could continue the run
+            self.received = self.received or signal.SIGTERM  # the process of another device received it
+            trainer.fit_loop.epoch_loop.min_steps = None  # min_steps would override should_stop
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

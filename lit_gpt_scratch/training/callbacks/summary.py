@@ -18,13 +18,16 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, tensorboar
 
 
 class Summary(Callback):
-    """Print corpus, tokens, model, device and length of a run; at its end its best loss and last sample."""
+    """Print a summary of a run at its start, and its best loss and last sample at its end.
+
+    The summary has the corpus, tokens, model, device and length of the run.
+    """
 
     def __init__(self, reasons: dict[str, str], changes: dict[str, str]) -> None:
-        """Set what only the command line knows.
+        """Set the information that the command line provides.
 
         Args:
-            reasons: Reasons for the choices ``precision`` and ``compiled`` or ``not compiled``.
+            reasons: Reasons of choices by name: ``precision``, and ``compiled`` or ``not compiled``.
             changes: Options that a resumed run changes, each as ``old -> new``.
         """
         self.reasons = reasons
@@ -117,7 +120,7 @@ def format_device(trainer: Trainer, device: torch.device) -> str:
 
 
 def last_sample(folder: Path) -> str:
-    """Return the last sample in the run folder, with an introduction."""
+    """Return the last sample in the run folder below a heading, or a message that there is none."""
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"

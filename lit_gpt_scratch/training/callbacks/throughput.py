@@ -11,7 +11,7 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_log_ste
 
 
 class Throughput(Callback):
-    """Log training tokens per second over all devices, without evaluations, and MFU on a known GPU.
+    """Log training tokens per second over all devices, excluding evaluations, and MFU on a known GPU.
 
     MFU, model FLOPs utilization, is the model's FLOPs per second divided by the devices' peak (Chowdhery et
     al. 2022, "PaLM").
@@ -30,11 +30,11 @@ class Throughput(Callback):
         self.start_seconds: float | None = None  # start of the measurement; None outside of training steps
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Exclude the evaluation, and the samples and saves after it."""
+        """Exclude the evaluation, and the samples and saves after it, from the measurement."""
         self.start_seconds = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Start a measurement after an evaluation."""
+        """Start a measurement if none is in progress."""
         if self.start_seconds is None:
             self._start(trainer)
 
