@@ -23,7 +23,7 @@ PUBLIC_MODULES = {  # where each public name is defined
     "load": "api",
 }
 
-STARTED_SECONDS = time.perf_counter()  # about when the program started
+STARTED_SECONDS = time.perf_counter()  # approximate start of the program
 __version__ = "0.1.0"
 
 PROGRAM = "python -m lit_gpt_scratch"
@@ -33,22 +33,22 @@ class Command(NamedTuple):
     """A subcommand of the command line."""
 
     summary: str
-    module: str  # has a function of the command's name, or `add_arguments` and `run`
-    prints_result: bool = False  # to standard output
+    module: str  # defines a function named like the command, or `add_arguments` and `run`
+    prints_result: bool = False  # True if the result goes to standard output
 
 
 COMMANDS = {
     "fit": Command("train a model on a text, or resume a run (--ckpt_path RUN_FOLDER)", "cli.commands"),
     "validate": Command(
-        "loss, perplexity and bits per byte of a checkpoint on its validation text", "cli.commands", True
+        "measure loss, perplexity and bits per byte of a checkpoint on its validation text",
+        "cli.commands",
+        True,
     ),
-    "test": Command(
-        "the same on data.test_corpus, or on the validation text if there is none", "cli.commands", True
-    ),
+    "test": Command("like validate, but on data.test_corpus if that is set", "cli.commands", True),
     "predict": Command("generate text with a checkpoint", "cli.commands", True),
     "plan": Command("estimate the time, memory and final loss of a run with fit's options", "cli.plan", True),
     "evaluate": Command(
-        "loss, perplexity and bits per byte of checkpoints on any text, and the loss of each token",
+        "measure loss, perplexity and bits per byte of checkpoints on any text, and the loss of each token",
         "evaluation.command",
         True,
     ),
@@ -57,10 +57,10 @@ COMMANDS = {
         "scaling.scale",
     ),
     "import": Command(
-        "convert a Hugging Face folder with a GPT-2 or a Qwen3 to a checkpoint", "hub.import_folder"
+        "convert a Hugging Face folder with a GPT-2 or Qwen3 model to a checkpoint", "hub.import_folder"
     ),
     "export": Command(
-        "convert a checkpoint to a folder for Hugging Face's transformers", "hub.export_folder"
+        "convert a checkpoint to a folder that Hugging Face's transformers loads", "hub.export_folder"
     ),
     "verify-resume": Command(
         "check that a killed and resumed run is bit-identical to an uninterrupted one", "tools.verify_resume"
@@ -69,7 +69,7 @@ COMMANDS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `--version` works without torch."""
+    """Import a public name on first access, so that `--version` works without torch."""
     if name not in PUBLIC_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     importlib.import_module("lit_gpt_scratch.__main__")  # sets the environment, as for the command line

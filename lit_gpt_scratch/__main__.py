@@ -1,4 +1,4 @@
-"""Entry point: `--version` and `--help` before torch is imported, all else through `cli.main`."""
+"""Entry point: print `--version` and `--help` without torch, and run commands with `cli.main`."""
 
 import codecs
 import locale
@@ -13,7 +13,7 @@ from lit_gpt_scratch.cli.errors import print_error
 
 # Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-# Lightning's advice about worker counts and the like: our loaders have no workers.
+# Turn off Lightning's advice about worker counts and the like: our data loaders have no workers.
 os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
 # Lightning 2.6 uses deprecated settings of jsonargparse.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -22,18 +22,18 @@ for message, category in {
     ".*LeafSpec.*": FutureWarning,
     # Our `configure_model` may be called twice, and shards nothing if weights are averaged.
     ".*WeightAveraging callback with a model that overrides": Warning,
-    # ModelCheckpoint: a run folder has its config.yaml before its first checkpoint.
+    # ModelCheckpoint warns of a non-empty folder: config.yaml is written before the first checkpoint.
     "Checkpoint directory .* exists and is not empty": Warning,
     # Commands that evaluate need no logger.
     "You called `self.log.* but have no logger configured": Warning,
-    # A notebook without widgets, whose progress bars are not used.
+    # A notebook without ipywidgets: the progress bars that need them are not used.
     "IProgress not found": Warning,
 }.items():
     warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def usage() -> str:
-    """Return the text of a bare `--help`."""
+    """Return the help text that lists the commands."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return f"""\
@@ -57,7 +57,7 @@ def main() -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0 for success, 1 for a failed run, 2 for wrong input, 128 + the number of a signal.
+        The exit code: 0 for success, 1 for a failed run, 2 for invalid input, 128 + n after signal n.
     """
     restart_in_utf8_mode()
     try:
@@ -66,7 +66,7 @@ def main() -> int:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except OSError:  # Python's exit would flush it again, and exit with 120
+            except OSError:  # at exit, Python would flush it again and exit with 120
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -87,7 +87,8 @@ def run(args: list[str]) -> int:
     except OSError:
         return print_error(2, "no folder for temporary files is writable: set TMPDIR to one")
     try:
-        from lit_gpt_scratch.cli.main import main as cli_main  # takes seconds, in which Ctrl-C may come
+        # The import takes seconds, in which Ctrl-C may be pressed.
+        from lit_gpt_scratch.cli.main import main as cli_main
 
         return cli_main(args)
     except KeyboardInterrupt:
@@ -97,19 +98,19 @@ def run(args: list[str]) -> int:
 def restart_in_utf8_mode() -> None:
     """Restart in Python's UTF-8 mode (PEP 540) if the locale has another encoding.
 
-    Configs, texts and pipes between processes are UTF-8, also where a library opens the file.
+    Configs, texts and pipes between processes are UTF-8, including files that a library opens.
     """
     if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
         return
     command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
     os.environ["PYTHONUTF8"] = "1"  # for processes that this one starts
-    if sys.platform == "win32":  # where the shell does not wait for a process after execv
+    if sys.platform == "win32":  # after execv, the shell would not wait for the new process
         sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 
 def open_closed_streams() -> None:
-    """Replace closed standard streams, which are None in Python, by the null device."""
+    """Open the null device in place of closed standard streams, which are None in Python."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until exit

@@ -32,7 +32,7 @@ def load(path: str | Path) -> Model:
     """Load a trained model.
 
     Args:
-        path: A checkpoint file, or a run folder for its best checkpoint.
+        path: A checkpoint file, or a run folder, whose best checkpoint is loaded.
 
     Raises:
         ValueError: There is no checkpoint, or it is damaged.
@@ -46,7 +46,7 @@ def load(path: str | Path) -> Model:
     try:
         gpt.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{file} is damaged: its weights do not fit") from error
+        raise ValueError(f"{file} is damaged: its weights do not fit its model options") from error
     data = checkpoint["TextDataModule"]
     gpt = gpt.eval().requires_grad_(False).to(device_kind("auto"))
     return Model(gpt, tokenizer_from_dict(data["tokenizer"]), file, checkpoint["global_step"], data["corpus"])
@@ -57,7 +57,7 @@ def generate(model: Model, prompt: str = "", **options: Any) -> str:
 
     Args:
         model: The model.
-        prompt: Text to continue; an empty one stands for a newline.
+        prompt: Text to continue; an empty prompt is replaced by a newline.
         **options: Fields of `SamplingOptions`: max_new_tokens, temperature, top_k, top_p, min_p,
             repetition_penalty, banned_tokens, stop_tokens, seed.
 

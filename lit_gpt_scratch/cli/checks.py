@@ -13,18 +13,19 @@ log = logging.getLogger(__name__)
 
 
 def check_class(model_class: type, start: Start) -> None:
-    """Raise ValueError if a model that is trained further is not of the class of its checkpoint."""
+    """Raise ValueError if the model class differs from that of the checkpoint to train further."""
     trained = (start.checkpoint or {}).get("class_path")
     if trained not in (None, f"{model_class.__module__}.{model_class.__qualname__}"):
         raise ValueError(f"the checkpoint was trained with --model.class_path {trained}: give it again")
 
 
 def check_architecture(options: Namespace, start: Start) -> None:
-    """Compare the options of a model with those of the weights to start with.
+    """Compare the architecture options of a model with those of its initial weights.
+
+    Dropout, which has no weights, may differ, and block_size may be smaller than a Hugging Face model's.
 
     Raises:
-        ValueError: They differ in an architecture's options other than dropout, which has no weights, and a
-            shorter block of a Hugging Face model.
+        ValueError: Another architecture option differs.
     """
     for name in [field.name for field in fields(GPTConfig) if field.name != "dropout"]:
         value = options.get(name)
@@ -36,10 +37,10 @@ def check_architecture(options: Namespace, start: Start) -> None:
 
 
 def check_data(data: TextDataModule, start: Start, command: str) -> None:
-    """Compare loaded data with those that the checkpoint was trained on.
+    """Compare the loaded data with the data that the checkpoint was trained on.
 
-    Texts are not compared if training takes only the checkpoint's weights. Another text is an error for a run
-    that keeps its folder, where evaluations must be comparable, and a warning otherwise.
+    Texts are not compared if training uses only the checkpoint's weights. A different text is an error for a
+    run that keeps its folder, because its evaluations must stay comparable, and a warning otherwise.
 
     Raises:
         ValueError: The tokenizer, a text, or the validation part of a text differs.

@@ -21,6 +21,7 @@ from lit_gpt_scratch.training.run_folder import create_run_folder, shell_path
 
 log = logging.getLogger(__name__)
 
+# Errors of collective operations after the process of another device has ended.
 LOST_PEER = re.compile(r"(?i)connection (reset|closed) by peer|broken pipe|remote process exited")
 
 
@@ -28,8 +29,8 @@ def fit(args: list[str]) -> None:
     """Train a model, or resume a run.
 
     Raises:
-        ValueError: An option is wrong.
-        SystemExit: A signal stopped the run; the code is 128 + its number.
+        ValueError: An option is invalid.
+        SystemExit: A signal stopped the run; the exit code is 128 + the signal's number.
     """
     run = read_run("fit", args)
     prepare(run)  # before anything is written
@@ -43,13 +44,13 @@ def fit(args: list[str]) -> None:
 
 
 def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
-    """Train in the folder of a run, which is removed if it is new and no step was taken.
+    """Train in a run folder; remove it if it is new and no step was taken.
 
-    With `trainer.fast_dev_run` or a stopwatch, the folder is a temporary one.
+    With `trainer.fast_dev_run` or a stopwatch, the folder is temporary.
 
     Args:
         run: The run.
-        stopwatch: A callback that times a short run, which prints nothing.
+        stopwatch: Callback that times a short run, which prints nothing.
 
     Raises:
         RuntimeError: Training failed after its first step.
@@ -75,7 +76,7 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
         if trainer is not None and trainer.world_size > 1 and LOST_PEER.search(str(error)):
             raise RuntimeError("the process of another device ended before this one") from error
         if has_trained and isinstance(error, ValueError | MisconfigurationException):
-            raise RuntimeError(str(error)) from error  # options that are wrong fail before the first step
+            raise RuntimeError(str(error)) from error  # invalid options fail before the first step
         raise
     finally:
         is_new = run_dir is not None and run_dir != run.start.run_dir
@@ -85,13 +86,13 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
 
 
 def take_run_dir(run: Run, is_temporary: bool) -> Path:
-    """Return the folder of a run: that of the resumed run, or a new one that no other run uses.
+    """Return the run folder: the folder of the resumed run, or a new one that no other run uses.
 
     Raises:
-        ValueError: The folder cannot be made.
+        ValueError: The folder cannot be created.
     """
     wanted = run.start.run_dir or Path(run.config.run_dir).expanduser()
-    if not is_rank_zero():  # writes nothing; rank 0 broadcasts the folder of the checkpoints
+    if not is_rank_zero():  # other ranks write nothing; rank 0 broadcasts the checkpoint folder
         return wanted
     if is_temporary:
         return Path(tempfile.mkdtemp())
@@ -104,7 +105,7 @@ def take_run_dir(run: Run, is_temporary: bool) -> Path:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process is the one that writes."""
+    """Return whether this process has rank 0, the only rank that writes files."""
     return cast(Any, rank_zero_only).rank == 0
 
 
@@ -122,14 +123,14 @@ def print_how_to_resume(run_dir: Path) -> None:
 
 
 def print_evaluation(command: str, args: list[str]) -> None:
-    """Print loss, perplexity and bits per byte of a checkpoint: the commands `validate` and `test`.
+    """Print loss, perplexity and bits per byte of a checkpoint, for the commands `validate` and `test`.
 
     Args:
-        command: Name of the command, and of the Trainer's method that evaluates.
-        args: Its arguments.
+        command: Name of the command and of the Trainer's method: ``validate`` or ``test``.
+        args: Arguments of the command.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     run = read_run(command, args)
     prepare(run)
@@ -153,7 +154,7 @@ def predict(args: list[str]) -> None:
     """Print continuations of prompts, generated with a checkpoint.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     run = read_run("predict", args)
     names = PredictOptions.__dataclass_fields__

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
 
-# Options that this program lacks, most of them of Lightning's Trainer, and what to use instead.
+# Replacements for options that do not exist here; most are options of Lightning's Trainer.
 REPLACEMENTS = {
     "accumulate_grad_batches": "data.micro_batch_size",
     "barebones": "callbacks",
@@ -40,7 +40,7 @@ LINKED_OPTIONS = {"model.vocab_size", "data.block_size", "data.seed"}  # compute
 
 @contextmanager
 def clear_parser_errors(parser: Any, config_files: list[str]) -> Iterator[None]:
-    """Raise errors of jsonargparse as ValueError, with one line that names the file and the right option."""
+    """Convert errors of jsonargparse to ValueErrors of one line that name the file and the right option."""
     files = " or ".join(config_files) or "the config file"
     try:
         yield
@@ -75,7 +75,7 @@ def clear_message(message: str, files: str, known_options: set[str]) -> str:
 
 
 def print_error(code: int, message: str) -> int:
-    """Print an error to standard error, if it can be written, and return the exit code."""
+    """Print an error to standard error, and return the exit code; a failed write is ignored."""
     with suppress(OSError):
         # One write: print may write the newline separately, after a line of another process.
         sys.stderr.write(f"error: {message}\n")

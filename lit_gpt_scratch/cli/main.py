@@ -1,4 +1,4 @@
-"""Run a command line: the command, its errors as one line, and the exit code."""
+"""Run a command, report an error in one line, and return the exit code."""
 
 import importlib
 import logging
@@ -15,7 +15,7 @@ from lit_gpt_scratch.cli.errors import clear_parser_errors, print_error
 from lit_gpt_scratch.data.progress_bar import status_line
 
 LOADING = "loading PyTorch ..."  # takes seconds
-NO_HOME = "Could not determine home"  # pathlib's error for a path with ~
+NO_HOME = "Could not determine home"  # pathlib's error if ~ cannot be expanded
 
 
 def main(args: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(args: list[str]) -> int:
         run_command(args[0], args[1:])
         sys.stdout.flush()  # reports a full disk while the exit code can still change
         return 0
-    except BrokenPipeError:  # the reader of our output has closed it
+    except BrokenPipeError:  # the process that reads our output has closed the pipe
         return 0
     except Exception as error:
         if own.isEnabledFor(logging.DEBUG):
@@ -37,16 +37,16 @@ def main(args: list[str]) -> int:
         with suppress(OSError):
             sys.stdout.flush()  # before the error
         if str(error).startswith(NO_HOME):
-            return print_error(2, "there is no home folder, which ~ stands for: write paths in full")
+            return print_error(2, "cannot expand ~ in a path: there is no home folder; write paths in full")
         message = " ".join(str(error).split()) or type(error).__name__
         return print_error(2 if isinstance(error, ValueError) else 1, message)
 
 
 def run_command(name: str, args: list[str]) -> None:
-    """Run a subcommand; import its module first, which takes seconds.
+    """Import the module of a subcommand, which takes seconds, and run it.
 
     Raises:
-        ValueError: The command does not exist, or its input is wrong.
+        ValueError: The command does not exist, or its input is invalid.
     """
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
@@ -64,7 +64,7 @@ def run_tool(name: str, tool: Any, args: list[str]) -> None:
     """Run a subcommand that needs no Trainer: a module with `add_arguments` and `run`.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     parser = ArgumentParser(
         exit_on_error=False,
@@ -83,8 +83,8 @@ def run_lightning(command: Callable[[list[str]], None], args: list[str]) -> None
     """Run a subcommand that needs a Trainer.
 
     Raises:
-        ValueError: The input is wrong.
-        SystemExit: The same in the process of a further device: the first one prints the error.
+        ValueError: The input is invalid.
+        SystemExit: The input is invalid, in a process other than rank 0, which prints the error.
     """
     from lightning.fabric.utilities.rank_zero import rank_zero_only
     from lightning.pytorch.utilities.exceptions import MisconfigurationException

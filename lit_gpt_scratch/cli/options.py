@@ -1,4 +1,4 @@
-"""Options of a run: their parser, and where each value comes from."""
+"""Options of a run: the parser, and the precedence of their sources."""
 
 import glob
 import json
@@ -35,8 +35,8 @@ CALLBACKS = {
 ALWAYS_ON = {"evaluation_schedule", "stop_on_signal", "last_checkpoint"}  # have no switch
 SWITCHES = [*(key for key in CALLBACKS if key not in ALWAYS_ON), "summary"]
 OFF_BY_DEFAULT = {"ema", "inspection", "early_stopping"}
-REPEATED_OPTIONS = {"prompt": "Text to continue", "stop": "String that ends a text and is left out of it"}
-# Options that belong to one call of the program and not to the run.
+REPEATED_OPTIONS = {"prompt": "Text to continue", "stop": "String that ends a text and is not part of it"}
+# Options of one invocation of the program, which are not options of the run.
 CALL_OPTIONS = {"ckpt_path", "init_from", "debug", "config", "run_dir", "data.tokenizer"}
 # Options that can change the losses of a run, as prefixes of their names.
 LOSS_OPTIONS = (
@@ -51,7 +51,7 @@ def add_options(parser: LightningArgumentParser, command: str, model_class: Any,
     if command == "predict":
         add_predict_options(parser)
     add_run_options(parser, command)
-    # The vocabulary follows from the data: the network is built once they are loaded.
+    # The vocabulary size depends on the data: the network is built after they are loaded.
     parser.add_class_arguments(
         model_class, "model", fail_untyped=False, sub_configs=True, skip={"vocab_size"}
     )
@@ -60,41 +60,41 @@ def add_options(parser: LightningArgumentParser, command: str, model_class: Any,
         parser.add_lightning_class_args(callback, key)
     for key in SWITCHES:
         default = key not in OFF_BY_DEFAULT
-        parser.add_argument(f"--callbacks.{key}", type=bool, default=default, help="Whether it is on.")
+        parser.add_argument(f"--callbacks.{key}", type=bool, default=default, help="Enable the callback.")
     parser.add_class_arguments(
         Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True, skip=set(REPLACEMENTS)
     )
     parser.set_defaults({"trainer.max_steps": 1000, "trainer.log_every_n_steps": 10})
     parser.link_arguments("eval_every", "evaluation_schedule.every_n_steps")
     parser.link_arguments("save_every", "last_checkpoint.every_n_train_steps")
-    parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # a plain int, which is data
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # checkpoints need a plain int
     parser.link_arguments("model.block_size", "data.block_size")
 
 
 def add_run_options(parser: LightningArgumentParser, command: str) -> None:
     """Add the options that belong to a run as a whole."""
     add = parser.add_argument
-    checkpoint = "Checkpoint to use: a file, or a run folder for its best.ckpt."
-    init_from = SUPPRESS  # accepted by all commands, since a config of fit may have it
+    checkpoint = "Checkpoint to use: a file, or a run folder (its best.ckpt)."
+    init_from = SUPPRESS  # hidden, but accepted by all commands: a config of fit may contain it
     if command == "fit":
         checkpoint = (
-            "Checkpoint to resume from: a file, or a run folder for its last.ckpt. The run continues in its "
+            "Checkpoint to resume from: a file, or a run folder (its last.ckpt). The run continues in its "
             "folder, unless --run_dir names another one."
         )
         init_from = (
-            "Weights to start a new run with: a checkpoint, a run folder for its last.ckpt, or a Hugging "
-            "Face folder."
+            "Weights to start a new run with: a checkpoint, a run folder (its last.ckpt), or a Hugging Face "
+            "folder."
         )
     add("--init_from", type=str | None, default=None, help=init_from)
     add("--ckpt_path", type=str | None, default=None, help=checkpoint)
-    folder = "Folder of the run; a number is added to the name of one that exists."
+    folder = "Folder of the run; if it is in use, a number is added to its name."
     add("--run_dir", type=str, default="checkpoints/run", help=folder)
     add("--eval_every", type=PositiveInt, default=250, help="Optimizer steps between evaluations.")
     add("--save_every", type=PositiveInt, default=250, help="Optimizer steps between saves of last.ckpt.")
     precision = "auto is the fastest on the device; or one of Lightning's: 32-true, bf16-mixed, 16-mixed ..."
     add("--precision", type=str, default="auto", help=precision)
     compiled = (
-        "Compile the model: auto compiles on a GPU, and on a CPU if the run is long enough to gain time."
+        "Compile the model: auto compiles on a GPU, and on a CPU if the run is long enough to save time."
     )
     add("--compile", type=Literal["auto", "true", "false"], default="auto", help=compiled)
     add("--debug", action="store_true", help="Show the traceback of an error.")
@@ -119,27 +119,27 @@ def parse_options(
     of its run, else it is the default.
 
     Returns:
-        The options, and those that a command line without arguments would give.
+        The options, and the options of the same command without arguments.
 
     Raises:
-        ValueError: An option is unknown or has a wrong value.
+        ValueError: An option is unknown or has an invalid value.
     """
     run_config = [str(start.config_file)] if start.config_file else []
     parser.default_config_files = [glob.escape(file) for file in run_config]
     try:
         parser.set_defaults(start.options)
     except KeyError as error:
-        raise ValueError(f"{start.path} has settings unknown here: {error}") from error
+        raise ValueError(f"{start.path} has an option that does not exist here: {error}") from error
     with clear_parser_errors(parser, run_config):
         inherited = parser.parse_args([])
-        # config.yaml comes first if the run keeps its folder: it has the options of the last start, which no
-        # checkpoint may have yet. Otherwise it may be of a later step than the checkpoint.
+        # If the run keeps its folder, config.yaml takes precedence: the options of the last start may
+        # not be in a checkpoint yet. Otherwise, the checkpoint does: config.yaml may be of a later step.
         if start.is_resume and start.run_dir is None:
             inherited = parser.parse_object(start.options, namespace=inherited)
     given_configs, others = parse_known(args, "config")
     files = given_configs.config
     with clear_parser_errors(parser, files):
-        # jsonargparse lets a later argument win, be it a file: put the files first.
+        # In jsonargparse, a later argument or file overrides an earlier one: put the files first.
         args = [*(word for file in files for word in ("--config", file)), *others]
         options = parser.parse_args(args, namespace=inherited)
     given = {arg.split("=")[0] for arg in args}
@@ -149,7 +149,7 @@ def parse_options(
     has_other_corpus = options.data.corpus != inherited.data.corpus
     has_same_val_corpus = options.data.val_corpus == inherited.data.val_corpus
     if has_other_corpus and has_same_val_corpus and "--data.val_corpus" not in given:
-        options.data.val_corpus = None  # another text is not validated on the text of the first one
+        options.data.val_corpus = None  # a new training text is not validated on the old validation text
     return options, inherited
 
 
@@ -166,7 +166,7 @@ def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
 def loss_options(options: Namespace, parser: LightningArgumentParser) -> dict[str, str | float]:
     """Return the options that can change the losses of a run, as columns of TensorBoard's table of runs.
 
-    A column has one type for all runs: bool, and options that may be null, are text.
+    A column has the same type in all runs: booleans and options that may be null are text.
     """
     may_be_null = {
         action.dest
@@ -179,6 +179,6 @@ def loss_options(options: Namespace, parser: LightningArgumentParser) -> dict[st
         if name.startswith(LOSS_OPTIONS) and name not in LINKED_OPTIONS
     }
     tokenizer = options.data.tokenizer
-    if tokenizer.startswith("{"):  # a vocabulary from a checkpoint
+    if tokenizer.startswith("{"):  # the JSON of a checkpoint's tokenizer
         columns["data.tokenizer"] = json.loads(tokenizer)["kind"]
     return columns

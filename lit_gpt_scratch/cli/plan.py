@@ -18,11 +18,11 @@ LAW = "checkpoints/scaling/scaling.json"
 
 
 def plan(args: list[str]) -> None:
-    """Print the plan of a run, from the options of `plan` and of `fit`.
+    """Print estimates of a run, given the options of `plan` and of `fit`.
 
     Raises:
-        ValueError: An option is wrong.
-        SystemExit: A signal stopped it; the code is 128 + its number.
+        ValueError: An option is invalid.
+        SystemExit: A signal stopped the command; the exit code is 128 + the signal's number.
     """
     own, fit_args = parse_own_options(args)
     run = read_run("fit", fit_args)
@@ -30,7 +30,7 @@ def plan(args: list[str]) -> None:
         raise ValueError("plan is for a new run: leave --ckpt_path out")
     steps, law = run.config.trainer.max_steps, Path(own.law)
     if steps < 1:
-        raise ValueError("a plan needs an end: set trainer.max_steps")
+        raise ValueError("plan needs a number of steps: set trainer.max_steps")
     prepare(run)
     load_weights(run)
     measured = None if own.no_measure else measure(run)
@@ -43,10 +43,10 @@ def plan(args: list[str]) -> None:
 
 
 def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
-    """Return the options of `plan`, and the arguments that are options of `fit`.
+    """Return the options of `plan`, and the remaining arguments, which are options of `fit`.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     parser = ArgumentParser(
         "plan",
@@ -57,7 +57,7 @@ def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
         exit_on_error=False,
     )
     add = parser.add_argument
-    add("--law", default=LAW, help="Scaling law fitted by `scale`, to estimate the loss.")
+    add("--law", default=LAW, help="File with a scaling law fitted by `scale`, to estimate the loss.")
     add("--no_measure", action="store_true", help="Run no steps, and estimate neither time nor memory.")
     add("--json", action="store_true", help="Print JSON.")
     try:

@@ -1,4 +1,4 @@
-"""A run: its options parsed and checked, and the model, data and Trainer that they describe."""
+"""Parse and check the options of a run, and create its model, data and Trainer."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 
 TRAINER_SETTINGS = {
-    "max_epochs": -1,  # the number of steps ends a run
+    "max_epochs": -1,  # trainer.max_steps ends a run
     "check_val_every_n_epoch": None,  # EvaluationSchedule counts steps
     "enable_model_summary": False,  # callbacks.Summary prints it in one line
 }
@@ -47,8 +47,8 @@ class Run(LightningCLI):
         command: Name of the command.
         start: Checkpoint or weights that the command starts with.
         config: Options of the command.
-        inherited: The options that the command would have without a command line and ``--config``.
-        config_init: What the options describe: model, data, callbacks, and the Trainer's arguments.
+        inherited: Options without the command line and ``--config``: those of the checkpoint, or defaults.
+        config_init: Objects created from the options: model, data, callbacks, and the Trainer's arguments.
         stop: The callback that stops the command on a signal.
     """
 
@@ -77,7 +77,7 @@ class Run(LightningCLI):
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add nothing: `seed_everything` is one of our options."""
+        """Add nothing: `add_run_options` adds `seed_everything`."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the command."""
@@ -89,7 +89,7 @@ class Run(LightningCLI):
         if self.config.debug:
             logging.getLogger("lit_gpt_scratch").setLevel(logging.DEBUG)
         if self.start.path is None and (self.config.ckpt_path or self.config.init_from):
-            # They are in a file that a config names.
+            # The path is in a file that a config refers to, which read_start does not read.
             names = "--ckpt_path or --init_from" if self.command == "fit" else "--ckpt_path"
             raise ValueError(f"{self.command} takes {names} on the command line or in a --config file")
         check_architecture(self.config.model, self.start)
@@ -106,7 +106,7 @@ def read_run(command: str, args: list[str]) -> Run:
     """Parse a command's options, and create model, data and callbacks.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     model_class, args = pop_class(args, "model", LitGPT)
     data_class, args = pop_class(args, "data", TextDataModule)
@@ -117,10 +117,10 @@ def read_run(command: str, args: list[str]) -> Run:
 
 
 def prepare(run: Run) -> None:
-    """Load the data of a command, compare them with the checkpoint, and build the network for them.
+    """Load the data, compare them with the checkpoint, and build the network for their vocabulary size.
 
     Raises:
-        ValueError: Text or tokenizer are wrong, or differ from those of the run that is resumed.
+        ValueError: The text or the tokenizer is invalid, or differs from that of the resumed run.
     """
     run.datamodule.load(run.command)
     check_data(run.datamodule, run.start, run.command)
@@ -128,10 +128,10 @@ def prepare(run: Run) -> None:
 
 
 def load_weights(run: Run) -> None:
-    """Load the weights that a run starts with, if there are any.
+    """Load the initial weights of a run, unless they are random.
 
     Raises:
-        ValueError: They are damaged, or do not fit the model.
+        ValueError: The weights are damaged, or do not fit the model.
     """
     path = run.start.path
     if path is None:
@@ -150,12 +150,12 @@ def load_weights(run: Run) -> None:
     try:
         run.model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path} is damaged: its weights do not fit") from error
+        raise ValueError(f"{path} is damaged: its weights do not fit the model") from error
     run.model.init_from = str(path)
 
 
 def make_trainer(run: Run) -> Trainer:
-    """Return the Trainer of a command that writes nothing."""
+    """Return the Trainer of a command that writes no files."""
     arguments, _ = trainer_arguments(run)
     return _trainer(arguments | {"logger": False})
 
@@ -165,9 +165,9 @@ def make_fit_trainer(run: Run, run_dir: Path, stopwatch: Callback | None = None)
 
     Args:
         run: The run.
-        run_dir: Its folder.
-        stopwatch: A callback that times a short run; progress bar, summary, config.yaml and the user's
-            loggers are left out then.
+        run_dir: Run folder.
+        stopwatch: Callback that times a short run; such a run has no progress bar, summary, config.yaml or
+            loggers of the user.
 
     Raises:
         ValueError: Options contradict each other.
@@ -185,7 +185,7 @@ def make_fit_trainer(run: Run, run_dir: Path, stopwatch: Callback | None = None)
     elif not arguments["fast_dev_run"]:
         arguments["callbacks"] += record_callbacks(run, run_dir, reasons, arguments["precision"])
     if arguments["logger"] in (None, True):
-        # Points of a killed run that come after its last save are logged again.
+        # A killed run repeats the steps after its last save: their old points are hidden.
         purge_step = run.start.step if run.start.run_dir else None
         arguments["logger"] = TensorBoardLogger(
             run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
@@ -225,18 +225,18 @@ def trainer_arguments(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
-    """Compile the model's blocks if `compile` demands it or it saves time; return the reason."""
+    """Compile the model's blocks if ``--compile`` is true, or auto and it saves time; return the reason."""
     steps = max_steps if max_steps > 0 else math.inf
     flops = steps * run.datamodule.tokens_per_step * train_flops_per_token(run.model.gpt)
     compiled, reason = choose_compile(run.config.compile, kind, run.model.gpt, flops)
     if compiled:
-        torch._dynamo.config.suppress_errors = run.config.compile == "auto"  # warn, and run uncompiled
+        torch._dynamo.config.suppress_errors = run.config.compile == "auto"  # on errors, warn and run eagerly
         run.model.gpt.compile_blocks()
     return {"compiled" if compiled else "not compiled": reason}
 
 
 def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision: str) -> list[Callback]:
-    """Return the callbacks that print and write what a run is, with options that repeat it."""
+    """Return the callbacks that print a summary of a run and write the options that reproduce it."""
     recorded: list[Callback] = []
     if run.config.callbacks.summary:
         changes = changed_options(run.inherited, run.config) if run.start.is_resume else {}
@@ -245,7 +245,7 @@ def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision
     options.update(Namespace(run_dir=str(run_dir), ckpt_path=None))
     if options.init_from is not None:
         options.init_from = str(Path(options.init_from).expanduser().resolve())
-    # The text that was read: without a network, it may be data.offline_corpus.
+    # Name of the text that was read; without a network, it may be data.offline_corpus.
     options.data.update(Namespace(corpus=run.datamodule.corpora["train"].name, offline_corpus=None))
     if options.data.val_corpus is not None:
         options.data.val_corpus = run.datamodule.corpora["val"].name

@@ -1,4 +1,4 @@
-"""Start of a command: a checkpoint (``--ckpt_path``), given weights (``--init_from``), or random weights."""
+"""Initial state of a command: checkpoint (``--ckpt_path``), weights (``--init_from``) or random weights."""
 
 import argparse
 import json
@@ -22,8 +22,8 @@ class Start:
     Args:
         path: Checkpoint, or Hugging Face folder; None for random weights.
         checkpoint: Contents of the checkpoint without its weights; None if there is no checkpoint.
-        is_resume: Whether training continues from the checkpoint's step, with its optimizer.
-        run_dir: Run folder of the checkpoint, which a resumed run keeps; None for a run in a new folder.
+        is_resume: True if training continues from the checkpoint's step, with its optimizer state.
+        run_dir: Run folder in which a resumed run continues; None for a run in a new folder.
         options: Values of options from the checkpoint or the Hugging Face folder, never class paths.
         config_file: config.yaml of the resumed run.
     """
@@ -49,7 +49,7 @@ def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, lis
         options: Names of options with one value each; ``--config`` is parsed as a list.
 
     Returns:
-        The values, None where an option is not given, and the other arguments.
+        The values (None for options that are not given), and the remaining arguments.
 
     Raises:
         ValueError: A value is missing.
@@ -67,10 +67,10 @@ def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, lis
 
 
 def pop_class(args: list[str], part: str, base: type) -> tuple[type, list[str]]:
-    """Return the class that ``--<part>.class_path`` names, or `base`, and the other arguments.
+    """Return the class that ``--<part>.class_path`` names (default: `base`), and the remaining arguments.
 
     Raises:
-        ValueError: The class does not exist, or is no subclass of `base`.
+        ValueError: The class does not exist, or is not a subclass of `base`.
     """
     option = f"{part}.class_path"
     try:
@@ -80,7 +80,7 @@ def pop_class(args: list[str], part: str, base: type) -> tuple[type, list[str]]:
     except (ValueError, ImportError, AttributeError) as error:
         raise ValueError(f"--{option} must be MODULE.CLASS: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"--{option} must name a subclass of {base.__name__}, which {path} is not")
+        raise ValueError(f"--{option} must name a subclass of {base.__name__}, not {path}")
     return found, others
 
 
@@ -93,7 +93,7 @@ def read_start(command: str, args: list[str]) -> Start:
     given, _ = parse_known(args, "ckpt_path", "init_from", "run_dir", "data.tokenizer", "config")
     ckpt_path, init_from = (None if path == "null" else path for path in (given.ckpt_path, given.init_from))
     if ckpt_path is not None and init_from is not None:
-        raise ValueError("--ckpt_path resumes a run, --init_from starts a new one: give one of them")
+        raise ValueError("--ckpt_path resumes a run, --init_from starts a new one: give only one of them")
     if ckpt_path is None and init_from is None:  # the command line takes precedence over --config
         ckpt_path = _value_in_configs(given.config, "ckpt_path")
         init_from = _value_in_configs(given.config, "init_from")
@@ -113,7 +113,7 @@ def read_start(command: str, args: list[str]) -> Start:
 
 
 def _value_in_configs(files: list[str], name: str) -> str | None:
-    """Return an option's value in the last config file with it; the parser reports unreadable files."""
+    """Return an option's value in the last config file that sets it; the parser reports unreadable files."""
     value: str | None = None
     for file in files:
         with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -142,7 +142,7 @@ def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
 
 
 def _resume_start(path: Path, run_dir: str | None) -> Start:
-    """Resume from a checkpoint, in its run folder or in `run_dir`."""
+    """Return the state of a run that resumes from a checkpoint, in its run folder or in `run_dir`."""
     start = _checkpoint_start(path)
     assert start.checkpoint is not None
     if "optimizer_states" not in start.checkpoint:
@@ -183,7 +183,7 @@ def _check_newest(path: Path, step: int) -> None:
 
 
 def checkpoint_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that a checkpoint was trained with; texts are those that were read."""
+    """Return the options of a checkpoint's training; the corpus options name the texts that were read."""
     options = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
     options |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
     state = checkpoint["TextDataModule"]

@@ -23,8 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add = parser.add_argument
     add("--ckpt_path", type=str, nargs="+", required=True, help="Checkpoints: files, or run folders.")
-    add("--corpus", type=str, required=True, help="The text: a file, folder, pattern or URL, or a name.")
-    stride = "Tokens between two windows, fewer for more context; null is half a model's block_size."
+    add("--corpus", type=str, required=True, help="Text: a file, folder, glob pattern, URL or corpus name.")
+    stride = "Tokens from one window to the next; fewer give more context. null: half of the block_size."
     add("--stride", type=int | None, default=None, help=stride)
     add("--heatmap", type=str | None, default=None, help="HTML page to write: each token shaded by its loss.")
     add("--json", action="store_true", help="Print JSON, a list with an object for each checkpoint.")
@@ -34,7 +34,7 @@ def run(options: Namespace) -> None:
     """Evaluate the checkpoints, print the results and write the heat map.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     page = None if options.heatmap is None else Path(options.heatmap).expanduser()
     if page is not None:
@@ -70,7 +70,7 @@ def check_writable(page: Path) -> None:
     if page.is_dir():
         raise ValueError(f"cannot write {page}: it is a folder")
     if not os.access(page.parent, os.W_OK):
-        raise ValueError(f"cannot write {page}: the folder {page.parent.resolve()} must not be written")
+        raise ValueError(f"cannot write {page}: the folder {page.parent.resolve()} is not writable")
 
 
 def table(evaluations: list[Evaluation]) -> str:
@@ -81,12 +81,12 @@ def table(evaluations: list[Evaluation]) -> str:
         rows.append([each.checkpoint, f"{each.n_tokens:,}", *map(format_estimate, estimates)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    note = "in brackets: 95 % confidence intervals"
+    note = "in parentheses: 95 % confidence intervals"
     return "\n".join([f"text  {evaluations[0].corpus}", "", *lines, "", note])
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """Return a value to four significant digits, with its interval."""
+    """Return a value with four significant digits and its confidence interval, as text."""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.4g} (text too short for an interval)"
     digits = max(0, 3 - math.floor(math.log10(estimate.value))) if estimate.value > 0 else 4

@@ -20,15 +20,16 @@ from lit_gpt_scratch.training.metrics import perplexity
 
 log = logging.getLogger(__name__)
 
-MAX_UNKNOWN_SHARE = 0.01  # without more of its characters, a text is a different one
-BLOCK_TOKENS = 256  # the losses of nearby tokens are correlated, the sums over blocks of this size hardly
+MAX_UNKNOWN_SHARE = 0.01  # of the characters; if more are left out, the text is a different one
+# The losses of nearby tokens are correlated; their sums over blocks of this size are nearly independent.
+BLOCK_TOKENS = 256
 MIN_BLOCKS = 10
 MIN_BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % confidence interval, which is None where the text is too short for one."""
+    """A value with its 95 % confidence interval; the bounds are None if the text is too short for one."""
 
     value: float
     low: float | None
@@ -47,7 +48,7 @@ class Evaluation:
     checkpoint: str
     corpus: str
     n_parameters: int
-    n_tokens: int  # scored, which is all but the first
+    n_tokens: int  # scored tokens: all but the first
     n_bytes: int  # of the scored tokens, in UTF-8
     n_characters: int  # of the scored tokens
     n_unknown_characters: int  # left out, because they are unknown to the tokenizer
@@ -64,9 +65,9 @@ def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Eva
 
     Args:
         model: The model.
-        corpus: The text: a file, a folder, a pattern, a URL, or the name of an embedded one.
-        stride: Tokens from one window to the next: a smaller one gives tokens more context and takes longer;
-            None is half the model's block_size.
+        corpus: The text: a file, a folder, a glob pattern, a URL, or a name such as `hamlet`.
+        stride: Tokens from one window to the next; None means half of the model's block_size. A smaller one
+            gives each token more context and takes longer.
 
     Raises:
         ValueError: The text cannot be read, is too short, or has too many characters that are unknown to the
@@ -81,7 +82,7 @@ def evaluate_corpus(
     """Return the evaluation and the scores of each token, with its `n_guesses` most probable alternatives.
 
     Raises:
-        ValueError: As `evaluate`.
+        ValueError: As for `evaluate`.
     """
     block_size = model.gpt.config.block_size
     stride = block_size // 2 if stride is None else stride
@@ -136,7 +137,8 @@ def mean_per_unit(losses: npt.NDArray[np.float32], units: npt.NDArray[np.int64])
     """Estimate the sum of losses divided by the sum of units, such as nats per byte.
 
     Consecutive losses are correlated, so the variance is estimated from sums over blocks of tokens, which are
-    nearly independent (batch means, Conway 1963). The interval is that of a ratio, with Student's t.
+    nearly independent (batch means, Conway 1963). The interval is that of a ratio estimator, with quantiles
+    of Student's t distribution.
 
     Args:
         losses: Loss of each token, (n,).

@@ -10,7 +10,7 @@ from lit_gpt_scratch.data.tokenizers import Tokenizer, token_label
 from lit_gpt_scratch.evaluation.evaluate import Evaluation
 from lit_gpt_scratch.evaluation.scoring import TokenScores
 
-N_GUESSES = 5
+N_GUESSES = 5  # most probable tokens in a tooltip
 PASSAGE_TOKENS = 100
 MAX_PASSAGES = 300  # a longer page is slow to open
 

@@ -28,13 +28,14 @@ class TokenScores:
 def strided_windows(
     n_tokens: int, block_size: int, stride: int, batch_size: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Yield batches of windows that score each token but the first once.
+    """Yield batches of windows in which each token except the first is scored once.
 
-    Each window begins `stride` tokens after the one before and scores the tokens that are new in it, with
-    block_size - stride tokens of context or more, as in transformers' guide to perplexity.
+    Each window begins `stride` tokens after the previous one. Its new tokens are scored, with at least
+    block_size - stride tokens of context, as in transformers' guide to perplexity.
 
     Yields:
-        Positions in the text, (B, T), in the last window beyond its end; and which to score, (B, T) of bool.
+        Positions in the text, (B, T), which may exceed it in the last window; and a mask of the positions to
+        score, (B, T) of bool.
     """
     length = min(block_size, n_tokens)
     begins = np.arange(0, n_tokens - length + stride, stride)
@@ -59,7 +60,7 @@ def score_tokens(
         ids: The text's tokens, (n + 1,).
         stride: Tokens from one window to the next, 1 to block_size - 1.
         n_guesses: Number of most probable tokens to keep at each position.
-        advance: Called with the number of tokens scored since its last call.
+        advance: Function that is called with the number of tokens scored since its last call.
 
     Raises:
         ValueError: The text has fewer than two tokens.

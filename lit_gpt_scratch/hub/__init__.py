@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out, through transformers (the extra ``hub``)."""
+"""Import and export of Hugging Face folders with transformers (the extra ``hub``)."""
 
 try:
     import transformers

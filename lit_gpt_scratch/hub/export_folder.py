@@ -1,4 +1,4 @@
-"""`export`: a checkpoint into a folder that Hugging Face's transformers loads."""
+"""The command `export`: convert a checkpoint to a folder that Hugging Face's transformers loads."""
 
 import shutil
 from pathlib import Path
@@ -19,9 +19,9 @@ from lit_gpt_scratch.training.run_folder import make_folder
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of `export`."""
     parser.add_argument(
-        "--ckpt_path", type=str, required=True, help="Checkpoint: a file, or a run folder for its best."
+        "--ckpt_path", type=str, required=True, help="Checkpoint: a file, or a run folder (its best.ckpt)."
     )
-    parser.add_argument("--to", type=str, required=True, help="Folder to make; it must not be there yet.")
+    parser.add_argument("--to", type=str, required=True, help="Folder to create; it must not exist.")
 
 
 def run(options: Namespace) -> None:
@@ -36,11 +36,11 @@ def run(options: Namespace) -> None:
 
 
 def export_folder(ckpt_path: Path, folder: Path) -> None:
-    """Write a folder with model, tokenizer and model card, whole or not at all.
+    """Write a folder with model, tokenizer and model card atomically.
 
     Raises:
-        ValueError: The checkpoint cannot be read, or the folder is there already or cannot be made.
-        OSError: The folder cannot be written completely; nothing of it is left.
+        ValueError: The checkpoint cannot be read, or the folder exists already or cannot be created.
+        OSError: The folder cannot be written completely; the partial folder is removed.
     """
     ours = load(ckpt_path)
     if folder.exists():
@@ -69,7 +69,7 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
         for file in part.iterdir():
             file.chmod(0o644)  # safetensors makes its files readable for the owner alone
         part.rename(folder)
-    except Exception as error:  # OSError, or what safetensors and tokenizers raise in its place
+    except Exception as error:  # OSError, or the exceptions of safetensors and tokenizers
         raise OSError(f"cannot write the folder {folder}: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

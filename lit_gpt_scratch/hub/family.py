@@ -1,4 +1,4 @@
-"""Configs and weights of a model family of transformers, from and to those of `GPT`."""
+"""Convert configs and weights between `GPT` and a model family of transformers."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 
-# Fields of every config of transformers, by its attribute_map, and fields of GPTConfig with the same values.
+# Config fields of all families, some through attribute_map, and the GPTConfig fields with the same values.
 FIELDS = {
     "vocab_size": "vocab_size",
     "max_position_embeddings": "block_size",
@@ -27,13 +27,15 @@ class Family:
     """A model family of transformers.
 
     Args:
-        model_class: Class of its language models.
-        fields: Its further config fields, as in `FIELDS`; of several with the same value, the last is read.
-        own_options: From its config to the fields of `GPTConfig` that no single field gives.
-        settings: From a `GPTConfig` to the other config fields that change what the model computes, each with
-            the supported values; the first one is exported.
-        parts: Parts of our parameters' names, and those in its names; other parts are the same.
-        transposed: Suffixes of the names of parameters that it stores transposed.
+        model_class: Class of the family's language models.
+        fields: Further config fields of the family, in the form of `FIELDS`; if several have the same value,
+            the last one is read.
+        own_options: Function from a config of the family to the fields of `GPTConfig` that correspond to no
+            single config field.
+        settings: Function from a `GPTConfig` to the other config fields that affect the model's output, each
+            with the supported values; the first one is exported.
+        parts: Parts of our parameter names, mapped to parts of the family's; other parts are the same.
+        transposed: Name suffixes of the parameters that the family stores transposed.
     """
 
     model_class: type[PreTrainedModel]
@@ -47,7 +49,7 @@ class Family:
         """Return the fields of `GPTConfig` for a config of the family.
 
         Raises:
-            ValueError: A setting is not supported, or a size is impossible.
+            ValueError: A setting is not supported, or a size is invalid.
         """
         options = {ours: getattr(config, theirs) for theirs, ours in (FIELDS | self.fields).items()}
         options |= self.own_options(config)

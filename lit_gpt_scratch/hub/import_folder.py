@@ -1,4 +1,4 @@
-"""`import`: a Hugging Face folder into a checkpoint."""
+"""The command `import`: convert a Hugging Face folder to a checkpoint."""
 
 import shutil
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from lit_gpt_scratch.hub.tokenizer import read_tokenizer
 from lit_gpt_scratch.training.checkpoint import write_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG, create_run_folder, shell_path
 
-# A small rate for weights that are trained already; --model.learning_rate sets another.
+# Small, because the weights are already trained; --model.learning_rate overrides it.
 FINETUNE_LEARNING_RATE = 3e-5
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--from", type=str, required=True, help="Folder with config.json, weights and tokenizer."
     )
     parser.add_argument(
-        "--run_dir", type=str, required=True, help="Folder to make; where it is taken, a number is added."
+        "--run_dir", type=str, required=True, help="Folder to create; if it is in use, a number is added."
     )
 
 
@@ -42,10 +42,10 @@ def import_folder(folder: Path, wanted: Path) -> Path:
     """Write the weights and the tokenizer of a Hugging Face folder as `best.ckpt` of a new run folder.
 
     Returns:
-        The run folder: `wanted`, or a numbered one where that is taken.
+        The run folder: `wanted`, or if that is in use, the same name with a number.
 
     Raises:
-        ValueError: The folder is damaged or partial, or its model or tokenizer is not supported.
+        ValueError: The folder is damaged or incomplete, or its model or tokenizer is not supported.
     """
     _, options = read_config(folder)
     checkpoint = {
@@ -69,7 +69,7 @@ def import_folder(folder: Path, wanted: Path) -> Path:
     run_dir = create_run_folder(wanted)
     try:
         write_checkpoint(checkpoint, run_dir / "best.ckpt")
-        (run_dir / CONFIG).unlink()  # the mark of create_run_folder; an import has no settings of a run
+        (run_dir / CONFIG).unlink()  # the empty file of create_run_folder; an import has no run options
     except BaseException:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise

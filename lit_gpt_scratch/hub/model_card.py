@@ -17,8 +17,8 @@ tags: [{model_type}, lit_gpt_scratch]
 
 # {title}
 
-Trained and exported with lit_gpt_scratch {version}. It continues text in the style of its training text, and
-its statements may be false.
+Trained and exported with lit_gpt_scratch {version}. The model continues text in the style of its training
+text, and its statements may be false.
 
 | | |
 |---|---|
@@ -46,7 +46,7 @@ def _facts(checkpoint: dict[str, Any], model: Model) -> dict[str, str]:
         if "val" in text:
             facts["validation bits per byte"] = f"{bits_per_byte(loss, text['val']['bytes_per_token']):.4f}"
     begun_from = checkpoint.get("begun_from")
-    facts["first weights"] = "/".join(Path(begun_from).parts[-2:]) if begun_from else "random"
+    facts["initial weights"] = "/".join(Path(begun_from).parts[-2:]) if begun_from else "random"
     if steps := checkpoint["global_step"]:
         data = checkpoint["datamodule_hyper_parameters"]
         n_tokens = f"{data['batch_size']} x {config.block_size} tokens, {checkpoint['n_tokens']:,} in all"

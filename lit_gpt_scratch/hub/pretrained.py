@@ -28,17 +28,17 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     try:
         model, report = read(
             folder,
-            # Only what was checked: config.json may name kernels or quantizers, which are code.
+            # Only the checked fields: config.json may name kernels or quantizers, which are code.
             config=family.hub_config(GPTConfig(**options)),
             dtype=torch.float32,
             weights_only=True,
-            ignore_mismatched_sizes=True,  # they are reported with the others
+            ignore_mismatched_sizes=True,  # the report has them, and is checked below
             output_loading_info=True,
             **DATA_ONLY,
         )
     except UnpicklingError as error:
         raise ValueError(f"the weights of {folder} are damaged, or hold more than tensors") from error
-    except Exception as error:  # the library raises many kinds for damaged files
+    except Exception as error:  # transformers raises many exception types for damaged files
         raise ValueError(f"cannot read the weights of {folder}: {error}") from error
     for kind, names in report.items():
         if names:
@@ -58,7 +58,7 @@ def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
         raise ValueError(f"{folder} is no Hugging Face folder: there is no {file}")
     try:
         config = AutoConfig.from_pretrained(folder, **DATA_ONLY)
-    except Exception as error:  # the library raises many kinds for damaged files
+    except Exception as error:  # transformers raises many exception types for damaged files
         raise ValueError(f"cannot read {file}: {error}") from error
     if config.model_type not in FAMILIES:
         known = " and ".join(FAMILIES)

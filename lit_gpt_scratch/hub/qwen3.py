@@ -1,4 +1,4 @@
-"""Qwen3 in transformers: the architecture `modern`, parameter for parameter."""
+"""Qwen3 in transformers: the same parameters as the architecture `modern`, with other names."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tokenizers, to and from Hugging Face's ``tokenizers``."""
+"""Convert tokenizers to and from Hugging Face's ``tokenizers``."""
 
 import json
 import re
@@ -14,20 +14,21 @@ from lit_gpt_scratch.data.bpe import BYTE_OF_LETTER, END_OF_TEXT, SubwordTokeniz
 from lit_gpt_scratch.data.tokenizers import CharTokenizer, Tokenizer
 
 GPT2_VOCAB_SIZE = 50257
-LETTERS = [chr(letter) for letter in sorted(BYTE_OF_LETTER, key=BYTE_OF_LETTER.__getitem__)]  # of each byte
-# Steps of a pre-tokenizer in tokenizer.json: bytes as letters, alone or after GPT-2's split into words, and
-# that split as a step of its own.
+# Letters that represent the bytes 0 to 255 in GPT-2's alphabet.
+LETTERS = [chr(letter) for letter in sorted(BYTE_OF_LETTER, key=BYTE_OF_LETTER.__getitem__)]
+# Pre-tokenizer steps in tokenizer.json: BYTES maps bytes to letters, WORDS splits a text into words as GPT-2
+# does, and WORD_BYTES does both.
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 WORD_BYTES = {**BYTES, "use_regex": True}
 WORDS = {"type": "Split", "pattern": {"Regex": r50k_pat_str}, "behavior": "Isolated", "invert": False}
 
 
 def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """Return an equal tokenizer of Hugging Face's; one of characters leaves out those that it lacks."""
+    """Return the equivalent Hugging Face tokenizer; a character tokenizer drops unknown characters."""
     if isinstance(tokenizer, SubwordTokenizer):
         encoding = tokenizer.encoding
         special = {name.encode(): i for name, i in encoding._special_tokens.items()}
-        # To Hugging Face's regular expressions, {1,3}+ is not a possessive {1,3} but a repeated one.
+        # In Hugging Face's regular expressions, {1,3}+ is a repeated {1,3}, not a possessive one.
         pattern = re.sub(r"(\{\d+,\d+\})\+", r"\1", encoding._pat_str)
         converter: Any = TikTokenConverter(pattern=pattern, extra_special_tokens=encoding._special_tokens)
         converter.load_tiktoken_bpe = lambda _: encoding._mergeable_ranks | special
@@ -43,13 +44,17 @@ def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
-    """Return the tokenizer of a Hugging Face folder, for a model of `vocab_size` tokens, as a dict of ours.
+    """Return the tokenizer of a Hugging Face folder in the form of `Tokenizer.to_dict`.
 
-    It is read from tokenizer.json, or vocab.json and merges.txt. A folder without them, and with a vocabulary
-    of GPT-2's size, has GPT-2's.
+    It is read from tokenizer.json, or from vocab.json and merges.txt. Without these files, it is GPT-2's if
+    the model has GPT-2's vocabulary size.
+
+    Args:
+        folder: The folder.
+        vocab_size: Number of tokens of the model.
 
     Raises:
-        ValueError: The tokenizer is missing, damaged, not supported, or has not `vocab_size` tokens.
+        ValueError: The tokenizer is missing, damaged or not supported, or does not have `vocab_size` tokens.
     """
     try:
         if (folder / "tokenizer.json").is_file():
@@ -63,12 +68,12 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
         else:
             raise ValueError("there is neither tokenizer.json nor vocab.json and merges.txt")
         return _from_hub(json.loads(made.to_str()), vocab_size)
-    except Exception as error:  # the library raises many kinds for damaged files
+    except Exception as error:  # tokenizers raises many exception types for damaged files
         raise ValueError(f"the tokenizer of {folder} cannot be used: {error}") from error
 
 
 def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Return the dict of one of our tokenizers for the content of a tokenizer.json."""
+    """Convert the content of a tokenizer.json to the form of `Tokenizer.to_dict`."""
     model, pre_tokenizer = content["model"], content["pre_tokenizer"] or {"pretokenizers": []}
     if model["type"] != "BPE" or content["normalizer"] is not None:
         raise ValueError(f"it is {model['type']} with the normalizer {content['normalizer']}, not plain BPE")
@@ -88,6 +93,6 @@ def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     if has_gpt2_words and tokens[256:] == [*dict.fromkeys(merged), END_OF_TEXT]:
         return {"kind": "bpe", "tokens": [token.translate(BYTE_OF_LETTER) for token in tokens[:-1]]}
     raise ValueError(
-        "its tokens are neither characters in the order of code points, nor bytes, nor GPT-2's kind of byte "
-        f"pairs, with ids in the order of the merges and {END_OF_TEXT} last"
+        "its tokens are neither characters in the order of code points, nor bytes, nor byte pairs as in "
+        f"GPT-2, with ids in the order of the merges and {END_OF_TEXT} last"
     )

@@ -14,8 +14,8 @@ from lit_gpt_scratch.scaling.law import Law
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 
-OPTIMAL_RATIO = 20  # tokens per parameter of the lowest loss for a number of FLOPs: Hoffmann et al. 2022
-MAX_EPOCHS = 4  # beyond which repeated text is worth ever less: Muennighoff et al. 2023
+OPTIMAL_RATIO = 20  # compute-optimal number of tokens per parameter: Hoffmann et al. 2022
+MAX_EPOCHS = 4  # more repetitions of a text help less and less: Muennighoff et al. 2023
 PARTS = {
     "wte": "token table",
     "wpe": "positions",
@@ -28,7 +28,7 @@ PARTS = {
 def make_plan(
     model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measured | None, law: Path
 ) -> dict[str, Any]:
-    """Return the size, the length and the estimates of a run, as JSON has them.
+    """Return size, length and estimates of a run, as a dict that can be written as JSON.
 
     Args:
         model: The model.
@@ -36,7 +36,7 @@ def make_plan(
         steps: Optimizer steps.
         eval_every: Steps between two evaluations.
         measured: Time and memory of the first steps, if they were measured.
-        law: File with a scaling law, written by `scale`; it may be missing or of other data.
+        law: File with a scaling law, written by `scale`; it may be missing, or fitted on other data.
     """
     parameters, n_train = parameters_by_part(model.gpt), len(data.train_tokens)
     n_parameters, n_tokens = sum(parameters.values()), steps * data.tokens_per_step
@@ -65,7 +65,7 @@ def make_plan(
 
 
 def parameters_by_part(gpt: GPT) -> dict[str, int]:
-    """Return the number of parameters of each part of a model; shared ones count where they come first."""
+    """Return the number of parameters of each part of a model; shared ones count for the first part."""
     counts: Counter[str] = Counter()
     for name, parameter in gpt.named_parameters():
         part = next((PARTS[module] for module in name.split(".") if module in PARTS), "norms")
@@ -76,9 +76,10 @@ def parameters_by_part(gpt: GPT) -> dict[str, int]:
 def predict_loss(
     law: Path, model: LitGPT, data: TextDataModule, n_parameters: int, n_tokens: int
 ) -> float | None:
-    """Return the validation loss by a law, in nats per token.
+    """Return the validation loss that a scaling law predicts, in nats per token.
 
-    It is None if the law was not fitted on runs with this text, tokenizer and optimizer.
+    The result is None if the file cannot be used, or if the law was not fitted on runs with this text,
+    tokenizer and optimizer.
     """
     this = {
         "corpus_sha256": data.corpora["train"].sha256,
@@ -95,7 +96,7 @@ def predict_loss(
 
 
 def format_plan(plan: dict[str, Any], law: Path) -> str:
-    """Return a plan as text, one line a row."""
+    """Return a plan as text, with one line per quantity."""
     parts = " · ".join(f"{name} {count:,}" for name, count in plan["parameters"].items())
     length = f"{plan['n_tokens']:,} in all, {plan['epochs']:.2f} epochs"
     rows = {
@@ -113,5 +114,7 @@ def format_plan(plan: dict[str, Any], law: Path) -> str:
     if plan["expected_loss"] is not None:
         rows["loss"] = f"about {plan['expected_loss']:.2f} on the validation text, by {law}"
     else:
-        rows["loss"] = f"no estimate: {law} is no law for this text, tokenizer and optimizer; scale fits one"
+        rows["loss"] = (
+            f"no estimate: {law} is no law for this text, tokenizer and optimizer; run `scale` to fit one"
+        )
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())

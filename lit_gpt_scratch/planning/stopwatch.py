@@ -13,10 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_gpt_scratch import STARTED_SECONDS
 from lit_gpt_scratch.training.module import EAGER_STEPS, LitGPT
 
-WARMUP_STEPS = 3  # not timed; on a CPU, a run with compiled blocks has EAGER_STEPS more
-MIN_STEPS = 5  # timed
-MIN_SECONDS = 10.0  # of timed steps, unless MAX_STEPS are reached first
-MAX_STEPS = 30
+WARMUP_STEPS = 3  # steps before the timed ones; on a CPU with compiled blocks, EAGER_STEPS more
+MIN_STEPS = 5  # minimum number of timed steps
+MIN_SECONDS = 10.0  # minimum time of all timed steps, unless MAX_STEPS are reached first
+MAX_STEPS = 30  # maximum number of timed steps
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Measured:
     """Time and memory of a short run."""
 
     n_steps: int
-    elapsed_seconds: float  # of the whole command, its start included
-    step_seconds: float  # of an optimizer step: the median after warmup
-    evaluation_seconds: float  # of an evaluation with its sample and saves
-    peak_bytes: int  # of the GPU's memory where there is one, else of the process's
+    elapsed_seconds: float  # time of the whole command, including its start
+    step_seconds: float  # median time of an optimizer step after the warmup
+    evaluation_seconds: float  # time of an evaluation, including its sample and saves
+    peak_bytes: int  # peak memory of the GPU if there is one, else of the process
 
     def total_seconds(self, steps: int, eval_every: int) -> float:
-        """Return the time of the whole command for so many steps, evaluated as often as the short run."""
+        """Return the estimated time of the command with `steps` steps, evaluated every `eval_every` steps."""
         n_more_evaluations = math.ceil(steps / eval_every) - math.ceil(self.n_steps / eval_every)
         more_steps_seconds = (steps - self.n_steps) * self.step_seconds
         return self.elapsed_seconds + more_steps_seconds + n_more_evaluations * self.evaluation_seconds
@@ -83,7 +83,7 @@ def now(device: torch.device) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory so far: the GPU's where there is one, else the process's."""
+    """Return the peak memory so far, in bytes: the GPU's if there is one, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if sys.platform == "win32":

@@ -19,10 +19,10 @@ FLOPS_PER_PARAMETER_AND_TOKEN = 6  # Kaplan et al. 2020: 2 forward, 4 backward
 HUBER_DELTA = 1e-3  # residuals of log L beyond it count linearly, not squared
 # Starting points: log A, log B, E as a fraction of the lowest loss, and alpha = beta.
 STARTS = ((1.0, 6.0), (1.0, 6.0), (0.3, 0.9), (0.2, 0.6))
-# Of log A, log B, log E, log alpha and log beta: a law of a few odd runs overflows beyond them.
+# Bounds of log A, log B, log E, log alpha and log beta; a law fitted on a few outliers overflows beyond them.
 BOUNDS = [(-100, -100, -20, -10, -10), (100, 100, 20, 5, 5)]
 N_BOOTSTRAP = 100
-MIN_GRID = 3  # sizes and numbers of tokens, for five constants
+MIN_GRID = 3  # minimum number of sizes, and of numbers of tokens, to fit five constants
 
 
 def training_flops(n_parameters: float, n_tokens: float) -> float:
@@ -54,7 +54,7 @@ class Law:
         return self.E + self.A * n_parameters**-self.alpha + self.B * n_tokens**-self.beta
 
     def optimal(self, flops: float) -> tuple[float, float]:
-        """Return the N and D of the lowest loss under 6 N D = flops; both are at least 1."""
+        """Return the N and D that minimize the loss under 6 N D = flops; both are at least 1."""
         product = flops / FLOPS_PER_PARAMETER_AND_TOKEN
         log_ratio = math.log(self.alpha * self.A) - math.log(self.beta * self.B)
         log_n = (log_ratio + self.beta * math.log(product)) / (self.alpha + self.beta)
@@ -93,9 +93,9 @@ def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
     """Return N_BOOTSTRAP laws, each fitted on runs drawn with replacement (Efron 1979).
 
     Args:
-        law: The law fitted on all runs, from which the fits start.
+        law: Law fitted on all runs, the starting point of the fits.
         runs: As for `fit_law`.
-        seed: Seed of the drawing.
+        seed: Seed of the random samples.
     """
     rng, start = np.random.default_rng(seed), np.log([law.A, law.B, law.E, law.alpha, law.beta])
     laws: list[Law] = []

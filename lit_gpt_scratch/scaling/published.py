@@ -1,4 +1,4 @@
-"""`scale --reference`: published models under published scaling laws, and the user's own runs."""
+"""`scale --reference`: losses of published models by published scaling laws, and of the user's runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ from lit_gpt_scratch.scaling.results import RunResult
 
 LAWS = {"Hoffmann": HOFFMANN, "Besiroglu": BESIROGLU}
 NOTE = "losses in nats per token of MassiveText, on which the laws were fitted, not of each model's own text"
-# Parameters, computed from the model's shape, token embeddings included, and training tokens.
+# Number of parameters (computed from the model's shape, with token embeddings) and of training tokens.
 MODELS = {
-    "GPT-2 small": (124_439_808, 9e9),  # Radford et al. 2019: 40 GB at 4.5 bytes a token, if it was read once
+    "GPT-2 small": (124_439_808, 9e9),  # Radford et al. 2019: 40 GB at 4.5 bytes a token, assuming one epoch
     "GPT-2 XL": (1_557_611_200, 9e9),
     "Chinchilla": (70_056_681_472, 1.4e12),  # Hoffmann et al. 2022
     "Llama 3 70B": (70_553_706_496, 15e12),  # Llama Team 2024: more than 15e12

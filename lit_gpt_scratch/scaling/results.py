@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """Size, length and validation loss of a run, and all that the loss depends on besides them."""
+    """Size, length and validation loss of a run, with the text, vocabulary and optimizer that affect it."""
 
     name: str  # of the run's folder
-    n_parameters: int  # token table included; shared weights count once
+    n_parameters: int  # including token embeddings; tied weights count once
     step: int  # optimizer steps
     n_tokens: int  # training tokens read, over all devices
     loss: float  # of the validation text, in nats per token
-    bits_per_byte: float | None  # the same loss
+    bits_per_byte: float | None  # the same loss in bits per byte
     corpus: str  # name of the text
     corpus_sha256: str
     vocab_size: int
@@ -43,7 +43,7 @@ def read_result(folder: Path) -> RunResult:
     settings = checkpoint["hyper_parameters"]
     corpus, loss = data["corpus"], checkpoint["evaluation"].get("val/loss")
     if corpus is None or loss is None:
-        raise ValueError(f"{folder} is not a run that was evaluated")
+        raise ValueError(f"{folder} has no run with an evaluation")
     tied = {"gpt.lm_head.weight"} if settings["tie_weights"] else set()  # stored twice
     bytes_per_token = data.get("val", {}).get("bytes_per_token")
     return RunResult(
@@ -61,7 +61,7 @@ def read_result(folder: Path) -> RunResult:
 
 
 def read_results(folder: Path) -> list[RunResult]:
-    """Return the results of all runs in a folder, ordered by FLOPs; warn of those that cannot be read."""
+    """Return the results of all runs in a folder, ordered by FLOPs; log a warning for unreadable ones."""
     results = []
     for checkpoint in folder.glob("*/last.ckpt"):
         try:

@@ -21,21 +21,21 @@ from lit_gpt_scratch.scaling.results import RunResult, read_result, read_results
 from lit_gpt_scratch.tools.fit_process import run_fit
 from lit_gpt_scratch.training.run_folder import make_folder
 
-N_BUDGETS = 4  # rows of the compute-optimal frontier, each of ten times the FLOPs of the one before
+N_BUDGETS = 4  # rows of the compute-optimal frontier, each with ten times the FLOPs of the previous one
 RUNS = "checkpoints"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of `scale`."""
     add = parser.add_argument
-    add("--config", action="config", help="File with these options: configs/scaling.yaml.")
+    add("--config", action="config", help="File with these options, such as configs/scaling.yaml.")
     add("--run_dir", type=str, default="checkpoints/scaling", help="Folder of the runs and the results.")
     add("--sizes", type=list[dict[str, Any]], default=[], help="Options of `model` for each size.")
     add("--tokens", type=list[int], default=[], help="Numbers of tokens to train each size on.")
     held_out = "Size and `tokens` of a larger run, which tests the law and is not used to fit it."
     add("--held_out", type=dict[str, Any] | None, default=None, help=held_out)
     add("--fit", type=dict[str, Any], default={}, help="Options of `fit` that all runs share.")
-    reference = "Train nothing: show published models under published laws, and your own runs."
+    reference = "Train nothing: show the losses of published models by published laws, and your own runs."
     add("--reference", action="store_true", help=reference)
     add("--runs", type=str, default=RUNS, help="With --reference: folder of your own runs.")
 
@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     """Train the grid and fit the law, or show published models; print and plot the result.
 
     Raises:
-        ValueError: An option is wrong.
+        ValueError: An option is invalid.
     """
     folder = Path(options.run_dir).expanduser()
     if options.reference:
@@ -66,7 +66,7 @@ def run(options: Namespace) -> None:
 
 
 def make_grid(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the options of `fit` for each run, by the name of its folder; the held-out run is the last.
+    """Return the options of `fit` for each run, keyed by its folder's name; the held-out run is the last.
 
     Raises:
         ValueError: Options are missing or contradict each other.
@@ -92,7 +92,9 @@ def make_grid(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         try:
             tokens_per_step = shared["data"]["batch_size"] * model["block_size"]
         except KeyError as error:
-            raise ValueError(f"fit must say how many tokens a step takes: {error} is missing") from error
+            raise ValueError(
+                f"fit must set data.batch_size and model.block_size, the tokens of a step: {error} is missing"
+            ) from error
         if n_tokens < tokens_per_step:
             raise ValueError(f"{n_tokens} tokens are less than a step, which takes {tokens_per_step}")
         steps = n_tokens // tokens_per_step
@@ -117,7 +119,7 @@ def train_grid(grid: dict[str, dict[str, Any]], folder: Path) -> list[RunResult]
 
 
 def train_run(run_dir: Path, options: dict[str, Any]) -> RunResult:
-    """Train a run, or resume it, unless it is finished; return its result.
+    """Train or resume a run unless it is finished, and return its result.
 
     Raises:
         ValueError: `fit` rejects an option, or the folder has a run with other options.

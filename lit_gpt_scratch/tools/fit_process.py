@@ -1,11 +1,11 @@
-"""`fit` as a separate process, for commands that train."""
+"""Run `fit` as a separate process, for commands that train."""
 
 import subprocess
 import sys
 
 
 def start_fit(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start `fit`."""
+    """Start `fit` in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "lit_gpt_scratch", "fit", *arguments],
         stdout=subprocess.DEVNULL,
@@ -19,9 +19,9 @@ def finish_fit(process: subprocess.Popen[str]) -> None:
     """Wait for `fit` to end; kill it if an exception ends the wait.
 
     Raises:
-        ValueError: Its input is wrong.
-        RuntimeError: It failed.
-        KeyboardInterrupt: Ctrl-C stopped it.
+        ValueError: The input of `fit` is invalid.
+        RuntimeError: `fit` failed.
+        KeyboardInterrupt: Ctrl-C stopped `fit`.
     """
     try:
         _, errors = process.communicate()
@@ -35,5 +35,5 @@ def finish_fit(process: subprocess.Popen[str]) -> None:
 
 
 def run_fit(arguments: list[str]) -> None:
-    """Run `fit` to its end; raises as `finish_fit` does."""
+    """Run `fit` to its end; the exceptions are those of `finish_fit`."""
     finish_fit(start_fit(arguments))

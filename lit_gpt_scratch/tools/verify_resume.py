@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lit_gpt_scratch.tools.fit_process import finish_fit, run_fit, start_fit
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
-# Parts of a checkpoint; the last two are there if the run averages its weights.
+# Compared parts of a checkpoint; the last two exist only if the run averages its weights.
 COMPARED = (
     *("global_step", "state_dict", "optimizer_states", "evaluation", "callbacks"),
     *("current_model_state", "averaging_state"),
@@ -22,14 +22,16 @@ POLL_SECONDS = 0.002
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of `verify-resume`."""
     parser.add_argument("--config", type=str, required=True, help="Config of the run.")
-    parser.add_argument("--steps", type=int, default=40, help="Optimizer steps; the kill comes after half.")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="Optimizer steps; the run is killed after half of them."
+    )
 
 
 def run(options: Namespace) -> None:
     """Train without an interruption, then with a kill in the middle, and compare the last checkpoints.
 
     Raises:
-        ValueError: There are too few steps, or the config is wrong.
+        ValueError: There are too few steps, or the config is invalid.
         RuntimeError: The checkpoints differ, or a run failed.
     """
     if options.steps < 2:
@@ -59,8 +61,8 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
     """Run `fit` until it has written a checkpoint, and kill it.
 
     Raises:
-        ValueError: Its input is wrong, or it ended before the kill.
-        RuntimeError: It failed.
+        ValueError: The input of `fit` is invalid, or `fit` ended before the kill.
+        RuntimeError: `fit` failed.
     """
     process = start_fit(arguments)
     try:
