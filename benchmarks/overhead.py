@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from lit_gpt_scratch.data.batches import gather, random_starts
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.loss import next_token_loss
-from lit_gpt_scratch.training.optim import adamw
+from lit_gpt_scratch.training.optim import make_adamw
 from lit_gpt_scratch.training.lr_schedule import learning_rate
 
 SIZES = {"32 x 64": (32, 64), "8 x 128": (8, 128)}
@@ -34,7 +34,7 @@ ARCHS = ("gpt2", "modern")
 def bare_steps(arch: str, batch_size: int, block_size: int, n_steps: int) -> list[float]:
     """Return the seconds of each step of a loop over this project's model, batches, loss and optimizer."""
     gpt = GPT(GPTConfig(vocab_size=65, arch=arch, block_size=block_size)).train()
-    optimizer = adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True)
+    optimizer = make_adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True)
     ids = np.random.default_rng(0).integers(65, size=270_000).astype(np.uint16)
     seconds = []
     for step in range(n_steps):

@@ -23,7 +23,7 @@ PUBLIC_MODULES = {  # where each public name is defined
     "load": "api",
 }
 
-STARTED_SECONDS = time.perf_counter()  # approximate start of the program
+START_TIME = time.perf_counter()  # approximate start of the program
 __version__ = "0.1.0"
 
 PROGRAM = "python -m lit_gpt_scratch"

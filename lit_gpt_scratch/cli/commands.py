@@ -61,7 +61,7 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
     trainer: Trainer | None = None
     try:
         with run.stop.handling_signals():
-            run_dir = take_run_dir(run, is_temporary)
+            run_dir = prepare_run_dir(run, is_temporary)
             trainer = make_fit_trainer(run, run_dir, stopwatch)
             trainer.fit(run.model, run.datamodule, ckpt_path=run.start.path if run.start.is_resume else None)
         if run.stop.received is not None and not is_temporary:
@@ -85,7 +85,7 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
             shutil.rmtree(run_dir, ignore_errors=True)
 
 
-def take_run_dir(run: Run, is_temporary: bool) -> Path:
+def prepare_run_dir(run: Run, is_temporary: bool) -> Path:
     """Return the run folder: the folder of the resumed run, or a new one that no other run uses.
 
     Raises:

@@ -22,9 +22,9 @@ def main(args: list[str]) -> int:
     """Run a command line and return the exit code; see `__main__.main`."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    own = logging.getLogger("lit_gpt_scratch")
-    own.handlers = [handler]
-    own.setLevel(logging.DEBUG if "--debug" in args else logging.WARNING)
+    logger = logging.getLogger("lit_gpt_scratch")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if "--debug" in args else logging.WARNING)
     try:
         run_command(args[0], args[1:])
         sys.stdout.flush()  # reports a full disk while the exit code can still change
@@ -32,7 +32,7 @@ def main(args: list[str]) -> int:
     except BrokenPipeError:  # the process that reads our output has closed the pipe
         return 0
     except Exception as error:
-        if own.isEnabledFor(logging.DEBUG):
+        if logger.isEnabledFor(logging.DEBUG):
             raise
         with suppress(OSError):
             sys.stdout.flush()  # before the error
@@ -92,10 +92,10 @@ def run_lightning(command: Callable[[list[str]], None], args: list[str]) -> None
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
-    own = logging.getLogger("lit_gpt_scratch")
-    is_quiet = cast(Any, rank_zero_only).rank and not own.isEnabledFor(logging.DEBUG)
+    logger = logging.getLogger("lit_gpt_scratch")
+    is_quiet = cast(Any, rank_zero_only).rank and not logger.isEnabledFor(logging.DEBUG)
     if is_quiet:
-        own.setLevel(logging.ERROR)  # rank 0 logs the warnings
+        logger.setLevel(logging.ERROR)  # rank 0 logs the warnings
     try:
         command(args)
     except (ValueError, MisconfigurationException) as error:

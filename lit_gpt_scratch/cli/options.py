@@ -37,7 +37,7 @@ SWITCHES = [*(key for key in CALLBACKS if key not in ALWAYS_ON), "summary"]
 OFF_BY_DEFAULT = {"ema", "inspection", "early_stopping"}
 REPEATED_OPTIONS = {"prompt": "Text to continue", "stop": "String that ends a text and is not part of it"}
 # Options of one invocation of the program, which are not options of the run.
-CALL_OPTIONS = {"ckpt_path", "init_from", "debug", "config", "run_dir", "data.tokenizer"}
+INVOCATION_OPTIONS = {"ckpt_path", "init_from", "debug", "config", "run_dir", "data.tokenizer"}
 # Options that can change the losses of a run, as prefixes of their names.
 LOSS_OPTIONS = (
     *("model.", "data.", "trainer.max_steps", "precision", "seed_everything"),
@@ -156,7 +156,9 @@ def parse_options(
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
     """Return the options of a run that have changed, each as ``old -> new``."""
     old, new = (vars(options.as_flat()) for options in (before, now))
-    changed = [name for name in new if name in old and old[name] != new[name] and name not in CALL_OPTIONS]
+    changed = [
+        name for name in new if name in old and old[name] != new[name] and name not in INVOCATION_OPTIONS
+    ]
     return {
         name: " -> ".join("null" if options[name] is None else str(options[name]) for options in (old, new))
         for name in changed

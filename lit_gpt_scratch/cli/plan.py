@@ -10,7 +10,7 @@ from lit_gpt_scratch.cli.commands import is_rank_zero, train
 from lit_gpt_scratch.cli.run import Run, load_weights, prepare, read_run
 from lit_gpt_scratch.data.progress_bar import status_line
 from lit_gpt_scratch.planning.estimates import format_plan, make_plan
-from lit_gpt_scratch.planning.stopwatch import Measured, Stopwatch
+from lit_gpt_scratch.planning.stopwatch import Measurement, Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -24,25 +24,25 @@ def plan(args: list[str]) -> None:
         ValueError: An option is invalid.
         SystemExit: A signal stopped the command; the exit code is 128 + the signal's number.
     """
-    own, fit_args = parse_own_options(args)
+    plan_options, fit_args = parse_plan_options(args)
     run = read_run("fit", fit_args)
     if run.start.is_resume:
         raise ValueError("plan is for a new run: leave --ckpt_path out")
-    steps, law = run.config.trainer.max_steps, Path(own.law)
+    steps, law = run.config.trainer.max_steps, Path(plan_options.law)
     if steps < 1:
         raise ValueError("plan needs a number of steps: set trainer.max_steps")
     prepare(run)
     load_weights(run)
-    measured = None if own.no_measure else measure(run)
+    measured = None if plan_options.no_measure else measure(run)
     if not is_rank_zero():
         return
     estimates = make_plan(run.model, run.datamodule, steps, run.config.eval_every, measured, law)
-    print(json.dumps(estimates, indent=1) if own.json else format_plan(estimates, law))
+    print(json.dumps(estimates, indent=1) if plan_options.json else format_plan(estimates, law))
     for warning in estimates["warnings"]:
         log.warning("%s", warning)
 
 
-def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
+def parse_plan_options(args: list[str]) -> tuple[Namespace, list[str]]:
     """Return the options of `plan`, and the remaining arguments, which are options of `fit`.
 
     Raises:
@@ -61,15 +61,15 @@ def parse_own_options(args: list[str]) -> tuple[Namespace, list[str]]:
     add("--no_measure", action="store_true", help="Run no steps, and estimate neither time nor memory.")
     add("--json", action="store_true", help="Print JSON.")
     try:
-        own, others = parser.parse_known_args(args)
+        plan_options, others = parser.parse_known_args(args)
     except ArgumentError as error:
         raise ValueError(str(error)) from error
-    if own.law != LAW and not Path(own.law).is_file():
-        raise ValueError(f"no such law: {own.law}")
-    return own, others
+    if plan_options.law != LAW and not Path(plan_options.law).is_file():
+        raise ValueError(f"no such law: {plan_options.law}")
+    return plan_options, others
 
 
-def measure(run: Run) -> Measured:
+def measure(run: Run) -> Measurement:
     """Train for a few steps, and return their time and memory."""
     stopwatch = Stopwatch()
     with status_line("timing some steps ..."):

@@ -140,9 +140,11 @@ def load_weights(run: Run) -> None:
         from lit_gpt_scratch.hub.pretrained import read_state  # transformers is an extra
 
         state = {f"gpt.{name}": tensor for name, tensor in read_state(path).items()}
-        n_tokens, vocab_size = len(state["gpt.wte.weight"]), run.datamodule.vocab_size
-        if n_tokens != vocab_size:
-            raise ValueError(f"{path}: the model has {n_tokens} tokens, and the tokenizer {vocab_size}")
+        model_vocab_size, vocab_size = len(state["gpt.wte.weight"]), run.datamodule.vocab_size
+        if model_vocab_size != vocab_size:
+            raise ValueError(
+                f"{path}: the model has {model_vocab_size} tokens, and the tokenizer {vocab_size}"
+            )
         if "gpt.wpe.weight" in state:  # a shorter block needs fewer positions
             state["gpt.wpe.weight"] = state["gpt.wpe.weight"][: run.model.gpt.config.block_size]
     else:
@@ -204,19 +206,22 @@ def trainer_arguments(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
     """
     arguments = {**vars(run.config_init.trainer), **TRAINER_SETTINGS}
     switches = run.config.callbacks
-    user = _as_list(arguments["callbacks"])
-    unused: list[type] = [LearningRateMonitor] if arguments["logger"] is False else []
-    if any(isinstance(callback, ProgressBar) for callback in user):
-        unused.append(callbacks.Progress)
-    own = [run.config_init[key] for key in CALLBACKS if switches.get(key, True)]
-    arguments["callbacks"] = [*(each for each in own if not isinstance(each, tuple(unused))), *user]
+    user_callbacks = _as_list(arguments["callbacks"])
+    replaced: list[type] = [LearningRateMonitor] if arguments["logger"] is False else []
+    if any(isinstance(callback, ProgressBar) for callback in user_callbacks):
+        replaced.append(callbacks.Progress)
+    enabled = [run.config_init[key] for key in CALLBACKS if switches.get(key, True)]
+    arguments["callbacks"] = [
+        *(each for each in enabled if not isinstance(each, tuple(replaced))),
+        *user_callbacks,
+    ]
     arguments["val_check_interval"] = run.config.eval_every
     bars = [callback for callback in arguments["callbacks"] if isinstance(callback, ProgressBar)]
     arguments["enable_progress_bar"] = bool(bars)
-    starts_anew = run.command == "fit" and not run.start.is_resume
-    previous = None if starts_anew else (run.start.checkpoint or {}).get("device")
+    is_new_run = run.command == "fit" and not run.start.is_resume
+    previous_device = None if is_new_run else (run.start.checkpoint or {}).get("device")
     kind = device_kind(str(arguments["accelerator"]))
-    precision, reason = choose_precision(run.config.precision, kind, previous)
+    precision, reason = choose_precision(run.config.precision, kind, previous_device)
     arguments["precision"] = precision
     optimizer = run.config.model.optimizer
     arguments |= fsdp_trainer_options(arguments["strategy"], optimizer, switches.ema, precision)

@@ -1,4 +1,4 @@
-"""Block windows of a token sequence: random ones for training, fixed ones for evaluation."""
+"""Windows of a token sequence: random ones for training, fixed ones for evaluation."""
 
 import math
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ class EvalSet:
     is_full_pass: bool = False
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         tokens: Tokens,
         block_size: int,
@@ -120,8 +120,8 @@ class EvalBatches:
         self.block_size = eval_set.block_size
         self.starts = eval_set.starts[rank::world_size]
         # All ranks have the same number of batches: under FSDP, they gather the weights together for each.
-        most, fewest = -(-len(eval_set.starts) // world_size), len(eval_set.starts) // world_size
-        self.n_batches = min(-(-most // batch_size), fewest)
+        max_windows, min_windows = -(-len(eval_set.starts) // world_size), len(eval_set.starts) // world_size
+        self.n_batches = min(-(-max_windows // batch_size), min_windows)
 
     def __len__(self) -> int:
         return self.n_batches

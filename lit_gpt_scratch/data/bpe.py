@@ -14,13 +14,13 @@ from lit_gpt_scratch.data.cache import FORMAT_VERSION, cache_dir, load_or_comput
 from lit_gpt_scratch.data.corpus import Corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.readers import slice_chars
-from lit_gpt_scratch.data.token_files import batches
+from lit_gpt_scratch.data.token_files import batch_pieces
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, TokenArray, Tokenizer, id_type
 
 END_OF_TEXT = "<|endoftext|>"
 # Maximum number of characters to learn from: learning takes seconds, and up to a gigabyte of memory for text
 # without repeated words (random Chinese).
-LEARNING_CHARS = 3 * 10**6
+MAX_TRAINING_CHARS = 3 * 10**6
 MAX_VOCAB_SIZE = 2**32  # token ids have at most 32 bits
 
 
@@ -33,7 +33,7 @@ class SubwordTokenizer(Tokenizer):
         self.state = state
 
     @classmethod
-    def named(cls, name: str) -> "SubwordTokenizer":
+    def from_name(cls, name: str) -> "SubwordTokenizer":
         """Return an encoding of tiktoken, such as gpt2; tiktoken downloads it once.
 
         Raises:
@@ -120,7 +120,7 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
     Args:
         corpus: The text.
         stop: Number of characters, from the start of the text, to learn from. If they are more than
-            `LEARNING_CHARS`, only evenly spread pieces of them are used.
+            `MAX_TRAINING_CHARS`, only evenly spread pieces of them are used.
         vocab_size: Number of tokens, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
@@ -156,11 +156,11 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
 
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
     """Yield the text to learn from: all of it, or evenly spread pieces of a long one."""
-    share = min(1.0, LEARNING_CHARS / stop)
+    share = min(1.0, MAX_TRAINING_CHARS / stop)
     due = 0.0
     label = f"learning tokens from {Path(corpus.name).name}"
     with progress_bar(label, stop, " characters") as advance:
-        for batch in batches(slice_chars(corpus.pieces(), 0, stop)):
+        for batch in batch_pieces(slice_chars(corpus.pieces(), 0, stop)):
             pieces = [piece for piece in batch if piece]
             n_chars = sum(map(len, pieces))
             due += n_chars * share
@@ -193,7 +193,7 @@ def tokenizer_from_dict(state: dict[str, Any]) -> Tokenizer:
         case {"kind": "byte"}:
             return ByteTokenizer()
         case {"kind": "tiktoken", "name": str(name)}:
-            return SubwordTokenizer.named(name)
+            return SubwordTokenizer.from_name(name)
         case {"kind": "bpe", "tokens": list(tokens)} if tokens:
             return SubwordTokenizer.from_tokens(tokens)
     raise ValueError(f"not a tokenizer: {str(state)[:80]}")

@@ -196,8 +196,8 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
             raise ValueError(
                 f"cannot download {source}: {error}; use a file or, for data.corpus, set data.offline_corpus"
             ) from error
-        if offline_corpus not in NAMED:
-            known = ", ".join(NAMED)
+        if offline_corpus not in NAMED_CORPORA:
+            known = ", ".join(NAMED_CORPORA)
             raise ValueError(f"data.offline_corpus {offline_corpus!r} is none of {known}") from error
         log.warning(
             "CANNOT DOWNLOAD %s (%s): TRAINING ON THE EMBEDDED %s INSTEAD", source, error, offline_corpus
@@ -211,8 +211,8 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
 
 def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
     """Return name and sources of a corpus."""
-    if source in NAMED:
-        return source, (NAMED[source](),)
+    if source in NAMED_CORPORA:
+        return source, (NAMED_CORPORA[source](),)
     if re.match(r"[a-z][a-z0-9+.-]+://", source):
         return source, (_download_to_temporary_file(source),)
     path = Path(source).expanduser()
@@ -227,7 +227,9 @@ def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not files:
-            raise ValueError(f"no such text: {source!r} is not a file, folder or one of {', '.join(NAMED)}")
+            raise ValueError(
+                f"no such text: {source!r} is not a file, folder or one of {', '.join(NAMED_CORPORA)}"
+            )
     return str(path.resolve()), tuple(files)
 
 
@@ -300,7 +302,7 @@ def _python_docs() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(prose))
 
 
-NAMED: dict[str, Callable[[], Path | str]] = {
+NAMED_CORPORA: dict[str, Callable[[], Path | str]] = {
     "shakespeare": _shakespeare,
     "python_docs": _python_docs,
     "hamlet": lambda: HAMLET,

@@ -111,7 +111,7 @@ class TextDataModule(LightningDataModule):
         self.bpe_vocab_size = vocab_size
         self.block_size = block_size
         self.batch_size = batch_size
-        self.finds_micro_batch = micro_batch_size == "auto"
+        self.auto_micro_batch = micro_batch_size == "auto"
         self.micro_batch_size = micro_batch_size if isinstance(micro_batch_size, int) else None
         self.seed = seed
         self.corpora = {}
@@ -176,7 +176,7 @@ class TextDataModule(LightningDataModule):
             case "bpe":
                 return train_bpe(self.corpora["train"], self._n_train_chars(), self.bpe_vocab_size)
             case name if not name.startswith("{"):
-                return SubwordTokenizer.named(name)
+                return SubwordTokenizer.from_name(name)
             case state:
                 with suppress(json.JSONDecodeError):
                     return tokenizer_from_dict(json.loads(state))
@@ -204,7 +204,9 @@ class TextDataModule(LightningDataModule):
                 f"for windows of {self.block_size} tokens; use a longer text or a smaller model.block_size"
             )
         self.train_tokens = train
-        self.val_set = EvalSet.of(val, self.block_size, self.tokenizer.token_n_bytes, self.max_val_tokens)
+        self.val_set = EvalSet.from_tokens(
+            val, self.block_size, self.tokenizer.token_n_bytes, self.max_val_tokens
+        )
 
     def _load_test_set(self) -> EvalSet:
         """Return a full pass over the test text, or over the validation text if there is none."""
@@ -217,10 +219,10 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(
                     f"{corpus.name} is too short to test on: it has {len(tokens)} of at least 2 tokens"
                 )
-        return EvalSet.of(tokens, self.block_size, self.tokenizer.token_n_bytes)
+        return EvalSet.from_tokens(tokens, self.block_size, self.tokenizer.token_n_bytes)
 
     def _load_tokens(self, corpus: Corpus, start: int, stop: int) -> Tokens:
-        if unknown := self.tokenizer.unknown(corpus.alphabet):
+        if unknown := self.tokenizer.unknown_chars(corpus.alphabet):
             raise ValueError(
                 f"the checkpoint's tokenizer does not fit {corpus.name}: it lacks {len(unknown)} of its "
                 f"characters, such as {' '.join(map(repr, unknown[:5]))}"

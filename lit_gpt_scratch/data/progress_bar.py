@@ -21,7 +21,7 @@ class Bar(tqdm):
             super().refresh(*args, **kwargs)
 
 
-def is_watched() -> bool:
+def is_interactive() -> bool:
     """Return whether standard error is shown to a person, on a terminal or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
@@ -45,7 +45,7 @@ def progress_bar(description: str, total: int | None, unit: str = "") -> Iterato
         unit_scale=bool(unit),
         delay=DELAY_SECONDS,
         leave=False,
-        disable=not is_watched(),
+        disable=not is_interactive(),
     ) as bar:
         yield bar.update
 

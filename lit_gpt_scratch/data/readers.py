@@ -67,9 +67,9 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
         try:
             piece = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            kept_back = len(error.object) - len(block)  # start of a character, in the previous block
+            n_carried_over = len(error.object) - len(block)  # start of a character, in the previous block
             raise ValueError(
-                f"{name} is not UTF-8 text (byte {n_bytes + error.start - kept_back}); convert it, for "
+                f"{name} is not UTF-8 text (byte {n_bytes + error.start - n_carried_over}); convert it, for "
                 "example: iconv -f latin1 -t utf-8 IN > OUT"
             ) from None
         if piece:

@@ -140,7 +140,7 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
     pending: deque[Future[TokenArray]] = deque()
     # Threads suffice: tiktoken releases the global interpreter lock.
     with ThreadPoolExecutor(n_threads, initializer=copy_tokenizer) as pool:
-        for batch in batches(pieces):
+        for batch in batch_pieces(pieces):
             pending.append(pool.submit(encode, batch))
             if len(pending) > 2 * n_threads:
                 yield pending.popleft().result()
@@ -148,15 +148,15 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
             yield pending.popleft().result()
 
 
-def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[list[Piece]]:
-    """Yield a stream of text in batches of about `n_chars` characters; split documents only as `cut` does."""
+def batch_pieces(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[list[Piece]]:
+    """Yield a stream of text in batches of about `n_chars` characters, split by `split_at_words`."""
     batch: list[Piece] = []
     size, rest = 0, ""
     for piece in pieces:
         if piece is None:
             parts, rest = [rest, None], ""
         else:
-            parts, rest = cut(rest + piece, n_chars)
+            parts, rest = split_at_words(rest + piece, n_chars)
         for part in parts:
             batch.append(part)
             size += len(part or "")
@@ -166,7 +166,7 @@ def batches(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[lis
     yield [*batch, rest]
 
 
-def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
+def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
     """Split a text into parts that end between two tokens; return the parts and the remaining text.
 
     A part ends at the last word boundary in the next `MAX_UNCUT_CHARS` characters (`n_chars` if that is
@@ -177,7 +177,7 @@ def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
     longest = max(n_chars, MAX_UNCUT_CHARS)
     while len(text) - start >= n_chars:
         ahead = text[start : start + longest]
-        end = last_border(ahead) or (longest if len(ahead) == longest else 0)
+        end = last_word_boundary(ahead) or (longest if len(ahead) == longest else 0)
         if not end:
             break
         parts.append(ahead[:end])
@@ -185,7 +185,7 @@ def cut(text: str, n_chars: int) -> tuple[list[Piece], str]:
     return parts, text[start:]
 
 
-def last_border(text: str) -> int:
+def last_word_boundary(text: str) -> int:
     """Return the last position between a letter and the white space after it; 0 if there is none.
 
     No token of GPT-2's or a later encoding extends across this position: their patterns end a word before

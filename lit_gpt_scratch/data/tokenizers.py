@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
-VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+VISIBLE_WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
 
-    def unknown(self, text: str) -> str:
+    def unknown_chars(self, text: str) -> str:
         """Return the distinct characters of a text that cannot be encoded, sorted."""
         return ""
 
@@ -83,7 +83,7 @@ class CharTokenizer(Tokenizer):
         """
         ids = self._id_of[np.minimum(_code_points(text), len(self._id_of) - 1)]
         if (ids == self.vocab_size).any():
-            unknown = self.unknown(text)
+            unknown = self.unknown_chars(text)
             raise ValueError(
                 f"{len(unknown)} characters of the text are not in the tokenizer's vocabulary, such as "
                 + " ".join(map(repr, unknown[:5]))
@@ -94,7 +94,7 @@ class CharTokenizer(Tokenizer):
         """Return the text of token ids."""
         return "".join(self.chars[i] for i in ids)
 
-    def unknown(self, text: str) -> str:
+    def unknown_chars(self, text: str) -> str:
         """Return the distinct characters of a text that the vocabulary lacks, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
 
@@ -123,7 +123,7 @@ class ByteTokenizer(Tokenizer):
 
 
 def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
-    """Return the smaller of uint16 and uint32 that can represent every token id."""
+    """Return uint16 if it can represent every token id, otherwise uint32."""
     return np.uint16 if vocab_size <= 2**16 else np.uint32
 
 
@@ -136,20 +136,20 @@ def token_label(tokenizer: Tokenizer, token: int) -> str:
     text = tokenizer.decode([token])
     if "\ufffd" in text or not text:
         return f"#{token}"
-    return "".join(VISIBLE.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
+    return "".join(VISIBLE_WHITESPACE.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
 
 
 def encode_prompt(
-    tokenizer: Tokenizer, prompt: str, allow_special: bool = False, what: str = "the prompt"
+    tokenizer: Tokenizer, prompt: str, allow_special: bool = False, source: str = "the prompt"
 ) -> TokenArray:
     """Return the token ids of a prompt, at least one.
 
     Characters outside the vocabulary are removed, with a warning. An empty prompt becomes a newline, or
     token 0 if the vocabulary has no newline.
     """
-    if unknown := tokenizer.unknown(prompt):
-        log.warning("not in the vocabulary: %s; left out of %s", " ".join(map(repr, unknown)), what)
+    if unknown := tokenizer.unknown_chars(prompt):
+        log.warning("not in the vocabulary: %s; left out of %s", " ".join(map(repr, unknown)), source)
         prompt = "".join(char for char in prompt if char not in unknown)
-    if not prompt and not tokenizer.unknown("\n"):
+    if not prompt and not tokenizer.unknown_chars("\n"):
         prompt = "\n"
     return tokenizer.encode(prompt, allow_special) if prompt else np.zeros(1, dtype=np.uint16)

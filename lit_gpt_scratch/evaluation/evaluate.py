@@ -117,7 +117,7 @@ def evaluate_corpus(
 def _tokenize(model: Model, corpus: Corpus) -> tuple[TokenArray, int]:
     """Return the tokens of a text, and the number of its characters that are unknown to the tokenizer."""
     tokenizer = model.tokenizer
-    unknown = tokenizer.unknown(corpus.alphabet)
+    unknown = tokenizer.unknown_chars(corpus.alphabet)
     if not unknown:
         return load_tokens(corpus, 0, corpus.n_chars, tokenizer).ids, 0
     text = "".join("\n\n" if piece is None else piece for piece in corpus.pieces())

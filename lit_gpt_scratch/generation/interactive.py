@@ -10,7 +10,7 @@ from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.predict import PredictOptions, stream_text
 from lit_gpt_scratch.model.gpt import GPT
 
-NUMBERS: dict[str, Callable[[str], float]] = {
+NUMERIC_OPTIONS: dict[str, Callable[[str], float]] = {
     "temperature": float,
     "top_k": int,
     "top_p": float,
@@ -19,7 +19,7 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "max_new_tokens": int,
     "seed": int,
 }
-OFF = ("off", "none", "null")
+OFF_VALUES = ("off", "none", "null")
 HELP = """\
 Type a text to continue; an empty line continues the last continuation.
 Ctrl-C ends a continuation; Ctrl-D or /quit ends the session.
@@ -73,17 +73,20 @@ def apply_command(line: str, options: PredictOptions) -> PredictOptions:
         print(HELP, file=sys.stderr)
         return options
     if name == "options":
-        print("  ".join(f"{key} {getattr(options, key)!r}" for key in (*NUMBERS, "stop")), file=sys.stderr)
+        print(
+            "  ".join(f"{key} {getattr(options, key)!r}" for key in (*NUMERIC_OPTIONS, "stop")),
+            file=sys.stderr,
+        )
         return options
     if name == "stop":
-        new = [] if value in ("", *OFF) else [value.replace("\\n", "\n")]
-    elif name not in NUMBERS:
+        new = [] if value in ("", *OFF_VALUES) else [value.replace("\\n", "\n")]
+    elif name not in NUMERIC_OPTIONS:
         raise ValueError(f"there is no /{name}; /help lists the commands")
-    elif value in OFF:
+    elif value in OFF_VALUES:
         new = getattr(PredictOptions, name)
     else:
         try:
-            new = NUMBERS[name](value)
+            new = NUMERIC_OPTIONS[name](value)
         except ValueError as error:
             raise ValueError(f"/{name} takes a number, not {value!r}") from error
     return dataclasses.replace(options, **{name: new})

@@ -42,34 +42,34 @@ def export_folder(ckpt_path: Path, folder: Path) -> None:
         ValueError: The checkpoint cannot be read, or the folder exists already or cannot be created.
         OSError: The folder cannot be written completely; the partial folder is removed.
     """
-    ours = load(ckpt_path)
+    model = load(ckpt_path)
     if folder.exists():
         raise ValueError(f"{folder} is there already: name a new folder")
-    end = END_OF_TEXT if isinstance(ours.tokenizer, SubwordTokenizer) else None
+    end_of_text = END_OF_TEXT if isinstance(model.tokenizer, SubwordTokenizer) else None
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=to_hub(ours.tokenizer),
-        model_max_length=ours.gpt.config.block_size,
+        tokenizer_object=to_hub(model.tokenizer),
+        model_max_length=model.gpt.config.block_size,
         clean_up_tokenization_spaces=False,
-        bos_token=end,
-        eos_token=end,
+        bos_token=end_of_text,
+        eos_token=end_of_text,
     )
-    model = FAMILIES["qwen3" if ours.gpt.config.arch == "modern" else "gpt2"].hub_model(ours.gpt.cpu())
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
-    model.config.update(ends)
+    hub_model = FAMILIES["qwen3" if model.gpt.config.arch == "modern" else "gpt2"].hub_model(model.gpt.cpu())
+    special_ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    hub_model.config.update(special_ids)
     defaults = {name: getattr(SamplingOptions, name) for name in ("temperature", "max_new_tokens")}
-    model.generation_config = GenerationConfig(do_sample=True, top_k=0, **defaults, **ends)
-    card = model_card(read_checkpoint(ckpt_path), ours, model.config.model_type, folder.name)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # the rest of a killed export
-    make_folder(part)
+    hub_model.generation_config = GenerationConfig(do_sample=True, top_k=0, **defaults, **special_ids)
+    card = model_card(read_checkpoint(ckpt_path), model, hub_model.config.model_type, folder.name)
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)  # the rest of a killed export
+    make_folder(partial)
     try:
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        (part / "README.md").write_text(card, encoding="utf-8")
-        for file in part.iterdir():
+        hub_model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        for file in partial.iterdir():
             file.chmod(0o644)  # safetensors makes its files readable for the owner alone
-        part.rename(folder)
+        partial.rename(folder)
     except Exception as error:  # OSError, or the exceptions of safetensors and tokenizers
         raise OSError(f"cannot write the folder {folder}: {error}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)

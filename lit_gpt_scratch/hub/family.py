@@ -30,8 +30,8 @@ class Family:
         model_class: Class of the family's language models.
         fields: Further config fields of the family, in the form of `FIELDS`; if several have the same value,
             the last one is read.
-        own_options: Function from a config of the family to the fields of `GPTConfig` that correspond to no
-            single config field.
+        derived_options: Function from a config of the family to the fields of `GPTConfig` that correspond
+            to no single config field.
         settings: Function from a `GPTConfig` to the other config fields that affect the model's output, each
             with the supported values; the first one is exported.
         parts: Parts of our parameter names, mapped to parts of the family's; other parts are the same.
@@ -40,7 +40,7 @@ class Family:
 
     model_class: type[PreTrainedModel]
     fields: dict[str, str]
-    own_options: Callable[[Any], dict[str, Any]]
+    derived_options: Callable[[Any], dict[str, Any]]
     settings: Callable[[GPTConfig], dict[str, tuple[Any, ...]]]
     parts: dict[str, str]
     transposed: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Family:
             ValueError: A setting is not supported, or a size is invalid.
         """
         options = {ours: getattr(config, theirs) for theirs, ours in (FIELDS | self.fields).items()}
-        options |= self.own_options(config)
+        options |= self.derived_options(config)
         for name, supported in self.settings(GPTConfig(**options)).items():
             if (value := getattr(config, name)) not in supported:
                 raise ValueError(f"this variant of {config.model_type} is not supported: {name} {value}")

@@ -8,7 +8,7 @@ from lit_gpt_scratch.hub.family import Family
 from lit_gpt_scratch.model.gpt import GPTConfig
 
 
-def _own_options(config: GPT2Config) -> dict[str, Any]:
+def _derived_options(config: GPT2Config) -> dict[str, Any]:
     activation = "gelu" if config.activation_function == "gelu" else "gelu_tanh"
     biases = dict.fromkeys(("bias", "attn_bias", "attn_proj_bias"), True)
     return {"arch": "gpt2", "activation": activation, **biases}
@@ -30,7 +30,7 @@ def _settings(config: GPTConfig) -> dict[str, tuple[Any, ...]]:
 GPT2 = Family(
     GPT2LMHeadModel,
     fields=dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), "dropout"),
-    own_options=_own_options,
+    derived_options=_derived_options,
     settings=_settings,
     parts={part: f"transformer.{part}" for part in ("wte", "wpe", "h", "ln_f")},
     transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight"),

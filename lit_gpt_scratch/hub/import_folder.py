@@ -28,21 +28,21 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Import a folder, and print the checkpoint's path and commands that use it."""
-    made = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
-    run_dir = shell_path(made)
+    created = import_folder(Path(options["from"]).expanduser(), Path(options.run_dir).expanduser())
+    run_dir = shell_path(created)
     print(
-        f"imported   {made / 'best.ckpt'}\n"
+        f"imported   {created / 'best.ckpt'}\n"
         f"generate   {PROGRAM} predict --ckpt_path {run_dir}\n"
         f"validate   {PROGRAM} validate --ckpt_path {run_dir} --data.corpus my.txt\n"
         f"fine-tune  {PROGRAM} fit --init_from {run_dir} --data.corpus my.txt"
     )
 
 
-def import_folder(folder: Path, wanted: Path) -> Path:
+def import_folder(folder: Path, run_dir: Path) -> Path:
     """Write the weights and the tokenizer of a Hugging Face folder as `best.ckpt` of a new run folder.
 
     Returns:
-        The run folder: `wanted`, or if that is in use, the same name with a number.
+        The run folder: `run_dir`, or if that is in use, the same name with a number.
 
     Raises:
         ValueError: The folder is damaged or incomplete, or its model or tokenizer is not supported.
@@ -59,18 +59,18 @@ def import_folder(folder: Path, wanted: Path) -> Path:
         "datamodule_hyper_parameters": {},
         "evaluation": {},
         "best_evaluation": {},
-        "begun_from": str(folder),
+        "init_from": str(folder),
         "global_step": 0,
         "n_tokens": 0,
         "epoch": 0,
         "callbacks": {},
         "pytorch-lightning_version": version("lightning"),
     }
-    run_dir = create_run_folder(wanted)
+    created = create_run_folder(run_dir)
     try:
-        write_checkpoint(checkpoint, run_dir / "best.ckpt")
-        (run_dir / CONFIG).unlink()  # the empty file of create_run_folder; an import has no run options
+        write_checkpoint(checkpoint, created / "best.ckpt")
+        (created / CONFIG).unlink()  # the empty file of create_run_folder; an import has no run options
     except BaseException:
-        shutil.rmtree(run_dir, ignore_errors=True)
+        shutil.rmtree(created, ignore_errors=True)
         raise
-    return run_dir
+    return created

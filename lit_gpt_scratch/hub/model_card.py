@@ -45,7 +45,7 @@ def _facts(checkpoint: dict[str, Any], model: Model) -> dict[str, str]:
         facts["training loss"] = f"{checkpoint['evaluation']['train/eval_loss']:.4f} nats per token"
         if "val" in text:
             facts["validation bits per byte"] = f"{bits_per_byte(loss, text['val']['bytes_per_token']):.4f}"
-    begun_from = checkpoint.get("begun_from")
+    begun_from = checkpoint.get("init_from")
     facts["initial weights"] = "/".join(Path(begun_from).parts[-2:]) if begun_from else "random"
     if steps := checkpoint["global_step"]:
         data = checkpoint["datamodule_hyper_parameters"]

@@ -11,7 +11,7 @@ from lit_gpt_scratch.model.gpt import RMS_EPS, ROPE_THETA, GPTConfig
 def _settings(config: GPTConfig) -> dict[str, tuple[Any, ...]]:
     return {
         "intermediate_size": (config.mlp_width,),
-        "head_dim": (config.head_width,),
+        "head_dim": (config.head_dim,),
         "hidden_act": ("silu",),
         "rms_norm_eps": (RMS_EPS,),
         "rope_parameters": ({"rope_type": "default", "rope_theta": ROPE_THETA},),
@@ -23,7 +23,7 @@ def _settings(config: GPTConfig) -> dict[str, tuple[Any, ...]]:
 QWEN3 = Family(
     Qwen3ForCausalLM,
     fields={"num_key_value_heads": "n_kv_head"},
-    own_options=lambda _: {"arch": "modern"},
+    derived_options=lambda _: {"arch": "modern"},
     settings=_settings,
     parts={
         "wte": "model.embed_tokens",

@@ -34,13 +34,15 @@ def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
         converter.load_tiktoken_bpe = lambda _: encoding._mergeable_ranks | special
         return converter.converted()
     symbols = tokenizer.chars if isinstance(tokenizer, CharTokenizer) else LETTERS
-    made = tokenizers.Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    result = tokenizers.Tokenizer(
+        models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[])
+    )
     if symbols is LETTERS:
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        made.decoder = decoders.ByteLevel()
+        result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        result.decoder = decoders.ByteLevel()
     else:
-        made.decoder = decoders.Fuse()
-    return made
+        result.decoder = decoders.Fuse()
+    return result
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
@@ -58,16 +60,16 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
     """
     try:
         if (folder / "tokenizer.json").is_file():
-            made = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            result = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         elif (folder / "vocab.json").is_file():
             files = str(folder / "vocab.json"), str(folder / "merges.txt")
-            made = tokenizers.Tokenizer(models.BPE.from_file(*files))
-            made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            result = tokenizers.Tokenizer(models.BPE.from_file(*files))
+            result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         elif vocab_size == GPT2_VOCAB_SIZE:
             return {"kind": "tiktoken", "name": "gpt2"}
         else:
             raise ValueError("there is neither tokenizer.json nor vocab.json and merges.txt")
-        return _from_hub(json.loads(made.to_str()), vocab_size)
+        return _from_hub(json.loads(result.to_str()), vocab_size)
     except Exception as error:  # tokenizers raises many exception types for damaged files
         raise ValueError(f"the tokenizer of {folder} cannot be used: {error}") from error
 

@@ -83,16 +83,16 @@ class GPTConfig:
             raise ValueError("model.n_kv_head is for model.arch modern: in gpt2, it equals model.n_head")
         if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
             raise ValueError(f"model.n_kv_head ({self.n_kv_head}) must divide model.n_head ({self.n_head})")
-        if self.arch == "modern" and self.head_width % 2:
+        if self.arch == "modern" and self.head_dim % 2:
             raise ValueError(
                 "model.arch modern rotates pairs of a head's channels: model.n_embd / model.n_head must be "
-                f"even, not {self.head_width}"
+                f"even, not {self.head_dim}"
             )
         if self.arch == "modern" and (self.attn_bias or self.attn_proj_bias):
             raise ValueError("model.arch modern has no biases: omit model.attn_bias and model.attn_proj_bias")
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Channels of a head, D."""
         return self.n_embd // self.n_head
 
@@ -121,7 +121,7 @@ class GPT(nn.Module):
         else:
             self.rope: Tensor
             self.register_buffer(
-                "rope", precompute_rope(config.block_size, config.head_width, ROPE_THETA), persistent=False
+                "rope", precompute_rope(config.block_size, config.head_dim, ROPE_THETA), persistent=False
             )
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = norm(config)
@@ -136,8 +136,8 @@ class GPT(nn.Module):
         For gpt2, the standard deviation is 0.02, as in GPT-2, divided by the square root of their number for
         layers that add to the residual stream. For modern's blocks, it is 1 / sqrt(C), which keeps the scale
         of activations (LeCun et al. 1998, "Efficient BackProp"), and 0 for layers that add to the stream, so
-        that each block starts as the identity (Zhang et al. 2019, "Fixup Initialization"). A tied head would
-        then predict each token itself; the final norm's initial weight makes a token's own logit 1/2.
+        that each block starts as the identity (Zhang et al. 2019, "Fixup Initialization"). With a tied head,
+        each token would then predict itself; the final norm's initial weight makes its own logit 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
@@ -203,7 +203,7 @@ class GPT(nn.Module):
     def new_cache(self, batch_size: int, n_tokens: int) -> KVCache:
         """Return an empty cache for rows of up to `n_tokens` tokens, at most block_size."""
         c, capacity = self.config, min(n_tokens, self.config.block_size)
-        shape = (2, c.n_layer, batch_size, c.kv_heads, capacity, c.head_width)
+        shape = (2, c.n_layer, batch_size, c.kv_heads, capacity, c.head_dim)
         return KVCache(self.wte.weight.new_zeros(shape), [0] * batch_size)
 
 
@@ -249,7 +249,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.head_width = config.head_width
+        self.head_dim = config.head_dim
         self.attn_dropout = config.dropout if config.arch == "gpt2" else 0.0
         self.dropout = config.dropout
 
@@ -289,7 +289,7 @@ class GPT2Attention(Attention):
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of each head; (B, T, C) -> three of (B, H, T, D)."""
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)
+        q, k, v = self.c_attn(x).view(B, T, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)
         return q, k, v
 
 
@@ -298,12 +298,12 @@ class RotaryAttention(Attention):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        kv_width = config.kv_heads * config.head_width
+        kv_width = config.kv_heads * config.head_dim
         self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_v = nn.Linear(config.n_embd, kv_width, bias=False)
-        self.q_norm = RMSNorm(config.head_width, eps=RMS_EPS)
-        self.k_norm = RMSNorm(config.head_width, eps=RMS_EPS)
+        self.q_norm = RMSNorm(config.head_dim, eps=RMS_EPS)
+        self.k_norm = RMSNorm(config.head_dim, eps=RMS_EPS)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -311,7 +311,7 @@ class RotaryAttention(Attention):
         assert rope is not None
         B, T, _ = x.shape
         q, k, v = (
-            project(x).view(B, T, -1, self.head_width).transpose(1, 2).contiguous()
+            project(x).view(B, T, -1, self.head_dim).transpose(1, 2).contiguous()
             for project in (self.c_q, self.c_k, self.c_v)
         )
         # QK-norm and rotation are in float32 in every precision.

@@ -17,7 +17,7 @@ class LayerCache(NamedTuple):
         values: Values of all tokens, (B, K, N, D).
         new_keys: View of the newest tokens' keys, (B, K, T, D); unused if their positions differ by row.
         new_values: View of the newest tokens' values, (B, K, T, D).
-        places: Rows (B, 1) and positions (B, T) of the newest tokens; None if the positions are the same for
+        indices: Rows (B, 1) and positions (B, T) of the newest tokens; None if the positions are the same for
             each row.
         mask: True where a new token attends to a token, (B, 1, T, N); None for a causal mask, or all tokens
             if T is 1.
@@ -27,16 +27,16 @@ class LayerCache(NamedTuple):
     values: Tensor
     new_keys: Tensor
     new_values: Tensor
-    places: tuple[Tensor, Tensor] | None
+    indices: tuple[Tensor, Tensor] | None
     mask: Tensor | None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the newest tokens' keys and values, each (B, K, T, D); return all, each (B, K, N, D)."""
-        if self.places is None:
+        if self.indices is None:
             self.new_keys.copy_(keys)
             self.new_values.copy_(values)
         else:
-            rows, positions = self.places
+            rows, positions = self.indices
             self.keys[rows, :, positions] = keys.transpose(1, 2).to(self.keys.dtype)
             self.values[rows, :, positions] = values.transpose(1, 2).to(self.values.dtype)
         return self.keys, self.values
@@ -71,19 +71,21 @@ class KVCache:
         if end > self.store.shape[4]:
             raise ValueError(f"{end} tokens do not fit into a cache of {self.store.shape[4]}")
         positions: slice | Tensor = slice(start, end)
-        places = mask = None
-        differ = end - start > n_tokens
-        if differ or (start > 0 and n_tokens > 1):
+        indices = mask = None
+        lengths_differ = end - start > n_tokens
+        if lengths_differ or (start > 0 and n_tokens > 1):
             device = self.store.device
-            at = torch.tensor(self.lengths, device=device)[:, None] + torch.arange(n_tokens, device=device)
-            mask = (torch.arange(end, device=device) <= at[:, :, None])[:, None]  # (B, 1, T, N)
-            if differ:
-                positions, places = at, (torch.arange(len(at), device=device)[:, None], at)
+            lengths = torch.tensor(self.lengths, device=device)
+            row_positions = lengths[:, None] + torch.arange(n_tokens, device=device)  # (B, T)
+            mask = (torch.arange(end, device=device) <= row_positions[:, :, None])[:, None]  # (B, 1, T, N)
+            if lengths_differ:
+                positions = row_positions
+                indices = (torch.arange(len(lengths), device=device)[:, None], row_positions)
         self.lengths = [length + n_tokens for length in self.lengths]
         read, new = self.store.narrow(4, 0, end), self.store.narrow(4, start, end - start)
         parts = (*read.unbind(), *new.unbind())  # each (n_layer, B, K, N or T, D)
         layers = zip(*(part.unbind() for part in parts), strict=True)
-        return positions, [LayerCache(k, v, new_k, new_v, places, mask) for k, v, new_k, new_v in layers]
+        return positions, [LayerCache(k, v, new_k, new_v, indices, mask) for k, v, new_k, new_v in layers]
 
     def select(self, rows: list[int]) -> "KVCache":
         """Return a cache of some of the rows, as a copy."""

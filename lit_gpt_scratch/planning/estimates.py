@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.model.gpt import GPT
-from lit_gpt_scratch.planning.stopwatch import Measured
+from lit_gpt_scratch.planning.stopwatch import Measurement
 from lit_gpt_scratch.scaling.law import Law
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
@@ -17,8 +17,8 @@ from lit_gpt_scratch.training.module import LitGPT
 OPTIMAL_RATIO = 20  # compute-optimal number of tokens per parameter: Hoffmann et al. 2022
 MAX_EPOCHS = 4  # more repetitions of a text help less and less: Muennighoff et al. 2023
 PARTS = {
-    "wte": "token table",
-    "wpe": "positions",
+    "wte": "token embeddings",
+    "wpe": "position embeddings",
     "attn": "attention",
     "mlp": "MLPs",
     "lm_head": "output head",
@@ -26,7 +26,7 @@ PARTS = {
 
 
 def make_plan(
-    model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measured | None, law: Path
+    model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measurement | None, law: Path
 ) -> dict[str, Any]:
     """Return size, length and estimates of a run, as a dict that can be written as JSON.
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_gpt_scratch import STARTED_SECONDS
+from lit_gpt_scratch import START_TIME
 from lit_gpt_scratch.training.module import EAGER_STEPS, LitGPT
 
 WARMUP_STEPS = 3  # steps before the timed ones; on a CPU with compiled blocks, EAGER_STEPS more
@@ -20,7 +20,7 @@ MAX_STEPS = 30  # maximum number of timed steps
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Time and memory of a short run."""
 
     n_steps: int
@@ -64,12 +64,12 @@ class Stopwatch(Callback):
         """Record the time of the last evaluation."""
         self.evaluation_seconds = now(pl_module.device) - self.ended_seconds
 
-    def result(self, device: torch.device) -> Measured:
+    def result(self, device: torch.device) -> Measurement:
         """Return the measurements, once the run has ended."""
         timed = self.step_seconds[self.n_warmup :] or self.step_seconds  # the run may end within its warmup
-        return Measured(
+        return Measurement(
             n_steps=len(self.step_seconds),
-            elapsed_seconds=time.perf_counter() - STARTED_SECONDS,
+            elapsed_seconds=time.perf_counter() - START_TIME,
             step_seconds=statistics.median(timed),
             evaluation_seconds=self.evaluation_seconds,
             peak_bytes=peak_bytes(device),

@@ -86,7 +86,7 @@ def fit_law(runs: Floats) -> Law:
         np.array([a, b, math.log(fraction * lowest), math.log(exponent), math.log(exponent)])
         for a, b, fraction, exponent in itertools.product(*STARTS)
     ]
-    return min((_least_huber(start, runs) for start in starts), key=lambda found: found[1])[0]
+    return min((_minimize_huber(start, runs) for start in starts), key=lambda found: found[1])[0]
 
 
 def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
@@ -102,7 +102,7 @@ def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
     while len(laws) < N_BOOTSTRAP:
         sample = runs[rng.integers(len(runs), size=len(runs))]
         if min(_grid_shape(sample)) >= MIN_GRID:
-            laws.append(_least_huber(start, sample)[0])
+            laws.append(_minimize_huber(start, sample)[0])
     return laws
 
 
@@ -117,7 +117,7 @@ def _grid_shape(runs: Floats) -> tuple[int, int]:
     return len(np.unique(runs[:, 0])), len(np.unique(runs[:, 1]))
 
 
-def _least_huber(start: Floats, runs: Floats) -> tuple[Law, float]:
+def _minimize_huber(start: Floats, runs: Floats) -> tuple[Law, float]:
     """Return the law that minimizes the Huber loss of log L, and the minimum.
 
     Args:

@@ -22,7 +22,7 @@ from lit_gpt_scratch.tools.fit_process import run_fit
 from lit_gpt_scratch.training.run_folder import make_folder
 
 N_BUDGETS = 4  # rows of the compute-optimal frontier, each with ten times the FLOPs of the previous one
-RUNS = "checkpoints"
+DEFAULT_RUNS_FOLDER = "checkpoints"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--fit", type=dict[str, Any], default={}, help="Options of `fit` that all runs share.")
     reference = "Train nothing: show the losses of published models by published laws, and your own runs."
     add("--reference", action="store_true", help=reference)
-    add("--runs", type=str, default=RUNS, help="With --reference: folder of your own runs.")
+    add("--runs", type=str, default=DEFAULT_RUNS_FOLDER, help="With --reference: folder of your own runs.")
 
 
 def run(options: Namespace) -> None:
@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
     folder = Path(options.run_dir).expanduser()
     if options.reference:
         runs_folder = Path(options.runs).expanduser()
-        if options.runs != RUNS and not runs_folder.is_dir():
+        if options.runs != DEFAULT_RUNS_FOLDER and not runs_folder.is_dir():
             raise ValueError(f"no such folder: {options.runs}")
         make_folder(folder)
         show_reference(read_results(runs_folder), folder / "reference.png")

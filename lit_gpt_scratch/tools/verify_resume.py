@@ -42,14 +42,14 @@ def run(options: Namespace) -> None:
     length = ["--trainer.max_steps", options.steps, "--save_every", half, "--eval_every", options.steps]
     fit = ["--config", options.config, *map(str, length)]
     with tempfile.TemporaryDirectory() as folder:
-        straight, killed = Path(folder) / "straight", Path(folder) / "killed"
+        uninterrupted, killed = Path(folder) / "straight", Path(folder) / "killed"
         print(f"straight  {options.steps} steps", flush=True)
-        run_fit([*fit, "--run_dir", str(straight)])
+        run_fit([*fit, "--run_dir", str(uninterrupted)])
         print(f"killed    after step {half}", flush=True)
         kill_after_save([*fit, "--run_dir", str(killed)], killed / "last.ckpt")
         print(f"resumed   to step {options.steps}", flush=True)
         run_fit(["--ckpt_path", str(killed)])
-        one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (straight, killed))
+        one, other = (read_checkpoint(run_dir / "last.ckpt") for run_dir in (uninterrupted, killed))
         for part in COMPARED:
             if found := first_difference(one.get(part), other.get(part), part):
                 raise RuntimeError(f"the resumed run is not the same: {found}")

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lit_gpt_scratch.data.atomic_write import atomic_write
 
-PATH = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 # Checkpoints of a run folder by preference: training continues from the last, other commands use the best.
 BEST_FIRST = ("best.ckpt", "last.ckpt")
 LAST_FIRST = ("last.ckpt", "best.ckpt")
@@ -29,7 +29,7 @@ REQUIRED_KEYS = {
 }
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
+def write_checkpoint(checkpoint: dict[str, Any], path: StrPath) -> None:
     """Write a checkpoint atomically; create its folder if necessary.
 
     Raises:
@@ -46,7 +46,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: PATH) -> None:
         raise OSError(f"cannot write {path}: {cause.strerror or cause}") from cause
 
 
-def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:
+def find_checkpoint(path: StrPath, names: tuple[str, ...] = BEST_FIRST) -> Path:
     """Return the path if it is a file, or the first of `names` that exists in a run folder.
 
     Raises:
@@ -63,7 +63,7 @@ def find_checkpoint(path: PATH, names: tuple[str, ...] = BEST_FIRST) -> Path:
     raise ValueError(f"the folder {path} has neither best.ckpt nor last.ckpt")
 
 
-def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: StrPath, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint into CPU memory; nothing in it is executed.
 
     Args:
@@ -94,16 +94,16 @@ def read_checkpoint(path: PATH, mmap: bool = False) -> dict[str, Any]:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning plugin that writes checkpoints atomically, and always reads them as data only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: StrPath, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         write_checkpoint(checkpoint, path)
 
-    def load_checkpoint(self, path: PATH, *_: Any, **__: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: StrPath, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint into CPU memory."""
         return read_checkpoint(path)
 
 
-def _check_zip(path: PATH, with_tensors: bool) -> None:
+def _check_zip(path: StrPath, with_tensors: bool) -> None:
     """Check the CRC-32 checksums of a checkpoint file, which torch.load does not check.
 
     Raises:

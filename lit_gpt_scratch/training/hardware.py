@@ -26,19 +26,19 @@ def device_kind(accelerator: str) -> str:
     return accelerator
 
 
-def choose_precision(option: str, kind: str, before: dict[str, str] | None) -> tuple[str, str]:
+def choose_precision(option: str, kind: str, previous: dict[str, str] | None) -> tuple[str, str]:
     """Return the precision of a run, as Lightning names it, and the reason for it.
 
     Args:
         option: A precision, or auto.
         kind: Device type.
-        before: `kind` and `precision` of the checkpoint's run, or None; auto keeps that precision on the same
-            device type.
+        previous: `kind` and `precision` of the checkpoint's run, or None; auto keeps that precision on the
+            same device type.
     """
     if option != "auto":
         return option, "as asked"
-    if before is not None and before["kind"] == kind:
-        return before["precision"], "as before"
+    if previous is not None and previous["kind"] == kind:
+        return previous["precision"], "as before"
     return auto_precision(kind)
 
 
@@ -93,7 +93,7 @@ def choose_compile(option: str, kind: str, gpt: GPT, flops: float) -> tuple[bool
     """
     if option == "auto":
         return auto_compile(kind, gpt, flops)
-    if option == "true" and kind == "cpu" and (reason := why_not_compile()):
+    if option == "true" and kind == "cpu" and (reason := missing_compile_requirement()):
         raise ValueError(f"compile: {reason}; use --compile false to train without compilation")
     return option == "true", "as asked"
 
@@ -106,11 +106,11 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
         return False, f"not tested on {kind}"
     if flops < MIN_COMPILE_FLOPS[gpt.config.arch]:
         return False, "the run is too short to repay it"
-    reason = why_not_compile()
+    reason = missing_compile_requirement()
     return reason is None, reason or "a long run"
 
 
-def why_not_compile() -> str | None:
+def missing_compile_requirement() -> str | None:
     """Return the requirement of torch.compile for CPUs that this machine lacks; None if it has all."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"

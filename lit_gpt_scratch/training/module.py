@@ -196,7 +196,7 @@ class LitGPT(LightningModule):
         self.seed = torch.initial_seed()
         data = getattr(self.trainer, "datamodule", None)
         # With sharded weights, a forward pass needs all devices: none can test a micro-batch alone.
-        if getattr(data, "finds_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
+        if getattr(data, "auto_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
             size = find_micro_batch(self.trainer, self.gpt, get_data(self.trainer).rows_per_device)
             get_data(self.trainer).micro_batch_size = size
 
@@ -325,7 +325,7 @@ class LitGPT(LightningModule):
         checkpoint["evaluation"] = self.evaluation
         checkpoint["best_evaluation"] = self.best_evaluation
         checkpoint["n_tokens"] = self.n_tokens
-        checkpoint["begun_from"] = self.init_from
+        checkpoint["init_from"] = self.init_from
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,7 +333,7 @@ class LitGPT(LightningModule):
         self.evaluation = checkpoint["evaluation"]
         self.best_evaluation = checkpoint["best_evaluation"]
         self.n_tokens = checkpoint["n_tokens"]
-        self.init_from = checkpoint["begun_from"]
+        self.init_from = checkpoint["init_from"]
         if "TextDataModule" in checkpoint:
             self.tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
         checkpoint.get("callbacks", {}).pop("Timer", None)  # trainer.max_time counts from the resume

@@ -38,14 +38,14 @@ def make_optimizer(
     """
     parameters = [p for p in gpt.parameters() if p.requires_grad]
     if kind == "adamw":
-        return adamw(parameters, betas, weight_decay, fused)
+        return make_adamw(parameters, betas, weight_decay, fused)
     matrices = [p for p in gpt.h.parameters() if p.requires_grad and p.dim() == 2]
     others = [p for p in parameters if all(p is not matrix for matrix in matrices)]
     muon = Muon([{"params": matrices, "name": "muon"}], lr=1.0, weight_decay=weight_decay)
-    return MuonAdamW(adamw(others, betas, weight_decay, fused), muon)
+    return MuonAdamW(make_adamw(others, betas, weight_decay, fused), muon)
 
 
-def adamw(
+def make_adamw(
     parameters: list[nn.Parameter], betas: tuple[float, float], weight_decay: float, fused: bool
 ) -> AdamW:
     """Return AdamW (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization").

@@ -42,6 +42,6 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
-def is_fit(trainer: Trainer) -> bool:
+def is_fitting(trainer: Trainer) -> bool:
     """Return whether the Trainer is running `fit`, not `validate`, `test` or `predict`."""
     return trainer.state.fn == TrainerFn.FITTING

@@ -15,7 +15,7 @@ from lit_gpt_scratch.data.tokenizers import encode_prompt, token_label
 from lit_gpt_scratch.model.gpt import GPT, eval_mode
 from lit_gpt_scratch.model.layers import attention_weights
 from lit_gpt_scratch.training.fsdp import gather_gpt
-from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fit, tensorboard_writers
+from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fitting, tensorboard_writers
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Inspection(Callback):
             return
         data, block_size = get_data(trainer), get_gpt(pl_module).config.block_size
         if self.sentence:
-            ids = encode_prompt(data.tokenizer, self.sentence, what="inspection.sentence")
+            ids = encode_prompt(data.tokenizer, self.sentence, source="inspection.sentence")
         else:
             ids = data.val_set.tokens.ids[: min(DEFAULT_N_TOKENS, block_size)]
         if len(ids) > block_size:
@@ -58,7 +58,7 @@ class Inspection(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the maps of the evaluated model."""
-        if not is_fit(trainer) or not self.is_on:
+        if not is_fitting(trainer) or not self.is_on:
             return
         gpt = gather_gpt(get_gpt(pl_module), trainer.is_global_zero)
         if gpt is None:

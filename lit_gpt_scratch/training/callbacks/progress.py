@@ -8,8 +8,8 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from lit_gpt_scratch.data.progress_bar import Bar, is_watched, print_above_bar
-from lit_gpt_scratch.training.trainer_state import get_gpt, is_fit
+from lit_gpt_scratch.data.progress_bar import Bar, is_interactive, print_above_bar
+from lit_gpt_scratch.training.trainer_state import get_gpt, is_fitting
 
 MIN_DRAW_SECONDS = 0.2  # minimum interval between updates of the bar, since drawing takes time
 
@@ -31,7 +31,7 @@ class Progress(ProgressBar):
         """Start timing, and show the bar on a terminal."""
         self.start_seconds = time.perf_counter()
         self.start_step = trainer.global_step
-        if not trainer.is_global_zero or not is_watched():
+        if not trainer.is_global_zero or not is_interactive():
             return
         has_end = trainer.max_steps > 0
         self.bar = Bar(
@@ -65,7 +65,7 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print a line with the results of the evaluation."""
-        if is_fit(trainer) and trainer.is_global_zero:
+        if is_fitting(trainer) and trainer.is_global_zero:
             print_above_bar(self._line(trainer, pl_module), sys.stdout)
 
     def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:

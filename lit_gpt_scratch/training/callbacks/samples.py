@@ -9,7 +9,7 @@ from lit_gpt_scratch.data.tokenizers import encode_prompt
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.training.fsdp import gather_gpt
 from lit_gpt_scratch.training.run_folder import warn_on_os_error
-from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fit, tensorboard_writers
+from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_fitting, tensorboard_writers
 
 
 class Samples(Callback):
@@ -28,7 +28,7 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample of the evaluated model."""
-        if not is_fit(trainer):
+        if not is_fitting(trainer):
             return
         gpt = gather_gpt(get_gpt(pl_module), trainer.is_global_zero)
         if gpt is None:

@@ -53,8 +53,8 @@ class StepControl(Callback):
         limits = {"max_norm": max_norm, "loss_jump": loss_jump, "norm_ratio": norm_ratio}
         for name, limit in (limits | {"max_skipped_steps": max_skipped_steps}).items():
             if limit is not None and not limit > 0:
-                null = "" if name == "max_skipped_steps" else "; null disables it"
-                raise ValueError(f"step_control.{name} must be above 0, not {limit}{null}")
+                hint = "" if name == "max_skipped_steps" else "; null disables it"
+                raise ValueError(f"step_control.{name} must be above 0, not {limit}{hint}")
         self.max_norm = math.inf if max_norm is None else max_norm
         self.loss_jump = math.inf if loss_jump is None else loss_jump
         self.norm_ratio = math.inf if norm_ratio is None else norm_ratio
@@ -79,7 +79,7 @@ class StepControl(Callback):
             pl_module.log("train/grad_norm", norm)
         if trainer.precision == "16-mixed" and math.isfinite(loss) and not math.isfinite(norm):
             return  # the gradient scaler skips the step, and lowers its scale
-        reason = self._why_bad(loss, norm)
+        reason = self._skip_reason(loss, norm)
         if reason is None:
             self.losses.append(loss)
             self.norms.append(norm)
@@ -95,7 +95,7 @@ class StepControl(Callback):
                 "try a smaller model.learning_rate or more model.warmup_steps"
             )
 
-    def _why_bad(self, loss: float, norm: float) -> str | None:
+    def _skip_reason(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
             return f"loss is {loss}"
         if not math.isfinite(norm):
