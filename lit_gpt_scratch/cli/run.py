@@ -13,7 +13,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_gpt_scratch import COMMANDS, PROGRAM
-from lit_gpt_scratch.cli.checks import check_architecture, check_class, check_data
 from lit_gpt_scratch.cli.options import (
     CALLBACKS,
     add_options,
@@ -21,6 +20,7 @@ from lit_gpt_scratch.cli.options import (
     loss_options,
     parse_options,
 )
+from lit_gpt_scratch.cli.resume_checks import check_architecture, check_class, check_data
 from lit_gpt_scratch.cli.start import Start, pop_class, read_start
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training import callbacks

@@ -18,7 +18,7 @@ from lit_gpt_scratch.scaling.law import MIN_GRID, Law, bootstrap, confidence_int
 from lit_gpt_scratch.scaling.plot import draw_fit, save_png
 from lit_gpt_scratch.scaling.published import show_reference
 from lit_gpt_scratch.scaling.results import RunResult, read_result, read_results
-from lit_gpt_scratch.tools.fit_process import run_fit
+from lit_gpt_scratch.tools.fit_subprocess import run_fit
 from lit_gpt_scratch.training.run_folder import make_folder
 
 N_BUDGETS = 4  # rows of the compute-optimal frontier, each with ten times the FLOPs of the previous one

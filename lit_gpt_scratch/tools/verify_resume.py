@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from lit_gpt_scratch.tools.fit_process import finish_fit, run_fit, start_fit
+from lit_gpt_scratch.tools.fit_subprocess import finish_fit, run_fit, start_fit
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 # Compared parts of a checkpoint; the last two exist only if the run averages its weights.

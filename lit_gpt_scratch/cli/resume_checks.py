@@ -1,4 +1,4 @@
-"""Compare a run's options and data with the checkpoint or the weights that it starts with."""
+"""Checks of a resumed or initialized run: its options and data against its checkpoint or weights."""
 
 import logging
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: ``best.ckpt`` and ``last.ckpt`` in its folder."""
+"""Save the checkpoints of a run: ``best.ckpt`` and ``last.ckpt`` in its folder."""
 
 import os
 from typing import Any, Literal
