@@ -53,7 +53,7 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
         stopwatch: Callback that times a short run, which prints nothing.
 
     Raises:
-        RuntimeError: Training failed after its first step.
+        RuntimeError: Training failed after at least one step.
         SystemExit: A signal ended the program.
     """
     is_temporary = stopwatch is not None or bool(run.config.trainer.fast_dev_run)

@@ -84,7 +84,7 @@ def run_lightning(command: Callable[[list[str]], None], args: list[str]) -> None
 
     Raises:
         ValueError: The input is invalid.
-        SystemExit: The input is invalid, in a process other than rank 0, which prints the error.
+        SystemExit: The input is invalid, and this process is not rank 0: rank 0 alone prints the error.
     """
     from lightning.fabric.utilities.rank_zero import rank_zero_only
     from lightning.pytorch.utilities.exceptions import MisconfigurationException

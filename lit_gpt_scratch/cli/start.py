@@ -46,7 +46,8 @@ def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, lis
 
     Args:
         args: The arguments of a command.
-        options: Names of options with one value each; ``--config`` is parsed as a list.
+        options: Names of options, without dashes, that take one value each; ``config`` gives a list of all
+            files given as ``--config``.
 
     Returns:
         The values (None for options that are not given), and the remaining arguments.
@@ -113,7 +114,7 @@ def read_start(command: str, args: list[str]) -> Start:
 
 
 def _value_in_configs(files: list[str], name: str) -> str | None:
-    """Return an option's value in the last config file that sets it; the parser reports unreadable files."""
+    """Return an option's value in the last config file that sets it, or None; skip unreadable files."""
     value: str | None = None
     for file in files:
         with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):

@@ -155,7 +155,7 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
 
 
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
-    """Yield the text to learn from: all of it, or evenly spread pieces of a long one."""
+    """Yield lists of pieces of the first `stop` characters: all, or evenly spread ones of a long text."""
     share = min(1.0, MAX_TRAINING_CHARS / stop)
     due = 0.0
     label = f"learning tokens from {Path(corpus.name).name}"

@@ -1,18 +1,12 @@
 """Corpora: texts by name or from files, folders, glob patterns and URLs, with their statistics."""
 
-import atexit
-import glob
 import hashlib
 import logging
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -24,14 +18,15 @@ from lit_gpt_scratch.data.cache import (
     load_or_compute,
     write_cached,
 )
+from lit_gpt_scratch.data.download import DownloadError, download
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.data.readers import FORMATS, Piece, file_format, is_plain, join_documents, read_pieces
+from lit_gpt_scratch.data.readers import Piece, is_plain, join_documents, read_pieces
+from lit_gpt_scratch.data.text_files import find_text_files
 
 log = logging.getLogger(__name__)
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-DOWNLOAD_TIMEOUT_SECONDS = 10
 N_CODE_POINTS = 0x110000
 
 HAMLET = """\
@@ -50,10 +45,6 @@ When we have shuffled off this mortal coil,
 Must give us pause. There's the respect
 That makes calamity of so long life.
 """
-
-
-class DownloadError(OSError):
-    """The network failed, or the downloaded file has a wrong checksum."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +173,8 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
     Args:
         source: A name (`shakespeare`, `python_docs`, `hamlet`), a file, a folder (its .txt, .md, .jsonl and
             .parquet files, in order of path), a glob pattern, or a URL.
-        offline_corpus: Name of the embedded corpus that replaces a failed download; None makes the failure
-            an error.
+        offline_corpus: Name of the embedded corpus that replaces a named one whose download failed; if None,
+            the failure is an error.
 
     Raises:
         ValueError: The text does not exist, cannot be read as UTF-8 text or is empty, or its download failed
@@ -192,6 +183,8 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
     try:
         name, sources = _find_sources(source)
     except DownloadError as error:
+        if source not in NAMED_CORPORA:
+            raise ValueError(f"cannot download {source}: {error}") from error
         if offline_corpus is None:
             raise ValueError(
                 f"cannot download {source}: {error}; use a file or, for data.corpus, set data.offline_corpus"
@@ -212,69 +205,17 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
 def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
     """Return name and sources of a corpus."""
     if source in NAMED_CORPORA:
+        if Path(source).exists():
+            log.warning("%s is the embedded text: for the file of this name, give ./%s", source, source)
         return source, (NAMED_CORPORA[source](),)
     if re.match(r"[a-z][a-z0-9+.-]+://", source):
-        return source, (_download_to_temporary_file(source),)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if _is_visible_text(file.relative_to(path)) and file.is_file()
+        return source, (download(source),)
+    name, files = find_text_files(source)
+    if not files:
+        raise ValueError(
+            f"no such text: {source!r} is not a file, folder or one of {', '.join(NAMED_CORPORA)}"
         )
-        if not files:
-            raise ValueError(f"no {', '.join(FORMATS)} file, compressed or not, in the folder {source}")
-    elif path.is_file():
-        files = [path]
-    else:
-        files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
-        if not files:
-            raise ValueError(
-                f"no such text: {source!r} is not a file, folder or one of {', '.join(NAMED_CORPORA)}"
-            )
-    return str(path.resolve()), tuple(files)
-
-
-def _is_visible_text(path: Path) -> bool:
-    """Return whether a file has a supported suffix and neither it nor a folder on its path is hidden."""
-    return file_format(path) is not None and not any(part.startswith(".") for part in path.parts)
-
-
-def _download_to_temporary_file(url: str) -> Path:
-    """Download a file under its own name; it is deleted when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="lit_gpt_scratch-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / (Path(urlsplit(url).path).name or "text")
-    _download(url, path)
-    return path
-
-
-def _download(url: str, path: Path) -> None:
-    """Download a file.
-
-    Raises:
-        ValueError: The URL does not exist, its protocol is unknown, or its server returns an error.
-        DownloadError: The network failed.
-    """
-    import fsspec  # not at the top: a local text needs no network client
-
-    options = {}
-    if url.startswith(("http://", "https://")):
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(
-            sock_connect=DOWNLOAD_TIMEOUT_SECONDS, sock_read=DOWNLOAD_TIMEOUT_SECONDS
-        )
-        options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-    try:
-        filesystem, remote = fsspec.core.url_to_fs(url, **options)
-        filesystem.get_file(remote, str(path))
-    except FileNotFoundError as error:  # the server responded: the URL is wrong, not the network
-        raise ValueError(f"there is nothing at {url}") from error
-    except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
-        raise ValueError(f"cannot open {url}: {error}") from error
-    except Exception as error:  # each protocol's client has its own exception classes
-        if hasattr(error, "status"):  # the server responded
-            raise ValueError(f"cannot open {url}: its server returned status {error.status}") from error
-        raise DownloadError(f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")) from error
+    return name, tuple(files)
 
 
 def _shakespeare() -> Path:
@@ -282,7 +223,7 @@ def _shakespeare() -> Path:
     cached = cache_dir() / "shakespeare.txt"
     if cached.is_file() and file_sha256(cached) == SHAKESPEARE_SHA256:
         return cached
-    downloaded = _download_to_temporary_file(SHAKESPEARE_URL)
+    downloaded = download(SHAKESPEARE_URL)
     if file_sha256(downloaded) != SHAKESPEARE_SHA256:
         raise DownloadError("the download's checksum is wrong")
     with file_lock(cached):

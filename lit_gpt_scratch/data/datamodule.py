@@ -144,7 +144,7 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"{n_windows} evaluation windows are too few for {n_devices} devices")
 
     def load(self, stage: str) -> None:
-        """Read the texts of a stage, make the tokenizer, and map the tokens. Nothing is loaded twice.
+        """Read the texts of a stage, create the tokenizer, and memory-map the tokens; each only once.
 
         Args:
             stage: Stage of the Trainer: fit, validate, test or predict. predict needs only the tokenizer, and

@@ -14,6 +14,12 @@ from typing import Any, BinaryIO
 
 BLOCK_BYTES = 2**20
 FORMATS = (".txt", ".md", ".jsonl", ".parquet")  # all but .parquet may be compressed, as in .txt.gz
+JSON_LINES = {".ndjson", ".jsonlines", ".json"}  # other suffixes of .jsonl
+FOREIGN_TEXTS = {  # first characters of files that are text, but not the text that was meant
+    "<!doctype html": "an HTML page",
+    "<html": "an HTML page",
+    "version https://git-lfs": "a Git LFS pointer",
+}
 DECOMPRESS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 Piece = str | None  # part of a document; None separates documents
@@ -24,7 +30,7 @@ def file_format(path: Path) -> str | None:
 
     A compressed file without a second suffix, such as enwik9.gz, is plain text.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffixes = [".jsonl" if suffix.lower() in JSON_LINES else suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in DECOMPRESS:
         inner = suffixes[-2] if len(suffixes) > 1 else ".txt"
         return inner if inner in FORMATS[:-1] else None
@@ -62,6 +68,8 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
     n_bytes = 0
     while True:
         block = stream.read(BLOCK_BYTES)
+        if n_bytes == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{name} is UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8 IN > OUT")
         if (zero := block.find(b"\0")) >= 0:
             raise ValueError(f"{name} is a binary file, not text (it has a zero byte at {n_bytes + zero})")
         try:
@@ -69,15 +77,28 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
         except UnicodeDecodeError as error:
             n_carried_over = len(error.object) - len(block)  # start of a character, in the previous block
             raise ValueError(
-                f"{name} is not UTF-8 text (byte {n_bytes + error.start - n_carried_over}); convert it, for "
-                "example: iconv -f latin1 -t utf-8 IN > OUT"
+                f"{name} is not UTF-8 text (byte {n_bytes + error.start - n_carried_over}); convert it: "
+                f"iconv -f {_likely_encoding(block)} -t utf-8 IN > OUT"
             ) from None
+        if n_bytes == 0:
+            for start, kind in FOREIGN_TEXTS.items():
+                if piece[:1000].lstrip().lower().startswith(start):
+                    raise ValueError(f"{name} is {kind}, not a plain text")
         if piece:
             yield piece
         if not block:
             yield None
             return
         n_bytes += len(block)
+
+
+def _likely_encoding(block: bytes) -> str:
+    """Return cp1252 if the block is text in it with characters that latin1 lacks; else a placeholder."""
+    try:
+        block.decode("cp1252")
+    except UnicodeDecodeError:
+        return "ENCODING"
+    return "cp1252" if any(0x80 <= byte <= 0x9F for byte in block) else "ENCODING"
 
 
 def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Piece]:

@@ -108,15 +108,15 @@ def generate_tokens(
 ) -> Generation:
     """Continue each prompt; a row's tokens do not depend on the other rows.
 
-    After block_size tokens, a row continues from the last half of them, so that most tokens take one step
-    with the cache.
+    When a row has block_size tokens, its cache is refilled with its last block_size / 2 tokens, so that most
+    tokens need only a forward pass of one token.
 
     Args:
         gpt: Model in training or evaluation mode; the mode and torch's global generator do not change.
         prompts: Token ids of each prompt, at least one; only the last block_size are used.
         options: Sampling options.
-        seeds: Seed of each row; None for consecutive seeds from options.seed, or from a random one if that is
-            None.
+        seeds: Seed of each row; if None, consecutive seeds that start at options.seed, or at a random seed if
+            options.seed is None.
         on_token: Function called with (row, token) for each token; it returns True to end the row.
         with_logprobs: Return the tokens' log-probabilities.
 

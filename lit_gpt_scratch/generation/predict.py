@@ -122,7 +122,7 @@ def print_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Pre
 
 
 def quantize_with_report(gpt: GPT, tokenizer: Tokenizer) -> None:
-    """Replace the linear layers by ones with 8-bit weights, and log the change of perplexity."""
+    """Replace the linear layers with 8-bit ones in place; log the change of perplexity on HAMLET."""
     known = "".join(char for char in HAMLET if not tokenizer.unknown_chars(char))
     ids = torch.from_numpy(tokenizer.encode(known)[: gpt.config.block_size + 1].astype("int64"))
     if len(ids) < 2:

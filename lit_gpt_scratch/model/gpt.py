@@ -98,7 +98,7 @@ class GPTConfig:
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values, K."""
+        """Number of key and value heads, K."""
         return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
@@ -254,11 +254,11 @@ class Attention(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Return the attention output of each token over itself, the tokens before it and those in the cache.
+        """Return the attention outputs; tokens attend to themselves, earlier tokens and cached tokens.
 
         Args:
             x: (B, T, C).
-            rope: `precompute_rope` at the tokens' positions, (2, ..., T, D); None for gpt2.
+            rope: Cosines and sines at the tokens' positions, (2, T, D) or (2, B, 1, T, D); None for gpt2.
             cache: Keys and values of earlier tokens.
 
         Returns:

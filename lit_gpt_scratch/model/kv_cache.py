@@ -15,12 +15,13 @@ class LayerCache(NamedTuple):
     Args:
         keys: Keys of all tokens, the newest included, (B, K, N, D).
         values: Values of all tokens, (B, K, N, D).
-        new_keys: View of the newest tokens' keys, (B, K, T, D); unused if their positions differ by row.
-        new_values: View of the newest tokens' values, (B, K, T, D).
-        indices: Rows (B, 1) and positions (B, T) of the newest tokens; None if the positions are the same for
-            each row.
-        mask: True where a new token attends to a token, (B, 1, T, N); None for a causal mask, or all tokens
-            if T is 1.
+        new_keys: View into `keys` where the newest tokens' keys are written, (B, K, T, D); unused if the
+            positions differ by row.
+        new_values: View into `values`, likewise, (B, K, T, D).
+        indices: Rows (B, 1) and positions (B, T) at which the newest keys and values are written; None if the
+            positions are the same for each row.
+        mask: True where a new token attends to a token, (B, 1, T, N). None means causal attention; a single
+            new token attends to all N tokens.
     """
 
     keys: Tensor

@@ -28,7 +28,7 @@ PARTS = {
 def make_plan(
     model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measurement | None, law: Path
 ) -> dict[str, Any]:
-    """Return size, length and estimates of a run, as a dict that can be written as JSON.
+    """Return parameters, tokens and estimated time, memory and loss of a run, as a JSON-serializable dict.
 
     Args:
         model: The model.
@@ -36,7 +36,7 @@ def make_plan(
         steps: Optimizer steps.
         eval_every: Steps between two evaluations.
         measured: Time and memory of the first steps, if they were measured.
-        law: File with a scaling law, written by `scale`; it may be missing, or fitted on other data.
+        law: File with a scaling law, written by `scale`; without one for this data, the loss is None.
     """
     parameters, n_train = parameters_by_part(model.gpt), len(data.train_tokens)
     n_parameters, n_tokens = sum(parameters.values()), steps * data.tokens_per_step

@@ -113,7 +113,7 @@ def confidence_interval(laws: Sequence[Law], function: Callable[[Law], float]) -
 
 
 def _grid_shape(runs: Floats) -> tuple[int, int]:
-    """Return the number of distinct sizes and of distinct numbers of tokens."""
+    """Return the number of distinct model sizes and of distinct numbers of training tokens."""
     return len(np.unique(runs[:, 0])), len(np.unique(runs[:, 1]))
 
 

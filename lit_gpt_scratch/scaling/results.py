@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """Size, length and validation loss of a run, with the text, vocabulary and optimizer that affect it."""
+    """Parameters, training tokens and validation loss of a run, with its text, vocabulary and optimizer."""
 
     name: str  # of the run's folder
     n_parameters: int  # including token embeddings; tied weights count once

@@ -248,7 +248,7 @@ class LitGPT(LightningModule):
         """Count the tokens of the step; if it is a logged step, log its loss, averaged over devices.
 
         Raises:
-            FloatingPointError: The loss is NaN or infinite, and no callback has cleared the gradients.
+            FloatingPointError: The loss is NaN or infinite, and no callback skips the step.
         """
         self.n_tokens += self.step_tokens
         if not is_log_step(self.trainer, self.global_step + 1):

@@ -98,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_step: int | None = None  # None before training, when nothing is saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the step at which training starts, which needs no save."""
+        """Set the step at which training starts as saved: it needs no checkpoint."""
         self.saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

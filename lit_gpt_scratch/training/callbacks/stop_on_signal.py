@@ -57,7 +57,7 @@ class StopOnSignal(Callback):
             sys.exit(128 + self.received)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's SIGTERM handler, which waits for the end of a step and for other devices."""
+        """Replace Lightning's SIGTERM handler: it would wait for the end of a step and for other devices."""
         self._install()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
