@@ -21,13 +21,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import lit_gpt_scratch.__main__  # noqa: F401, I001  # sets the environment as the entry point does
-import lightning
-import torch
-from plain import plain_loop
+from lit_gpt_scratch.__main__ import configure_process  # noqa: I001
 
-from lit_gpt_scratch.cli.main import main as run
-from lit_gpt_scratch.training.module import LitGPT
+configure_process()  # before torch is imported
+import lightning  # noqa: E402
+import torch  # noqa: E402
+from plain import plain_loop  # noqa: E402
+
+from lit_gpt_scratch.cli.main import main as run  # noqa: E402
+from lit_gpt_scratch.training.module import LitGPT  # noqa: E402
 
 WARMUP = 15  # steps, in which compiling falls
 OURS = {

@@ -72,5 +72,4 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first access, so that `--version` works without torch."""
     if name not in PUBLIC_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module("lit_gpt_scratch.__main__")  # sets the environment, as for the command line
     return getattr(importlib.import_module(f"lit_gpt_scratch.{PUBLIC_MODULES[name]}"), name)

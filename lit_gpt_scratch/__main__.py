@@ -11,26 +11,6 @@ import warnings
 from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
 from lit_gpt_scratch.cli.errors import print_error
 
-# Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
-os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-# Turn off Lightning's advice about worker counts and the like: our data loaders have no workers.
-os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
-# Lightning 2.6 uses deprecated settings of jsonargparse.
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-for message, category in {
-    # Lightning 2.6 creates torch pytrees in a way that torch 2.13 deprecates.
-    ".*LeafSpec.*": FutureWarning,
-    # Our `configure_model` may be called twice, and shards nothing if weights are averaged.
-    ".*WeightAveraging callback with a model that overrides": Warning,
-    # ModelCheckpoint warns of a non-empty folder: config.yaml is written before the first checkpoint.
-    "Checkpoint directory .* exists and is not empty": Warning,
-    # Commands that evaluate need no logger.
-    "You called `self.log.* but have no logger configured": Warning,
-    # A notebook without ipywidgets: the progress bars that need them are not used.
-    "IProgress not found": Warning,
-}.items():
-    warnings.filterwarnings("ignore", message=message, category=category)
-
 
 def usage() -> str:
     """Return the help text that lists the commands."""
@@ -60,6 +40,7 @@ def main() -> int:
         The exit code: 0 for success, 1 for a failed run, 2 for invalid input, 128 + n after signal n.
     """
     restart_in_utf8_mode()
+    configure_process()
     try:
         return run(sys.argv[1:])
     finally:
@@ -93,6 +74,29 @@ def run(args: list[str]) -> int:
         return cli_main(args)
     except KeyboardInterrupt:
         return 130
+
+
+def configure_process() -> None:
+    """Set environment variables and warning filters of the command line, before torch is imported."""
+    # Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    # Turn off Lightning's advice about worker counts and the like: our data loaders have no workers.
+    os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
+    # Lightning 2.6 uses deprecated settings of jsonargparse.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for message, category in {
+        # Lightning 2.6 creates torch pytrees in a way that torch 2.13 deprecates.
+        ".*LeafSpec.*": FutureWarning,
+        # Our `configure_model` may be called twice, and shards nothing if weights are averaged.
+        ".*WeightAveraging callback with a model that overrides": Warning,
+        # ModelCheckpoint warns of a non-empty folder: config.yaml is written before the first checkpoint.
+        "Checkpoint directory .* exists and is not empty": Warning,
+        # Commands that evaluate need no logger.
+        "You called `self.log.* but have no logger configured": Warning,
+        # A notebook without ipywidgets: the progress bars that need them are not used.
+        "IProgress not found": Warning,
+    }.items():
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def restart_in_utf8_mode() -> None:

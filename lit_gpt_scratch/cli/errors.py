@@ -35,7 +35,11 @@ REPLACEMENTS = {
     "val_check_interval": "eval_every",
 }
 RENAMED_CONFIGS = {"day20.yaml": "tutorial_char.yaml", "gpt2-1024.yaml": "gpt2_1024.yaml"}
-LINKED_OPTIONS = {"model.vocab_size", "data.block_size", "data.seed"}  # computed from other options
+LINKED_OPTIONS = {  # options that are computed from others, and those others
+    "model.vocab_size": "data.tokenizer and data.vocab_size",
+    "data.block_size": "model.block_size",
+    "data.seed": "seed_everything",
+}
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def clear_parser_errors(parser: Any, config_files: list[str]) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{files} is not a text file") from error
     except ArgumentError as error:
-        known_options = {action.dest for action in parser._actions} - LINKED_OPTIONS
+        known_options = {action.dest for action in parser._actions} - LINKED_OPTIONS.keys()
         raise ValueError(clear_message(str(error), files, known_options)) from error
 
 
@@ -67,7 +71,7 @@ def clear_message(message: str, files: str, known_options: set[str]) -> str:
         if old in message and "does not exist" in message:
             message += f"; its name is now {new}"
     for option in re.findall(r"(?:arguments: --|option ')([\w.]+)", message):
-        if replacement := REPLACEMENTS.get(option.removeprefix("trainer.")):
+        if replacement := REPLACEMENTS.get(option.removeprefix("trainer.")) or LINKED_OPTIONS.get(option):
             message += f"; use {replacement} instead"
         elif near := get_close_matches(option, known_options, n=1):
             message += f"; did you mean {near[0]}?"

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_gpt_scratch.cli.errors import LINKED_OPTIONS, REPLACEMENTS, clear_parser_errors
-from lit_gpt_scratch.cli.start import Start, parse_known
+from lit_gpt_scratch.cli.start import Start, parse_known, values_in_configs
 from lit_gpt_scratch.generation.predict import PredictOptions
 from lit_gpt_scratch.training import callbacks
 
@@ -96,7 +96,7 @@ def add_run_options(parser: LightningArgumentParser, command: str) -> None:
     compiled = (
         "Compile the model: auto compiles on a GPU, and on a CPU if the run is long enough to save time."
     )
-    add("--compile", type=Literal["auto", "true", "false"], default="auto", help=compiled)
+    add("--compile", type=Literal["auto"] | bool, default="auto", help=compiled)
     add("--debug", action="store_true", help="Show the traceback of an error.")
     add("--seed_everything", type=NonNegativeInt, default=1337, help="Seed of all randomness.")
 
@@ -138,6 +138,9 @@ def parse_options(
             inherited = parser.parse_object(start.options, namespace=inherited)
     given_configs, others = parse_known(args, "config")
     files = given_configs.config
+    for name, other in LINKED_OPTIONS.items():
+        if values_in_configs(files, name):
+            raise ValueError(f"{name} in {' or '.join(files)} has no effect: it follows from {other}")
     with clear_parser_errors(parser, files):
         # In jsonargparse, a later argument or file overrides an earlier one: put the files first.
         args = [*(word for file in files for word in ("--config", file)), *others]

@@ -115,14 +115,20 @@ def read_start(command: str, args: list[str]) -> Start:
 
 def _value_in_configs(files: list[str], name: str) -> str | None:
     """Return an option's value in the last config file that sets it, or None; skip unreadable files."""
-    value: str | None = None
+    values = values_in_configs(files, name)
+    return values[-1] if values and isinstance(values[-1], str) else None
+
+
+def values_in_configs(files: list[str], name: str) -> list[Any]:
+    """Return the values of an option in the config files that set it; the parser reports unreadable files."""
+    values = []
     for file in files:
         with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
             for key in name.split("."):
                 content = content[key]
-            value = content if isinstance(content, str) else None
-    return value
+            values.append(content)
+    return values
 
 
 def _checkpoint_start(path: Path) -> Start:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_gpt_scratch.data.token_files import Tokens
-from lit_gpt_scratch.data.tokenizers import TokenArray
+from lit_gpt_scratch.data.tokenizers import TokenArray, Tokenizer
 
 IGNORE = -100  # cross_entropy's ignore_index: a target that is not counted
 
@@ -78,7 +78,7 @@ class EvalSet:
         tokens: Tokens of the text.
         starts: Positions of the windows, (n_windows,).
         block_size: Length of a window in tokens.
-        bytes_per_token: Mean number of UTF-8 bytes of a target; NaN if not computed.
+        bytes_per_token: UTF-8 bytes of the documents, without separators, per target; NaN if not computed.
         is_full_pass: True if every token of the text but the first is a target exactly once.
     """
 
@@ -93,18 +93,19 @@ class EvalSet:
         cls,
         tokens: Tokens,
         block_size: int,
-        token_n_bytes: npt.NDArray[np.int64],
+        tokenizer: Tokenizer,
         max_tokens: int | None = None,
     ) -> "EvalSet":
         """Return a full pass over a text, or evenly spread windows if it has over `max_tokens` targets."""
         n_tokens, block_size = len(tokens), min(block_size, len(tokens) - 1)
         if max_tokens is None or n_tokens - 1 <= max_tokens:
-            n_target_bytes = tokens.n_bytes - int(token_n_bytes[tokens.ids[0]])
+            n_target_bytes = tokens.n_bytes - int(tokenizer.token_n_bytes[tokens.ids[0]])
             starts = full_pass_starts(n_tokens, block_size)
             return cls(tokens, starts, block_size, n_target_bytes / (n_tokens - 1), is_full_pass=True)
         starts = spread_starts(n_tokens, block_size, max_tokens // block_size)
         _, targets = gather(tokens.ids, starts, block_size)
-        return cls(tokens, starts, block_size, float(token_n_bytes[targets.numpy()].mean()))
+        n_token_bytes = float(tokenizer.token_n_bytes[targets.numpy()].mean())
+        return cls(tokens, starts, block_size, n_token_bytes * document_share(tokens, tokenizer))
 
     @property
     def n_tokens(self) -> int:
@@ -136,6 +137,13 @@ class EvalBatches:
                 targets = targets.clone()
                 targets[-1, : starts[-1] - last] = IGNORE
             yield inputs, targets
+
+
+def document_share(tokens: Tokens, tokenizer: Tokenizer) -> float:
+    """Return the documents' share of the bytes of all tokens; the rest are separators."""
+    if not tokens.n_separators:
+        return 1.0
+    return tokens.n_bytes / (tokens.n_bytes + tokens.n_separators * tokenizer.separator_n_bytes)
 
 
 def full_pass_starts(n_tokens: int, block_size: int) -> npt.NDArray[np.int64]:

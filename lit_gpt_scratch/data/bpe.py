@@ -1,6 +1,8 @@
 """Byte pair encodings: those that tiktoken publishes, and one learned from a text."""
 
-from collections.abc import Iterable, Iterator
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ END_OF_TEXT = "<|endoftext|>"
 # Maximum number of characters to learn from: learning takes seconds, and up to a gigabyte of memory for text
 # without repeated words (random Chinese).
 MAX_TRAINING_CHARS = 3 * 10**6
+MAX_WORD_CHARS = 200  # longer words are cut, because the time to learn from a word is quadratic in its length
+LONG_WORD = re.compile(rf"(?s).*?(?:\S{{{MAX_WORD_CHARS}}}|\s{{{MAX_WORD_CHARS}}})|.+")
 MAX_VOCAB_SIZE = 2**32  # token ids have at most 32 bits
 
 
@@ -148,15 +152,33 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=max_tokens, initial_alphabet=letters, show_progress=False
     )
-    learner.train_from_iterator(_learning_text(corpus, stop), trainer)
+    _run_interruptibly(lambda: learner.train_from_iterator(_learning_text(corpus, stop), trainer))
     corpus.check_unchanged()
     id_of = learner.get_vocab()
     return [token.translate(BYTE_OF_LETTER) for token in sorted(id_of, key=id_of.__getitem__)]
 
 
+def _run_interruptibly(function: Callable[[], None]) -> None:
+    """Call a function that does not return to Python for seconds, so that Ctrl-C ends the program at once."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # between two calls, Python handles signals
+    if errors:
+        raise errors[0]
+
+
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
     """Yield lists of pieces of the first `stop` characters: all, or evenly spread ones of a long text."""
-    share = min(1.0, MAX_TRAINING_CHARS / stop)
+    share = min(1.0, MAX_TRAINING_CHARS / max(1, stop))
     due = 0.0
     label = f"learning tokens from {Path(corpus.name).name}"
     with progress_bar(label, stop, " characters") as advance:
@@ -166,7 +188,7 @@ def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
             due += n_chars * share
             if due >= n_chars:
                 due -= n_chars
-                yield pieces
+                yield [part for piece in pieces for part in LONG_WORD.findall(piece)]
             advance(n_chars)
 
 

@@ -17,7 +17,7 @@ from lit_gpt_scratch.data.atomic_write import atomic_write
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # part of the names of cached files; incremented when the same text gives other contents
+FORMAT_VERSION = 2  # part of the names of cached files; incremented when the same text gives other contents
 
 
 def cache_dir() -> Path:

@@ -204,9 +204,7 @@ class TextDataModule(LightningDataModule):
                 f"for windows of {self.block_size} tokens; use a longer text or a smaller model.block_size"
             )
         self.train_tokens = train
-        self.val_set = EvalSet.from_tokens(
-            val, self.block_size, self.tokenizer.token_n_bytes, self.max_val_tokens
-        )
+        self.val_set = EvalSet.from_tokens(val, self.block_size, self.tokenizer, self.max_val_tokens)
 
     def _load_test_set(self) -> EvalSet:
         """Return a full pass over the test text, or over the validation text if there is none."""
@@ -219,7 +217,7 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(
                     f"{corpus.name} is too short to test on: it has {len(tokens)} of at least 2 tokens"
                 )
-        return EvalSet.from_tokens(tokens, self.block_size, self.tokenizer.token_n_bytes)
+        return EvalSet.from_tokens(tokens, self.block_size, self.tokenizer)
 
     def _load_tokens(self, corpus: Corpus, start: int, stop: int) -> Tokens:
         if unknown := self.tokenizer.unknown_chars(corpus.alphabet):

@@ -110,7 +110,7 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Piece]:
             text.encode()  # fails for an unpaired surrogate, which JSON allows
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f'{name}: line {number} is not a JSON object with a text under "text"') from None
-        yield _unix_line_ends(text)
+        yield unix_line_ends(text)
         yield None
 
 
@@ -128,13 +128,14 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
                 raise ValueError(f"{path} has no string column named text; its columns: {', '.join(names)}")
             for batch in table.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
-                    yield _unix_line_ends(text or "")
+                    yield unix_line_ends(text or "")
                     yield None
     except (ArrowInvalid, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
 
 
-def _unix_line_ends(text: str) -> str:
+def unix_line_ends(text: str) -> str:
+    """Return a text with Unix line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -40,10 +40,17 @@ MAX_THREADS = 8  # each has a copy of the encoding, which takes up to 40 MB
 
 @dataclass(frozen=True)
 class Tokens:
-    """Memory-mapped token ids, (n_tokens,), and the number of UTF-8 bytes of their text."""
+    """Tokens of the documents of a text, with separators between them.
+
+    Args:
+        ids: Memory-mapped token ids, (n_tokens,).
+        n_bytes: Number of UTF-8 bytes of the documents, without the separators.
+        n_separators: Number of separators, each of `Tokenizer.separator_ids`.
+    """
 
     ids: TokenArray
     n_bytes: int
+    n_separators: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,20 +97,27 @@ def _open(path: Path) -> Tokens | None:
 def _map(ids_file: Path, header: dict[str, Any]) -> Tokens:
     dtype = np.dtype(header["dtype"])
     ids = np.asarray(np.memmap(ids_file, dtype, mode="r")) if header["n_bytes"] else np.empty(0, dtype)
-    return Tokens(ids, header["n_bytes"])
+    return Tokens(ids, header["n_bytes"], header["n_separators"])
 
 
 def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
     """Write a token file (.bin), then the header (.json) that marks it as complete; return its tokens."""
     ids_file = path.with_suffix(".bin")
     n_bytes_of = tokenizer.token_n_bytes
-    n_bytes = 0
+    n_bytes = n_separators = 0
+
+    def documents() -> Iterator[Piece]:
+        nonlocal n_separators
+        for piece in slice_chars(corpus.pieces(), start, stop):
+            n_separators += piece is None
+            yield piece
+
     digest = hashlib.sha256()
     label = f"tokenizing {Path(corpus.name).name}"
     total_bytes = corpus.n_bytes * (stop - start) // corpus.n_chars  # estimate
     try:
         with atomic_write(ids_file) as stream, progress_bar(label, total_bytes, "B") as advance:
-            for ids in tokenize(slice_chars(corpus.pieces(), start, stop), tokenizer):
+            for ids in tokenize(documents(), tokenizer):
                 stream.write(ids.data)
                 digest.update(ids.data)
                 n_new_bytes = int(n_bytes_of[ids].sum())
@@ -116,7 +130,9 @@ def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokeniz
             "there, or set LIT_GPT_CACHE to another folder"
         ) from error
     dtype = np.dtype(id_type(tokenizer.vocab_size)).name
-    header = {"dtype": dtype, "n_bytes": n_bytes, "sha256": digest.hexdigest()}
+    if n_separators:
+        n_bytes -= n_separators * tokenizer.separator_n_bytes
+    header = {"dtype": dtype, "n_bytes": n_bytes, "n_separators": n_separators, "sha256": digest.hexdigest()}
     write_json(header, path.with_suffix(".json"))
     return _map(ids_file, header)
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lit_gpt_scratch.data.readers import unix_line_ends
+
 log = logging.getLogger(__name__)
 
 VISIBLE_WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -37,6 +39,11 @@ class Tokenizer(Protocol):
     def separator_ids(self) -> TokenArray:
         """Token ids between two documents: `<|endoftext|>`, or a blank line if there is no such token."""
         return self.encode("\n\n")
+
+    @property
+    def separator_n_bytes(self) -> int:
+        """UTF-8 bytes of the separator's tokens; 0 for a special token."""
+        return int(self.token_n_bytes[self.separator_ids].sum())
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
@@ -144,9 +151,11 @@ def encode_prompt(
 ) -> TokenArray:
     """Return the token ids of a prompt, at least one.
 
-    Characters outside the vocabulary are removed, with a warning. An empty prompt becomes a newline, or
-    token 0 if the vocabulary has no newline.
+    A byte-order mark is removed, and line ends become Unix ones, as in the texts of a corpus. Characters
+    outside the vocabulary are removed, with a warning. An empty prompt becomes a newline, or token 0 if the
+    vocabulary has no newline.
     """
+    prompt = unix_line_ends(prompt.removeprefix("\ufeff"))
     if unknown := tokenizer.unknown_chars(prompt):
         log.warning("not in the vocabulary: %s; left out of %s", " ".join(map(repr, unknown)), source)
         prompt = "".join(char for char in prompt if char not in unknown)

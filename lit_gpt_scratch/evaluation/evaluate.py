@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.special import stdtrit  # quantiles of Student's t
 
 from lit_gpt_scratch.api import Model
+from lit_gpt_scratch.data.batches import document_share
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
-from lit_gpt_scratch.data.token_files import load_tokens
-from lit_gpt_scratch.data.tokenizers import TokenArray
+from lit_gpt_scratch.data.token_files import Tokens, load_tokens
 from lit_gpt_scratch.evaluation.scoring import TokenScores, score_tokens
 from lit_gpt_scratch.training.metrics import perplexity
 
@@ -49,8 +49,8 @@ class Evaluation:
     corpus: str
     n_parameters: int
     n_tokens: int  # scored tokens: all but the first
-    n_bytes: int  # of the scored tokens, in UTF-8
-    n_characters: int  # of the scored tokens
+    n_bytes: int  # of the scored tokens, in UTF-8, without separators of documents
+    n_characters: int  # of the scored tokens, without separators of documents
     n_unknown_characters: int  # left out, because they are unknown to the tokenizer
     block_size: int  # the model's longest context, in tokens
     stride: int  # tokens from one window to the next
@@ -88,20 +88,25 @@ def evaluate_corpus(
     stride = block_size // 2 if stride is None else stride
     if not 1 <= stride < block_size:
         raise ValueError(f"stride must be at least 1 and below the block_size of {block_size}, not {stride}")
-    ids, n_unknown = _tokenize(model, corpus)
+    tokens, n_unknown = _tokenize(model, corpus)
+    ids, tokenizer = tokens.ids, model.tokenizer
     with progress_bar(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
         scores = score_tokens(model.gpt, ids, stride, n_guesses, advance)
-    n_bytes = model.tokenizer.token_n_bytes[scores.targets]
-    n_characters = len(model.tokenizer.decode(scores.targets.tolist()))
-    loss = mean_per_unit(scores.losses, np.ones_like(n_bytes))
-    bits_per_byte = mean_per_unit(scores.losses, n_bytes).map(lambda nats: nats / math.log(2))
-    characters_per_byte = n_characters / float(n_bytes.sum())
+    n_token_bytes = tokenizer.token_n_bytes[scores.targets]
+    share = document_share(tokens, tokenizer)
+    n_bytes = round(share * int(n_token_bytes.sum()))
+    n_characters = len(tokenizer.decode(scores.targets.tolist()))
+    if tokens.n_separators:
+        n_characters -= tokens.n_separators * len(tokenizer.decode(tokenizer.separator_ids))
+    loss = mean_per_unit(scores.losses, np.ones_like(n_token_bytes))
+    bits_per_byte = mean_per_unit(scores.losses, n_token_bytes).map(lambda nats: nats / share / math.log(2))
+    characters_per_byte = n_characters / n_bytes
     evaluation = Evaluation(
         checkpoint=str(model.path),
         corpus=corpus.name,
         n_parameters=model.n_parameters,
         n_tokens=len(scores.losses),
-        n_bytes=int(n_bytes.sum()),
+        n_bytes=n_bytes,
         n_characters=n_characters,
         n_unknown_characters=n_unknown,
         block_size=block_size,
@@ -114,13 +119,14 @@ def evaluate_corpus(
     return evaluation, scores
 
 
-def _tokenize(model: Model, corpus: Corpus) -> tuple[TokenArray, int]:
+def _tokenize(model: Model, corpus: Corpus) -> tuple[Tokens, int]:
     """Return the tokens of a text, and the number of its characters that are unknown to the tokenizer."""
     tokenizer = model.tokenizer
     unknown = tokenizer.unknown_chars(corpus.alphabet)
     if not unknown:
-        return load_tokens(corpus, 0, corpus.n_chars, tokenizer).ids, 0
-    text = "".join("\n\n" if piece is None else piece for piece in corpus.pieces())
+        return load_tokens(corpus, 0, corpus.n_chars, tokenizer), 0
+    pieces = list(corpus.pieces())
+    text = "".join("\n\n" if piece is None else piece for piece in pieces)
     known = text.translate(dict.fromkeys(map(ord, unknown)))
     n_unknown = len(text) - len(known)
     found = (
@@ -130,7 +136,12 @@ def _tokenize(model: Model, corpus: Corpus) -> tuple[TokenArray, int]:
     if n_unknown > MAX_UNKNOWN_SHARE * len(text):
         raise ValueError(f"{found}: more than 1 %, too many for a meaningful loss")
     log.warning("%s: they are left out", found)
-    return tokenizer.encode(known), n_unknown
+    ids = tokenizer.encode(known)
+    n_bytes = int(tokenizer.token_n_bytes[ids].sum())
+    n_separators = 0 if "\n" in unknown else pieces.count(None)  # without a newline, they are left out, too
+    if n_separators:
+        n_bytes -= n_separators * tokenizer.separator_n_bytes
+    return Tokens(ids, n_bytes, n_separators), n_unknown
 
 
 def mean_per_unit(losses: npt.NDArray[np.float32], units: npt.NDArray[np.int64]) -> Estimate:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.progress_bar import print_above_bar, progress_bar
+from lit_gpt_scratch.data.readers import file_format
 from lit_gpt_scratch.data.tokenizers import Tokenizer, encode_prompt
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 from lit_gpt_scratch.generation.generate import (
@@ -146,7 +147,7 @@ def measure_perplexity(gpt: GPT, ids: Tensor) -> float:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a file, one per line: text, or JSON if the file's name ends in .jsonl.
+    """Return the prompts of a file, one per line: text, or JSON if the file's name is one of JSON lines.
 
     A line of JSON is a string, or an object with a string `prompt`. Blank lines are left out.
 
@@ -162,8 +163,8 @@ def read_prompts(path: Path) -> list[str]:
         if not line.strip():
             continue
         try:
-            prompt: Any = line.decode().removesuffix("\r")
-            if path.suffix == ".jsonl":
+            prompt: Any = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
+            if file_format(path) == ".jsonl":
                 prompt = json.loads(prompt)
         except (ValueError, RecursionError) as error:
             kind = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"

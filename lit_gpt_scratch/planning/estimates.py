@@ -115,6 +115,6 @@ def format_plan(plan: dict[str, Any], law: Path) -> str:
         rows["loss"] = f"about {plan['expected_loss']:.2f} on the validation text, by {law}"
     else:
         rows["loss"] = (
-            f"no estimate: {law} is no law for this text, tokenizer and optimizer; run `scale` to fit one"
+            f"no estimate: {law} is no law for this text, vocabulary size and optimizer; `scale` fits one"
         )
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())

@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -79,11 +80,11 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
-def choose_compile(option: str, kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
+def choose_compile(option: bool | Literal["auto"], kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
     """Return whether to compile, and the reason.
 
     Args:
-        option: auto, true or false.
+        option: auto, or whether to compile.
         kind: Device type.
         gpt: The model.
         flops: FLOPs of the whole run; infinite for a run without a last step.
@@ -93,9 +94,9 @@ def choose_compile(option: str, kind: str, gpt: GPT, flops: float) -> tuple[bool
     """
     if option == "auto":
         return auto_compile(kind, gpt, flops)
-    if option == "true" and kind == "cpu" and (reason := missing_compile_requirement()):
+    if option and kind == "cpu" and (reason := missing_compile_requirement()):
         raise ValueError(f"compile: {reason}; use --compile false to train without compilation")
-    return option == "true", "as asked"
+    return option, "as asked"
 
 
 def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:

@@ -14,7 +14,10 @@ def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
     """Return the largest micro-batch size for `n_rows` rows per GPU that fits into every GPU's memory."""
     with trainer.precision_plugin.forward_context():
         size = largest_micro_batch(n_rows, partial(step_fits, gpt))
-    return trainer.strategy.broadcast(size)
+    smallest = trainer.strategy.reduce(
+        torch.tensor(size, device=trainer.strategy.root_device), reduce_op="min"
+    )
+    return int(smallest)
 
 
 def largest_micro_batch(n_rows: int, fits: Callable[[int], bool]) -> int:

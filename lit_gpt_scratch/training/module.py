@@ -1,5 +1,6 @@
 """LitGPT, the LightningModule: steps, optimizer, learning-rate schedule and checkpoint contents."""
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,8 @@ from lit_gpt_scratch.training.metrics import check_finite
 from lit_gpt_scratch.training.micro_batch import find_micro_batch
 from lit_gpt_scratch.training.optim import check_optimizer, make_optimizer
 from lit_gpt_scratch.training.trainer_state import get_data, is_log_step, log_with_global_step
+
+log = logging.getLogger(__name__)
 
 EAGER_STEPS = 10  # on a CPU, a compiled run executes the steps before this one eagerly, also when resumed
 
@@ -193,12 +196,14 @@ class LitGPT(LightningModule):
             )
         if self.trainer.gradient_clip_val is not None:
             raise ValueError("gradient_clip_val is replaced by the callback StepControl(max_norm=...)")
-        self.seed = torch.initial_seed()
         data = getattr(self.trainer, "datamodule", None)
-        # With sharded weights, a forward pass needs all devices: none can test a micro-batch alone.
-        if getattr(data, "auto_micro_batch", False) and self.device.type == "cuda" and not self.device_mesh:
-            size = find_micro_batch(self.trainer, self.gpt, get_data(self.trainer).rows_per_device)
-            get_data(self.trainer).micro_batch_size = size
+        self.seed = getattr(data, "seed", torch.initial_seed())
+        if getattr(data, "auto_micro_batch", False):
+            if self.device.type == "cuda" and not self.device_mesh:
+                size = find_micro_batch(self.trainer, self.gpt, get_data(self.trainer).rows_per_device)
+                get_data(self.trainer).micro_batch_size = size
+            else:  # with sharded weights, no device can test a micro-batch alone
+                log.warning("data.micro_batch_size auto has no effect on a CPU, and with sharded weights")
 
     def on_train_start(self) -> None:
         """Set the optimizer's options to this run's, which replace those restored from a checkpoint."""

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,11 +36,14 @@ class StopOnSignal(Callback):
         try:
             yield
         finally:
-            for number, handler in before.items():
-                if handler is not None:  # None: not installed from Python
-                    signal.signal(number, handler)
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    if handler is not None:  # None: not installed from Python
+                        signal.signal(number, handler)
 
     def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows handlers in the main thread alone
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
