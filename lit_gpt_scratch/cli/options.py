@@ -19,12 +19,12 @@ from lit_gpt_scratch.training import callbacks
 CALLBACKS = {
     "evaluation_schedule": callbacks.EvaluationSchedule,
     "step_control": callbacks.StepControl,
-    "ema": callbacks.EMA,
     "perplexity": callbacks.Perplexity,
     "learning_rate": LearningRateMonitor,
     "throughput": callbacks.Throughput,
     "samples": callbacks.Samples,
     "inspection": callbacks.Inspection,
+    "ema": callbacks.EMA,  # after the callbacks that use the averaged model
     "progress": callbacks.Progress,
     "early_stopping": callbacks.ValLossEarlyStopping,
     "curves": callbacks.Curves,

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -56,11 +57,20 @@ def run(options: Namespace) -> None:
             with atomic_write(page) as file:
                 file.write(heatmap(evaluation, model.tokenizer, scores).encode())
     if options.json:
-        print(json.dumps([asdict(evaluation) for evaluation in evaluations], indent=1))
+        print(json.dumps([as_json(evaluation) for evaluation in evaluations], indent=1))
     else:
         print(table(evaluations))
         if page is not None:
             print(f"\nheat map  {page}")
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as a dict for JSON, which has no infinity: such a perplexity is null."""
+    content = asdict(evaluation)
+    for name, value in content.items():
+        if isinstance(value, dict):
+            content[name] = {bound: None if number == math.inf else number for bound, number in value.items()}
+    return content
 
 
 def check_writable(page: Path) -> None:
@@ -89,5 +99,7 @@ def format_estimate(estimate: Estimate) -> str:
     """Return a value with four significant digits and its confidence interval, as text."""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.4g} (text too short for an interval)"
+    if math.inf in (estimate.value, estimate.high):
+        return f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
     digits = max(0, 3 - math.floor(math.log10(estimate.value))) if estimate.value > 0 else 4
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

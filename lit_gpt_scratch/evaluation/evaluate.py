@@ -92,6 +92,10 @@ def evaluate_corpus(
     ids, tokenizer = tokens.ids, model.tokenizer
     with progress_bar(f"reading {Path(corpus.name).name}", len(ids) - 1, " tokens") as advance:
         scores = score_tokens(model.gpt, ids, stride, n_guesses, advance)
+    if not np.isfinite(scores.losses).all():
+        raise ValueError(
+            f"{model.path} has losses that are NaN or infinite on this text: its run has diverged"
+        )
     n_token_bytes = tokenizer.token_n_bytes[scores.targets]
     share = document_share(tokens, tokenizer)
     n_bytes = round(share * int(n_token_bytes.sum()))

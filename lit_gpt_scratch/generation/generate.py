@@ -124,7 +124,7 @@ def generate_tokens(
         The continuations, in the prompts' order.
 
     Raises:
-        ValueError: A banned token is not in the vocabulary, or all are banned.
+        ValueError: A banned token is not in the vocabulary, or all are banned; or logits are NaN or infinite.
     """
     check_banned(options.banned_tokens, gpt.config.vocab_size)
     started = time.perf_counter()
@@ -133,6 +133,7 @@ def generate_tokens(
     with eval_mode(gpt), packed_weights(gpt) if len(prompts) >= MIN_PACKED_ROWS else nullcontext():
         batch = new_batch(gpt, texts, options, seeds)
         logits = prefill(gpt, batch.cache, texts)
+        check_finite_logits(logits)
         prefilled = time.perf_counter()
         for step in range(options.max_new_tokens):
             ids = sample_next(logits.float(), options, batch.uniforms[:, step], batch.seen)  # (B,)
@@ -157,6 +158,7 @@ def generate_tokens(
                 batch, ids = batch.select(unfinished), ids[unfinished]
             slide(gpt, batch, texts)
             logits = gpt(ids[:, None], batch.cache)[:, 0]
+    check_finite_logits(logits)  # what is NaN in the cache stays NaN
     return Generation(continuations, prefilled - started, time.perf_counter() - prefilled)
 
 
@@ -209,6 +211,14 @@ def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
     cache.lengths = [len(window) for window in windows]
     last = torch.tensor(cache.lengths, device=x.device) - 1
     return gpt.lm_head(x[torch.arange(len(x), device=x.device), last])
+
+
+def check_finite_logits(logits: Tensor) -> None:
+    """Raise ValueError if a logit is NaN or infinite, as after a run that has diverged."""
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "the model's logits are NaN or infinite: its weights are damaged, or its run diverged"
+        )
 
 
 def slide(gpt: GPT, batch: DecodingBatch, texts: list[list[int]]) -> None:
