@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Run, environment
 
+from helpers.command_line import ROOT, Run, environment
 from lit_gpt_scratch.data.bpe import train_bpe
 from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.hub.tokenizer import to_hub

@@ -4,7 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers.command_line import ROOT
 
 PACKAGE = ROOT / "lit_gpt_scratch"
 # A package may import itself, the names in lit_gpt_scratch/__init__.py, and the packages listed here.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+
+from helpers.command_line import ROOT
 
 TOUR = ROOT / "docs" / "tour.ipynb"
 SMALL = """

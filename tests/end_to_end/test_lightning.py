@@ -1,0 +1,356 @@
+"""LitGPT and TextDataModule with Lightning's own Trainer, callbacks and loggers, in a script."""
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger
+from torch.optim import SGD
+from torch.utils.data import DataLoader, TensorDataset
+
+from helpers.checkpoints import best_checkpoint, bit_identical, last_checkpoint
+from helpers.command_line import TINY, Run
+from lit_gpt_scratch import LitGPT, TextDataModule
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.generation.generate import SamplingOptions
+from lit_gpt_scratch.training.callbacks import StepControl
+
+SIZES: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "warmup_steps": 2}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def data() -> TextDataModule:
+    return TextDataModule("hamlet", batch_size=4, block_size=16)
+
+
+def trainer(max_steps: int = 8, **options: Any) -> Trainer:
+    usual = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    usual |= {"enable_checkpointing": False, "val_check_interval": 4, "check_val_every_n_epoch": None}
+    return Trainer(max_steps=max_steps, max_epochs=-1, accelerator="cpu", **(usual | options))
+
+
+def with_checkpoints(*callbacks: Callback, **options: Any) -> Trainer:
+    return trainer(callbacks=list(callbacks), enable_checkpointing=True, **options)
+
+
+def test_sizes_come_from_the_data() -> None:
+    module = LitGPT(**SIZES)
+    fitted = trainer()
+    fitted.fit(module, data())
+    vocab_size = len(set(HAMLET))
+    assert module.gpt.config.vocab_size == vocab_size
+    assert module.gpt.config.block_size == 16
+    assert module(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, vocab_size)
+    assert fitted.callback_metrics["val/loss"] < 3.7
+
+
+def test_network_options_are_known_without_the_source_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """jsonargparse reads the source of the class to find what `**gpt` stands for."""
+    names: dict[str, Any] = {}
+    exec("def backward(self, *args, **kwargs): pass", names)
+    monkeypatch.setattr(LitGPT, "backward", names["backward"])
+    parser = ArgumentParser()
+    parser.add_class_arguments(LitGPT, "model", fail_untyped=False)
+    assert {"model.n_layer", "model.block_size"} <= {action.dest for action in parser._actions}
+
+
+def test_a_module_without_sizes_or_data_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="LitGPT needs vocab_size and block_size"):
+        trainer().fit(LitGPT(**SIZES), DataLoader(TensorDataset(torch.zeros(4, 8))))
+
+
+def test_a_plain_dataloader_of_tensors_trains() -> None:
+    ids = torch.randint(8, (64, 9), generator=torch.Generator().manual_seed(0))
+    pairs = DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=16)
+    module = LitGPT(vocab_size=8, block_size=8, **SIZES)
+    fitted = trainer(callbacks=[StepControl()])
+    fitted.fit(module, pairs, pairs)
+    assert module.n_tokens == 8 * 16 * 8
+    assert fitted.callback_metrics["val/loss"] < 2.2
+
+
+def test_a_run_on_a_plain_dataloader_resumes_from_its_checkpoint() -> None:
+    def rows() -> DataLoader[Any]:
+        ids = torch.arange(18).view(2, 9) * 3 % 8  # one batch
+        return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2)
+
+    def module() -> LitGPT:
+        torch.manual_seed(0)
+        return LitGPT(**SIZES, vocab_size=8, block_size=8, decay_steps=8)
+
+    trainer(max_steps=3, limit_val_batches=0).fit(whole := module(), rows())
+    first = with_checkpoints(
+        ModelCheckpoint(".", filename="c", every_n_train_steps=2), max_steps=2, limit_val_batches=0
+    )
+    first.fit(module(), rows())
+    trainer(max_steps=3, limit_val_batches=0).fit(resumed := module(), rows(), ckpt_path="c.ckpt")
+    assert bit_identical(resumed.gpt.state_dict(), whole.gpt.state_dict())
+
+
+class RowsModule(LightningDataModule):
+    """A data module of tensors, without texts and tokenizer."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        ids = torch.arange(36).view(4, 9) % 8
+        return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2)
+
+    val_dataloader = train_dataloader
+
+
+def test_another_data_module_trains() -> None:
+    module = LitGPT(**SIZES, vocab_size=8, block_size=8)
+    fitted = trainer(max_steps=2, val_check_interval=2)
+    fitted.fit(module, datamodule=RowsModule())
+    assert fitted.global_step == 2
+    assert module.tokenizer is None
+    assert module.evaluation["val/loss"] > 0
+
+
+def test_a_checkpoint_of_weights_alone_predicts() -> None:
+    fitted = with_checkpoints(
+        ModelCheckpoint(".", "weights", every_n_train_steps=2, save_weights_only=True), max_steps=2
+    )
+    fitted.fit(LitGPT(**SIZES), data())
+    module = LitGPT(**SIZES, vocab_size=len(set(HAMLET)), block_size=16)
+    [[text]] = trainer().predict(module, DataLoader(["To be"]), ckpt_path="weights.ckpt")
+    assert text.startswith("To be")
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("mps", torch.float32), ("cuda", torch.float64)])
+def test_losses_are_summed_in_float64_unless_the_device_has_none(device: str, dtype: torch.dtype) -> None:
+    """The module is still on the CPU in `setup`; the strategy knows the device."""
+    module = LitGPT(**SIZES)
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    module.setup("fit")
+    assert module.val_loss.mean_value.dtype == dtype
+
+
+def test_validate_returns_the_metrics() -> None:
+    module = LitGPT(**SIZES)
+    fitted = trainer()
+    fitted.fit(module, data())
+    (metrics, *_) = fitted.validate(module, data(), verbose=False)
+    assert metrics["val/loss"] == pytest.approx(float(fitted.callback_metrics["val/loss"]))
+
+
+def test_predict_continues_prompts_after_fit_and_from_a_checkpoint() -> None:
+    module = LitGPT(**SIZES)
+    fitted = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=8))
+    fitted.fit(module, data())
+    prompts = DataLoader(["To be", "Or not"], batch_size=2)
+    module.sampling = SamplingOptions(max_new_tokens=20, seed=1)
+    (texts,) = fitted.predict(module, prompts)
+    assert [text[:5] for text in texts] == ["To be", "Or no"]
+    assert [len(text) for text in texts] == [25, 26]
+    loaded = LitGPT.load_from_checkpoint("kept/last.ckpt")
+    loaded.sampling = module.sampling
+    assert trainer().predict(loaded, prompts) == [texts]
+
+
+def test_configure_optimizers_returns_adamw_and_its_schedule() -> None:
+    module = LitGPT(schedule="linear", learning_rate=1.0, min_learning_rate=0.0, **SIZES)
+    rates = Rates()
+    fitted = trainer(max_steps=6, callbacks=[rates])
+    fitted.fit(module, data())
+    assert rates.seen == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])
+
+
+class Rates(Callback):
+    """Collect the learning rate that each step is taken with."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+class OwnOptimizer(LitGPT):
+    """Trains with SGD at one rate."""
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), lr=0.25)
+
+
+def test_an_overridden_optimizer_is_respected() -> None:
+    rates = Rates()
+    fitted = trainer(callbacks=[rates])
+    fitted.fit(OwnOptimizer(**SIZES), data())
+    assert type(fitted.optimizers[0]) is SGD
+    assert rates.seen == [0.25] * 8
+
+
+def test_a_resumed_run_takes_its_present_options() -> None:
+    trainer_of_first = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=4), max_steps=4)
+    trainer_of_first.fit(LitGPT(**SIZES), data())
+    rates = Rates()
+    module = LitGPT(learning_rate=0.5, weight_decay=0.25, schedule="constant", **SIZES)
+    resumed = trainer(callbacks=[rates])
+    resumed.fit(module, data(), ckpt_path="kept/last.ckpt")
+    assert rates.seen == [0.5] * 4
+    assert resumed.optimizers[0].param_groups[0]["weight_decay"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [({"gradient_clip_val": 1.0}, "StepControl"), ({"accumulate_grad_batches": 2}, "data.micro_batch_size")],
+)
+def test_an_option_that_has_a_replacement_names_it(option: dict[str, Any], instead: str) -> None:
+    with pytest.raises(ValueError, match=instead):
+        trainer(**option).fit(LitGPT(**SIZES), data())
+
+
+def test_model_checkpoint_saves_by_steps_by_time_and_by_metric() -> None:
+    by_steps = ModelCheckpoint("steps", every_n_train_steps=3, save_top_k=-1, save_last=True)
+    by_time = ModelCheckpoint("time", "{step}", train_time_interval=timedelta(0))
+    best = ModelCheckpoint("best", "best", monitor="val/loss")
+    with_checkpoints(by_steps, by_time, best).fit(LitGPT(**SIZES), data())
+    assert {path.name for path in Path("steps").iterdir()} == {
+        "epoch=0-step=3.ckpt",
+        "epoch=0-step=6.ckpt",
+        "last.ckpt",
+    }
+    assert [*Path("time").iterdir()]
+    kept = best_checkpoint("best")
+    assert float(best.best_model_score or 0) == pytest.approx(kept["evaluation"]["val/loss"])
+
+
+def test_model_checkpoint_resumes_to_the_same_bits() -> None:
+    straight, parts = LitGPT(dropout=0.1, **SIZES), LitGPT(dropout=0.1, **SIZES)
+    torch.manual_seed(3)
+    trainer(max_steps=8).fit(straight, data())
+    torch.manual_seed(3)
+    keep = ModelCheckpoint("kept", every_n_train_steps=5)
+    with_checkpoints(keep, max_steps=5).fit(LitGPT(dropout=0.1, decay_steps=8, **SIZES), data())
+    torch.manual_seed(3)
+    trainer(max_steps=8).fit(parts, data(), ckpt_path=keep.best_model_path)
+    assert bit_identical(straight.state_dict(), parts.state_dict())
+
+
+def test_early_stopping_ends_a_run() -> None:
+    stop = EarlyStopping("val/loss", min_delta=99.0, patience=1, check_on_train_epoch_end=False)
+    fitted = trainer(max_steps=40, callbacks=[stop])
+    fitted.fit(LitGPT(**SIZES), data())
+    assert fitted.global_step == 8
+
+
+def test_averaged_weights_are_the_checkpoints() -> None:
+    keep = ModelCheckpoint("kept", every_n_train_steps=8)
+    module = LitGPT(**SIZES)
+    with_checkpoints(EMAWeightAveraging(decay=0.5), keep).fit(module, data())
+    kept = torch.load(keep.best_model_path, weights_only=True)
+    assert not bit_identical(kept["state_dict"], kept["current_model_state"])
+
+
+def test_loggers_and_monitors_get_their_numbers() -> None:
+    logger = CSVLogger("logs", name=None, version="")
+    monitors = [LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True), RichProgressBar()]
+    fitted = trainer(logger=logger, callbacks=monitors, log_every_n_steps=2, enable_progress_bar=True)
+    fitted.fit(LitGPT(**SIZES), data())
+    columns = Path("logs/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"learning_rate/decay", "learning_rate/no_decay", "train/loss", "val/loss"} <= {*columns}
+    assert any("cpu_percent" in column for column in columns)
+
+
+def test_the_profilers_report_is_shown(run: Run) -> None:
+    done = run("fit", *TINY, "--trainer.max_steps", "2", "--trainer.profiler", "simple")
+    assert done.code == 0
+    assert "FIT Profiler Report" in done.out + done.err
+
+
+def test_fast_dev_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    before = {*Path(tempfile.gettempdir()).iterdir()}
+    done = run("fit", *TINY, "--trainer.fast_dev_run", "true", "--run_dir", "r")
+    assert done.code == 0
+    assert "step 1/1" in done.out
+    assert [*Path.cwd().iterdir()] == []
+    left = {*Path(tempfile.gettempdir()).iterdir()} - before
+    assert not [path for path in left if (path / "config.yaml").exists() or (path / "last.ckpt").exists()]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["RichProgressBar"],
+        ["DeviceStatsMonitor"],
+        [
+            "ModelCheckpoint",
+            "--trainer.callbacks.every_n_train_steps",
+            "1",
+            "--trainer.callbacks.dirpath",
+            "kept",
+        ],
+        ["EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"],
+    ],
+)
+def test_standard_callbacks_work_on_the_command_line(run: Run, given: list[str]) -> None:
+    done = run("fit", *TINY, "--trainer.max_steps", "2", "--trainer.callbacks+", *given, "--run_dir", "r")
+    assert (done.code, done.err) == (0, "")
+    assert Path("kept").is_dir() == ("ModelCheckpoint" in given)
+    if "EMAWeightAveraging" in given:
+        assert "current_model_state" in last_checkpoint("r")
+
+
+def test_standard_callbacks_work_in_a_config(run: Run) -> None:
+    stopping = "{class_path: EarlyStopping, init_args: {monitor: val/loss, min_delta: 99, patience: 1}}"
+    Path("own.yaml").write_text(f"trainer:\n  max_steps: 40\n  callbacks:\n    - {stopping}\n")
+    done = run("fit", *TINY, "--config", "own.yaml", "--eval_every", "2", "--run_dir", "r")
+    assert done.code == 0
+    assert last_checkpoint("r")["global_step"] == 4
+
+
+def test_another_logger_gets_the_numbers(run: Run) -> None:
+    options = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv", "--run_dir", "r"]
+    assert run("fit", *TINY, "--trainer.max_steps", "10", *options).code == 0
+    (file,) = Path("csv").rglob("metrics.csv")
+    assert {"train/loss", "val/loss", "learning_rate/decay"} <= {*file.read_text().splitlines()[0].split(",")}
+
+
+def test_own_classes_are_named_on_the_command_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("own.py").write_text(
+        "from lit_gpt_scratch import LitGPT, TextDataModule\n"
+        "class OwnGPT(LitGPT):\n"
+        "    def learning_rate_at(self, step):\n"
+        "        return 0.0\n"
+        "class OwnData(TextDataModule):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(Path.cwd())
+    own = ["--model.class_path", "own.OwnGPT", "--data.class_path", "own.OwnData"]
+    one, two = (
+        ("fit", *TINY, *own, "--trainer.max_steps", "2"),
+        ["--ckpt_path", "r", "--trainer.max_steps", "3"],
+    )
+    assert run(*one, "--run_dir", "r").code == 0
+    before = last_checkpoint("r")["state_dict"]
+    refused = run("fit", *two)
+    assert refused.code == 2
+    assert "was trained with --model.class_path own.OwnGPT: give it again" in refused.err
+    assert run("fit", *two, *own).code == 0
+    assert bit_identical(before, last_checkpoint("r")["state_dict"])
+    assert run("predict", "--ckpt_path", "r", "--max_new_tokens", "3").code == 0
+
+
+@pytest.mark.parametrize("wrong", ["own", "nowhere.Own", "pathlib.Path", "pathlib.Nothing"])
+def test_a_class_that_is_not_there_is_refused_in_one_line(run: Run, wrong: str) -> None:
+    refused = run("fit", *TINY, "--model.class_path", wrong)
+    assert refused.code == 2
+    assert refused.err.startswith("error: --model.class_path must ")

@@ -1,0 +1,276 @@
+"""`import`, `export` and --init_from with folders in Hugging Face's layout, whole or damaged."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from helpers.checkpoints import best_checkpoint
+from helpers.command_line import Run, environment, run_with_file_size_limit
+from helpers.hub import bpe, random_hub_model, write_hub_folder
+from lit_gpt_scratch.api import load
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.hub.model_card import model_card
+from lit_gpt_scratch.hub.tokenizer import to_hub
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
+
+
+def loss_before(out: str) -> str:
+    """The validation loss before the first step of a run, as it is printed."""
+    return re.findall(r"^step 0/.* val ([0-9.]+) ", out, flags=re.M)[0]
+
+
+def loss_measured(out: str) -> str:
+    """The one that `validate` prints, in as many digits."""
+    return f"{float(re.findall(r'^val/loss +([0-9.]+)', out, flags=re.M)[0]):.4f}"
+
+
+def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_folder: Path) -> None:
+    assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
+    written = run("predict", "--ckpt_path", "gpt2", "--prompt", "To be", "--max_new_tokens", "3")
+    assert written.out.startswith("To be")
+    data = ["--data.corpus", "hamlet", "--data.val_fraction", "0.3"]
+    measured = run("validate", "--ckpt_path", "gpt2", *data)
+    assert (measured.code, measured.err) == (0, "")
+    for start, run_dir in (("gpt2", "fine"), (hub_folder, "direct")):
+        steps = ["--trainer.max_steps", "2", "--run_dir", run_dir]
+        fit = run("fit", "--init_from", start, *data, *steps)
+        assert loss_before(fit.out) == loss_measured(measured.out)
+        assert "untrained" not in fit.out
+    no_optimizer = run("fit", "--ckpt_path", "gpt2")
+    assert no_optimizer.code == 2
+    assert "has weights and no optimizer: start a new run from it with --init_from" in no_optimizer.err
+    fine = read_checkpoint("fine/last.ckpt")
+    assert fine["global_step"] == 2
+    assert fine["hyper_parameters"]["learning_rate"] == 3e-5
+    named = yaml.safe_load(Path("fine/config.yaml").read_text())["data"]["tokenizer"]
+    assert json.loads(named) == bpe().to_dict()
+    assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "3").code == 0
+
+
+def test_init_from_takes_weights_and_leaves_step_and_optimizer(run: Run, finished: Path) -> None:
+    Path("own.txt").write_text(HAMLET[::-1])
+    args = ["--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
+    args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
+    done = run("fit", "--init_from", finished, *args, "--model.warmup_steps", "0")
+    assert (done.code, done.err) == (0, "")  # another text is what fine-tuning is for
+    assert "untrained" not in done.out
+    fine = read_checkpoint("fine/last.ckpt")
+    assert fine["global_step"] == 3
+    assert all(state["step"] == 3 for state in fine["optimizer_states"][0]["state"].values())
+    before = run("validate", "--ckpt_path", finished, "--data.corpus", "own.txt").out
+    assert loss_before(done.out) == loss_measured(before)
+
+
+def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
+    Path("fine.yaml").write_text(
+        f"data: {{corpus: hamlet, val_fraction: 0.3, batch_size: 2}}\ninit_from: {hub_folder}\n"
+    )
+    fit = ["fit", "--config", "fine.yaml", "--trainer.max_steps", "2", "--run_dir"]
+    done = run(*fit, "r")
+    assert "3 layers, 4 heads, 48 wide, block 32" in done.out
+    assert "vocabulary 281" in done.out
+    assert run(*fit, "short", "--model.block_size", "16").code == 0  # later positions are left out
+    for args, message in (
+        (["--model.n_layer", "2"], "'s model.n_layer is 3, not 2: leave the architecture out"),
+        (["--model.arch", "modern"], "'s model.arch is gpt2, not modern"),
+        (["--data.tokenizer", "byte"], "the model has 281 tokens, and the tokenizer 256"),
+    ):
+        other = run(*fit, "other", *args)
+        assert other.code == 2
+        assert f"{hub_folder}" in other.err
+        assert message in other.err
+
+    (hub_folder / "tokenizer.json").unlink()
+    assert "the tokenizer of" in run(*fit, "other").err
+    assert run(*fit, "named", "--data.tokenizer", "bpe", "--data.vocab_size", "281").code == 0
+    Path("bpe.yaml").write_text("data:\n  tokenizer: bpe\n  vocab_size: 281\n")
+    assert run(*fit, "in-a-config", "--config", "bpe.yaml").code == 0
+
+    shutil.rmtree(hub_folder)  # no longer needed
+    assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "3").code == 0
+    assert f"init_from: {hub_folder}" in Path("r/config.yaml").read_text()
+
+
+Damage = Callable[[Path], object]
+
+
+def edit(name: str, **changes: Any) -> Damage:
+    """Replace values in a JSON file of a folder."""
+
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | changes))
+
+    return damage
+
+
+def edit_weights(**changes: torch.Tensor) -> Damage:
+    """Replace the matrix `C_FC` by the given ones."""
+
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[C_FC]
+        save_file(tensors | changes, folder / "model.safetensors")
+
+    return damage
+
+
+def refer_to_shard(shard: str) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": {"a": shard}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return damage
+
+
+def qwen3(**settings: Any) -> Damage:
+    return lambda folder: write_hub_folder(folder, random_hub_model("qwen3", **settings))
+
+
+def split_otherwise(**changes: Any) -> Damage:
+    gpt2s = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True, "trim_offsets": True}
+    return edit("tokenizer.json", pre_tokenizer=gpt2s | changes)
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("executed", "w")
+
+
+def put_code_into_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(Malicious(), folder / "pytorch_model.bin")
+
+
+C_FC = "transformer.h.1.mlp.c_fc.weight"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+BAD_CONFIG, BAD_WEIGHTS = "cannot read theirs/config.json: ", "cannot read the weights of theirs: "
+MISFIT, BAD_TOKENIZER = "theirs do not fit its config.json: ", "the tokenizer of theirs cannot be used: "
+NOT_GPT2S, OTHER_ROPE = "its tokens are neither characters", {"rope_type": "default", "rope_theta": 1e6}
+DAMAGES: list[tuple[Damage, str]] = [
+    (edit(CONFIG, model_type="llama"), "model_type 'llama': only gpt2 and qwen3 are supported"),
+    (edit(CONFIG, activation_function="relu"), "gpt2 is not supported: activation_function relu"),
+    (edit(CONFIG, scale_attn_by_inverse_layer_idx=True), "supported: scale_attn_by_inverse_layer_idx True"),
+    (edit(CONFIG, n_inner=7), "not supported: n_inner 7"),
+    (qwen3(rope_parameters=OTHER_ROPE), "qwen3 is not supported: rope_parameters {'"),
+    (qwen3(head_dim=24), "qwen3 is not supported: head_dim 24"),
+    (edit(CONFIG, n_layer="two"), BAD_CONFIG + "Validation error for field 'n_layer'"),
+    (edit(CONFIG, resid_pdrop=None), BAD_CONFIG + "Validation error for field 'resid_pdrop'"),
+    (edit(CONFIG, n_head=5), "must be a multiple of model.n_head (5)"),
+    (edit(CONFIG, n_layer=4), MISFIT + "missing transformer.h.3.attn.c_attn.bias"),
+    (edit(CONFIG, n_layer=2), MISFIT + "unexpected transformer.h.2."),
+    (edit_weights(), MISFIT + f"missing {C_FC}"),
+    (edit_weights(**{C_FC: torch.zeros(48, 7)}), MISFIT + f"mismatched ('{C_FC}'"),
+    (lambda f: (f / CONFIG).unlink(), "theirs is no Hugging Face folder: there is no theirs/config.json"),
+    (lambda f: (f / CONFIG).write_text("{"), BAD_CONFIG),
+    (lambda f: (f / CONFIG).write_text("[]"), BAD_CONFIG),
+    (lambda f: (f / WEIGHTS).unlink(), BAD_WEIGHTS + "Error no file named model.safetensors"),
+    (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:5000]), BAD_WEIGHTS),
+    (refer_to_shard("gone.safetensors"), BAD_WEIGHTS),
+    (refer_to_shard("../../x.safetensors"), "the weights of theirs"),
+    (put_code_into_weights, "the weights of theirs are damaged, or hold more than tensors"),
+    (lambda f: (f / TOKENIZER).unlink(), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
+    (lambda f: (f / TOKENIZER).write_text("{}"), BAD_TOKENIZER),
+    (lambda f: to_hub(bpe(270)).save(str(f / TOKENIZER)), BAD_TOKENIZER + "its 270 ids are not those of"),
+    (edit(TOKENIZER, normalizer={"type": "NFC"}), BAD_TOKENIZER + "it is BPE with the normalizer"),
+    (split_otherwise(add_prefix_space=True), BAD_TOKENIZER + NOT_GPT2S),
+    (split_otherwise(use_regex=False), BAD_TOKENIZER + NOT_GPT2S),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_folder_gets_one_line(run: Run, hub_folder: Path, damage: Damage, message: str) -> None:
+    damage(hub_folder)
+    done = run("import", "--from", "theirs", "--run_dir", "gpt2")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == {"theirs"}
+
+
+def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_folder: Path) -> None:
+    code = {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (hub_folder / "evil.py").write_text("open('executed', 'w')")
+    edit(CONFIG, attn_implementation="evil/kernel", **code)(hub_folder)
+    assert run("import", "--from", "theirs", "--run_dir", "gpt2").code == 0
+    assert not Path("executed").exists()
+
+
+def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
+    checkpoint = best_checkpoint(finished)
+    del checkpoint["state_dict"]["gpt.h.0.mlp.c_fc.weight"]
+    torch.save(checkpoint, "damaged.ckpt")
+    done = run("export", "--ckpt_path", "damaged.ckpt", "--to", "out")
+    assert done.code == 2
+    assert "damaged.ckpt is damaged: its weights do not fit" in done.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, tmp_path: Path) -> None:
+    done = run_with_file_size_limit(20_000, tmp_path, "export", "--ckpt_path", finished, "--to", "out/hf")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write the folder out/hf: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_card_keeps_secrets_and_names_the_first_weights(run: Run, finished: Path) -> None:
+    assert run("fit", "--init_from", finished, "--trainer.max_steps", "1", "--run_dir", "r").code == 0
+    checkpoint = read_checkpoint("r/last.ckpt")
+    checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
+    card = model_card(checkpoint, load("r"), "gpt2", "mine")
+    assert "| corpus | https://example.org/a.txt: 606 characters" in card
+    assert "| first weights | run/last.ckpt |" in card
+    assert "password" not in card
+    assert "signature" not in card
+
+
+def test_wrong_options_get_one_line(run: Run, finished: Path, hub_folder: Path) -> None:
+    for args, message in (
+        (["import", "--run_dir", "x"], "arguments are required: from"),
+        (["import", "--from", "nothing", "--run_dir", "x"], "nothing is no Hugging Face folder"),
+        (["import", "--form", "x"], "did you mean from?"),
+        (["export", "--ckpt_path", finished, "--to", hub_folder], "is there already: name a new folder"),
+        (["export", "--ckpt_path", "nothing", "--to", "x"], "no such checkpoint: nothing"),
+        (["export", "--ckpt_path", finished, "--to", "theirs/config.json/x"], "cannot make the folder"),
+    ):
+        done = run(*args)
+        assert done.code == 2, args
+        assert message in done.err
+        assert done.err.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == {"theirs"}
+
+
+WITHOUT_TRANSFORMERS = """
+import sys
+import lit_gpt_scratch.training.module  # libraries that use transformers where it is
+sys.modules["transformers"] = None
+from lit_gpt_scratch.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("args", [["import", "--from", "x", "--run_dir", "y"], ["fit", "--init_from", "."]])
+def test_without_transformers_one_line_names_the_extra(args: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TRANSFORMERS, *args]
+    done = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: this needs Hugging Face's transformers: pip install 'lit_gpt_scratch[hub]'\n"
+    )

@@ -1,0 +1,272 @@
+"""The model: sizes, shapes, causality, initialisation."""
+
+import math
+
+import pytest
+import torch
+
+from helpers.marks import needs_compiler
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.model.layers import RMSNorm, apply_rope, attend, dropout, precompute_rope
+from lit_gpt_scratch.training.loss import cross_entropy
+
+TINY = GPTConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=32)
+MODERN = GPTConfig(
+    vocab_size=50,
+    arch="modern",
+    block_size=16,
+    n_layer=2,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=32,
+    tie_weights=False,
+)
+
+
+@pytest.fixture(params=[TINY, MODERN], ids=["gpt2", "modern"])
+def gpt(request: pytest.FixtureRequest) -> GPT:
+    torch.manual_seed(0)
+    gpt = GPT(request.param).eval()
+    for name, parameter in gpt.named_parameters():
+        if name.endswith("c_proj.weight"):  # modern begins them at 0, and would pass nothing on
+            torch.nn.init.normal_(parameter, std=0.02)
+    return gpt
+
+
+def n_parameters(config: GPTConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
+
+
+def test_known_parameter_counts() -> None:
+    assert n_parameters(GPTConfig(vocab_size=65)) == 807_808  # the first tutorial's model
+    gpt2 = GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True)
+    assert n_parameters(gpt2) == 124_439_808  # GPT-2 small
+
+
+def test_options_add_and_remove_parameters() -> None:
+    base = n_parameters(TINY)
+    options = {
+        name: getattr(TINY, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+    }
+    assert n_parameters(GPTConfig(**options, tie_weights=False)) == base + 50 * 32
+    assert n_parameters(GPTConfig(**options, attn_bias=True)) == base + 2 * (3 * 32 + 32)
+    assert n_parameters(GPTConfig(**options, bias=False)) == base - 2 * (2 * 32 + 4 * 32 + 32) - 32
+
+
+def test_parameters_of_the_modern_model() -> None:
+    """The embedding; of a block queries and output, keys and values, the MLP's three, four norms."""
+    width, inner = 128, 352  # 8/3 of the width, up to a multiple of 32
+    block = 2 * width**2 + 2 * width * width // 2 + 3 * width * inner + 2 * width + 2 * width // 4
+    config = GPTConfig(vocab_size=65, arch="modern", n_kv_head=2)
+    assert n_parameters(config) == 65 * width + 4 * block + width
+    assert n_parameters(GPTConfig(vocab_size=65, arch="modern")) == 812_544
+
+
+def parameter_names(config: GPTConfig) -> set[str]:
+    names = GPT(config).state_dict()
+    return {name.replace("h.0.", "h.N.") for name in names if not name.startswith("h.1.")}
+
+
+def test_gpt2_parameter_names() -> None:
+    names = parameter_names(TINY)
+    assert names == {
+        "wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias", "lm_head.weight",
+        "h.N.ln_1.weight", "h.N.ln_1.bias", "h.N.attn.c_attn.weight", "h.N.attn.c_proj.weight",
+        "h.N.ln_2.weight", "h.N.ln_2.bias", "h.N.mlp.c_fc.weight", "h.N.mlp.c_fc.bias",
+        "h.N.mlp.c_proj.weight", "h.N.mlp.c_proj.bias",
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def test_no_token_sees_a_later_one(gpt: GPT) -> None:
+    idx = torch.randint(50, (3, 16))
+    changed = idx.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % 50
+    before, after = gpt(idx), gpt(changed)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert (before[:, 9:] - after[:, 9:]).abs().amax(dim=-1).min() > 1e-6
+
+
+@torch.no_grad()
+def test_the_order_of_earlier_tokens_counts(gpt: GPT) -> None:
+    idx = torch.arange(16)[None]
+    swapped = idx.clone()
+    swapped[0, [2, 5]] = swapped[0, [5, 2]]
+    assert (gpt(idx)[0, -1] - gpt(swapped)[0, -1]).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_attention_is_softmax_of_scaled_scores() -> None:
+    attention, x = GPT(TINY).h[0].attn, torch.randn(2, 16, 32)
+    q, k, v = (part.view(2, 16, 2, 16).transpose(1, 2) for part in attention.c_attn(x).split(32, dim=2))
+    scores = (q @ k.transpose(2, 3)) * 16**-0.5
+    scores = scores.masked_fill(~torch.ones(16, 16, dtype=torch.bool).tril(), float("-inf"))
+    expected = attention.c_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(2, 16, 32))
+    torch.testing.assert_close(attention(x, None), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_scores_of_rotated_heads_depend_on_distance_alone() -> None:
+    """The product of a turned query and a turned key is the same wherever the pair stands."""
+    rope = precompute_rope(32, 8, 10_000.0)
+    q, k = torch.randn(8), torch.randn(8)
+    rotated_q, rotated_k = (apply_rope(x.expand(1, 1, 32, 8), rope)[0, 0] for x in (q, k))
+    scores = rotated_q @ rotated_k.T  # (32, 32)
+    for distance in (0, 1, 7):
+        along = scores.diagonal(-distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=0)
+    assert scores[7, 7] == pytest.approx(float(q @ k), abs=1e-4)
+    assert abs(scores[7, 0] - scores[7, 7]) > 1e-3
+
+
+def test_rms_norm_matches_pytorch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(8, eps=1e-2), torch.nn.RMSNorm(8, eps=1e-2)
+    torch.nn.init.normal_(ours.weight)
+    theirs.load_state_dict(ours.state_dict())  # which has no other names
+    x, same_x = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1)) * 0.1 for _ in range(2))
+    y, expected = ours(x.requires_grad_()), theirs(same_x.requires_grad_())
+    for out in (y, expected):
+        out.square().sum().backward()
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(x.grad, same_x.grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    half = ours(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), y, atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+def test_a_block_of_modern_begins_as_the_identity() -> None:
+    gpt, x = GPT(MODERN), torch.randn(2, 16, 32)
+    assert torch.equal(gpt.h[0](x, gpt.rope), x)
+    assert not torch.equal(GPT(TINY).h[0](x, None), x)
+
+
+@torch.no_grad()
+def test_keys_are_shared_by_neighbouring_queries() -> None:
+    q, kv = torch.randn(2, 4, 16, 8), torch.randn(2, 2, 16, 8)
+    whole = kv[:, [0, 0, 1, 1]]
+    torch.testing.assert_close(attend(q, kv, kv), attend(q, whole, whole))
+
+
+@torch.no_grad()
+def test_attention_stays_in_float32_in_a_bfloat16_step() -> None:
+    q, k, v = torch.randn(3, 2, 4, 16, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = attend(q, k, v)
+    assert made.dtype == torch.bfloat16
+    exact = attend(q.float(), k.float(), v.float())
+    assert torch.equal(made, exact.bfloat16())
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1003, 1001, requires_grad=True)  # no multiple of four
+    y = dropout(x, 0.3, training=True)
+    assert float((y == 0).float().mean()) == pytest.approx(0.3, abs=0.002)
+    assert float(y.detach().mean()) == pytest.approx(1, abs=0.003)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # what is dropped learns nothing
+    assert float((y[::2] == 0).float().mean()) == pytest.approx(0.3, abs=0.003)
+    assert dropout(x, 0.3, training=False) is x
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("arch", ["gpt2", "modern"])
+def test_a_block_with_dropout_compiles_whole(arch: str) -> None:
+    """In one graph: where a graph breaks, PyTorch has handed views on that lead nowhere, and crashed."""
+    torch._dynamo.reset()
+    gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=1, n_head=2, n_embd=32, dropout=0.5))
+    block = torch.compile(gpt.h[0], fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 16, 32)
+    rope = gpt.rope if arch == "modern" else None
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        made.append(block(x, rope))
+        made[-1].sum().backward()
+    assert torch.equal(made[0], made[1])
+    assert arch == "modern" or not torch.equal(made[0], made[2])  # modern's layers pass nothing on yet
+    compiled = torch.compile(dropout, fullgraph=True)
+    dropped = compiled(torch.ones(500, 800), 0.1, training=True) == 0
+    assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.005)
+    assert float(dropped[:, ::4].float().mean()) == pytest.approx(0.1, abs=0.01)
+
+
+def test_dropout_follows_the_seed() -> None:
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(dropout(torch.ones(64), 0.5, training=True))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+@torch.no_grad()
+def test_attention_with_dropout_has_the_mean_of_one_without() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 1, 8, 4)
+    mean = sum(attend(q, k, v, dropout_p=0.2) for _ in range(4000)) / 4000
+    torch.testing.assert_close(mean, attend(q, k, v), atol=0.05, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("arch", "n_embd"), [("gpt2", 32), ("modern", 32), ("modern", 512)])
+def test_an_untrained_model_guesses(arch: str, n_embd: int) -> None:
+    """Nor does modern's tied head favour the token at hand, as a wide GPT-2's does."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=2, n_head=2, n_embd=n_embd)).eval()
+    idx = torch.randint(50, (8, 16))
+    assert float(cross_entropy(gpt(idx), idx)) == pytest.approx(math.log(50), abs=0.6)
+    assert float(cross_entropy(gpt(idx), torch.randint(50, (8, 16)))) == pytest.approx(math.log(50), abs=0.1)
+
+
+@torch.no_grad()
+def test_residual_projections_start_smaller() -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=50, n_layer=8, n_head=4, n_embd=128))
+    for block in gpt.h:
+        assert block.mlp.c_fc.weight.std() == pytest.approx(0.02, rel=0.05)
+        assert block.mlp.c_proj.weight.std() == pytest.approx(0.02 / 4, rel=0.05)
+        assert block.attn.c_proj.weight.std() == pytest.approx(0.02 / 4, rel=0.05)
+
+
+def test_tied_weights_are_one_matrix() -> None:
+    gpt = GPT(TINY)
+    assert gpt.lm_head.weight is gpt.wte.weight
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["gpt2", "modern"])
+def test_dropout_acts_in_training_only(arch: str) -> None:
+    gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.5))
+    idx = torch.randint(50, (2, 16))
+    assert not torch.equal(gpt(idx), gpt(idx))
+    gpt.eval()
+    assert torch.equal(gpt(idx), gpt(idx))
+
+
+def test_block_size_is_enforced(gpt: GPT) -> None:
+    with pytest.raises(ValueError, match="17 tokens do not fit into a block of 16"):
+        gpt(torch.zeros(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_embd": 130}, "n_embd .130. must be a multiple of model.n_head .4.: try 128"),
+        ({"n_layer": 0}, "n_layer must be at least 1"),
+        ({"block_size": -1}, "block_size must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"n_kv_head": 2}, "model.n_kv_head is for model.arch modern"),
+        ({"n_kv_head": 3, "arch": "modern"}, "n_kv_head .3. must divide model.n_head .4."),
+        ({"n_embd": 12, "arch": "modern"}, "must be even, not 3"),
+        ({"attn_bias": True, "arch": "modern"}, "modern has no biases"),
+    ],
+)
+def test_impossible_shapes_are_refused(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(vocab_size=65, **wrong)

@@ -1,0 +1,115 @@
+"""Steps with a bad loss or gradient are skipped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from helpers.checkpoints import bit_identical, last_checkpoint
+from helpers.command_line import TINY, Run
+from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.training import module
+
+ARGS = ["--trainer.max_steps", "12", "--eval_every", "6", "--save_every", "3"]
+ARGS += ["--trainer.log_every_n_steps", "1"]
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that multiplies the losses of some steps, counted from 1, by a factor."""
+
+    def spoil_steps(steps: range | list[int], factor: float) -> None:
+        real = module.LitGPT.training_step
+        real_loss = module.next_token_loss
+        now = 0
+
+        def training_step(self: module.LitGPT, *args: Any) -> torch.Tensor:
+            nonlocal now
+            now = self.global_step + 1
+            return real(self, *args)
+
+        def loss(*args: Any) -> torch.Tensor:
+            return real_loss(*args) * (factor if now in steps else 1)
+
+        monkeypatch.setattr(module.LitGPT, "training_step", training_step)
+        monkeypatch.setattr(module, "next_token_loss", loss)
+
+    return spoil_steps
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = last_checkpoint(folder)["state_dict"]
+    return state
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(
+    run: Run, spoil: Any, factor: float, optimizer: str
+) -> None:
+    args = [*TINY, *ARGS, "--model.optimizer", optimizer, "--model.decay_steps", "12"]
+    assert run("fit", *args, "--trainer.max_steps", "5", "--run_dir", "before").code == 0
+    spoil([6], factor)
+    assert run("fit", *args, "--trainer.max_steps", "6", "--run_dir", "after").code == 0
+    before, after = (last_checkpoint(name) for name in ("before", "after"))
+    assert bit_identical(before["state_dict"], after["state_dict"])
+    assert bit_identical(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
+    assert after["global_step"] == 6
+
+
+def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
+    spoil([6], float("nan"))
+    done = run("fit", *TINY, *ARGS, "--run_dir", "r")
+    assert done.code == 0
+    assert done.err == "WARNING: skipped step 6: loss is nan; details in r/spikes/step-6.md\n"
+    report = Path("r/spikes/step-6.md").read_text()
+    assert report.startswith("# Step 6: loss is nan\n\n    ")
+    events = EventAccumulator("r").Reload()
+    assert events.Tensors("spikes/text_summary")[0].tensor_proto.string_val[0].decode() == report
+    text = report.partition("\n\n")[2].replace("    ", "")
+    assert text.replace("\n", "")[:30] in HAMLET.replace("\n", "")
+    assert len(text) > 200
+
+
+def test_a_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> None:
+    args = [*TINY, *ARGS, "--trainer.max_steps", "130", "--eval_every", "200", "--save_every", "200"]
+    spoil([50, 120], 3.0)  # the first comes before there is a mean of 100 steps
+    done = run("fit", *args, "--run_dir", "r")
+    assert done.code == 0
+    assert [path.name for path in Path("r/spikes").iterdir()] == ["step-120.md"]
+    assert "skipped step 120: loss is" in done.err
+    off = ["--step_control.loss_jump", "null", "--step_control.norm_ratio", "null", "--run_dir", "off"]
+    assert run("fit", *args, *off).err == ""
+    assert not Path("off/spikes").exists()
+    norms = ["--step_control.loss_jump", "null", "--step_control.norm_ratio", "2", "--run_dir", "norms"]
+    assert "gradient norm is" in run("fit", *args, *norms).err
+
+
+def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
+    spoil([5], float("nan"))
+    failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "1", "--run_dir", "r")
+    assert failed.code == 1
+    assert "WARNING: skipped step 5: loss is nan; details in r/spikes/step-5.md\n" in failed.err
+    assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
+    assert last_checkpoint("r")["global_step"] == 3
+    assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "10").code == 0
+
+
+def test_many_skipped_steps_in_a_row_end_the_run(run: Run, spoil: Any) -> None:
+    spoil(range(5, 99), float("nan"))
+    failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "3", "--run_dir", "r")
+    assert failed.code == 1
+    assert "error: consecutive skipped steps: 3, up to step 7: the run has diverged" in failed.err
+    assert last_checkpoint("r")["global_step"] == 6  # its weights are those of step 4
+
+
+def test_a_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
+    args = [*TINY, *ARGS, "--eval_every", "200", "--save_every", "200", "--model.decay_steps", "110"]
+    spoil([105], 3.0)
+    assert run("fit", *args, "--trainer.max_steps", "110", "--run_dir", "straight").code == 0
+    assert run("fit", *args, "--trainer.max_steps", "100", "--run_dir", "parts").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "110").code == 0
+    assert Path("parts/spikes/step-105.md").exists()
+    assert bit_identical(weights("straight"), weights("parts"))

@@ -1,0 +1,117 @@
+"""Chunked cross-entropy, activation checkpointing, micro-batch search and EMA."""
+
+import pytest
+import torch
+
+from helpers.checkpoints import last_checkpoint
+from helpers.command_line import TINY, Run
+from lit_gpt_scratch.data.batches import IGNORE
+from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.training import loss
+from lit_gpt_scratch.training.micro_batch import largest_micro_batch
+
+CONFIG = GPTConfig(vocab_size=301, block_size=16, n_layer=2, n_head=2, n_embd=32)
+
+
+def loss_and_gradients(gpt: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    gpt.zero_grad()
+    value = loss.next_token_loss(gpt, inputs, targets)
+    (3 * value).backward()
+    return [value.detach(), *(p.grad.clone() for p in gpt.parameters())]
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_chunked_loss_and_gradients_equal_unchunked(
+    monkeypatch: pytest.MonkeyPatch, tie_weights: bool
+) -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(**{**vars(CONFIG), "tie_weights": tie_weights}))
+    inputs, targets = torch.randint(301, (2, 3, 16))
+    targets[1, 5:9] = IGNORE
+    whole = loss_and_gradients(gpt, inputs, targets)
+    for rows in (1, 7, 47):
+        monkeypatch.setattr(loss, "MAX_LOGITS_CPU", rows * 301)
+        for a, b in zip(whole, loss_and_gradients(gpt, inputs, targets), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_chunked_loss_in_bfloat16_is_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    gpt, (inputs, targets) = GPT(CONFIG), torch.randint(301, (2, 3, 16))
+    exact = loss_and_gradients(gpt, inputs, targets)
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 5 * 301)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = loss_and_gradients(gpt, inputs, targets)
+    assert all(tensor.dtype == torch.float32 for tensor in rough)
+    for a, b in zip(exact, rough, strict=True):
+        assert (a - b).norm() < 0.02 * a.norm() + 1e-3
+
+
+def test_loss_without_targets_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 301)
+    value, *gradients = loss_and_gradients(GPT(CONFIG), torch.zeros(1, 4).long(), torch.full((1, 4), IGNORE))
+    assert value == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "modern"])
+def test_activation_checkpointing_gives_identical_gradients(arch: str) -> None:
+    """With dropout: a recomputed block drops the same activations."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(**{**vars(CONFIG), "arch": arch, "dropout": 0.2}))
+    inputs, targets = torch.randint(301, (2, 3, 16))
+    made = []
+    for gpt.activation_checkpointing in (False, True):
+        torch.manual_seed(1)
+        made.append(loss_and_gradients(gpt, inputs, targets))
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+def test_micro_batch_is_halved_until_it_fits() -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= 12
+
+    assert largest_micro_batch(40, fits) == 10
+    assert tried == [40, 20, 10]
+    assert largest_micro_batch(12, fits) == 12
+    with pytest.raises(ValueError, match="one sequence alone does not fit"):
+        largest_micro_batch(5, lambda size: False)
+
+
+def test_auto_micro_batch_on_a_cpu_is_the_whole_batch(run: Run) -> None:
+    for name, size in (("auto", "auto"), ("whole", "null")):
+        assert run("fit", *TINY, "--data.micro_batch_size", size, "--run_dir", name).code == 0
+    one, other = (last_checkpoint(name) for name in ("auto", "whole"))
+    assert all(torch.equal(tensor, other["state_dict"][key]) for key, tensor in one["state_dict"].items())
+    assert run("fit", *TINY, "--data.micro_batch_size", "some").code == 2
+
+
+def test_checkpoints_hold_the_average_and_the_raw_weights(run: Run) -> None:
+    """After two steps, the average is 0.75 of the first step's weights and 0.25 of the second's."""
+    common = [*TINY, "--trainer.max_steps", "2", "--save_every", "1", "--model.decay_steps", "20"]
+    assert run("fit", *common, "--trainer.max_steps", "1", "--run_dir", "first").code == 0
+    assert run("fit", *common, "--run_dir", "plain").code == 0
+    assert (
+        run("fit", *common, "--callbacks.ema", "true", "--ema.decay", "0.75", "--run_dir", "mean").code == 0
+    )
+    first, plain, mean = (last_checkpoint(name) for name in ("first", "plain", "mean"))
+    for key, weights in plain["state_dict"].items():
+        assert torch.equal(mean["current_model_state"][key], weights)
+        expected = 0.75 * first["state_dict"][key] + 0.25 * weights
+        torch.testing.assert_close(mean["state_dict"][key], expected, atol=1e-6, rtol=1e-5)
+    assert mean["evaluation"]["val/loss"] != plain["evaluation"]["val/loss"]
+    assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
+
+
+def test_resume_with_ema_is_bit_identical(run: Run) -> None:
+    ema = [*TINY, "--callbacks.ema", "true", "--model.decay_steps", "20", "--save_every", "4"]
+    assert run("fit", *ema, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
+    assert run("fit", *ema, "--trainer.max_steps", "4", "--run_dir", "parts").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "8").code == 0
+    one, other = (last_checkpoint(name) for name in ("straight", "parts"))
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(tensor, other[part][key]) for key, tensor in one[part].items())
+    assert one["evaluation"] == other["evaluation"]
