@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.command_line import ROOT
+from helpers.marks import HAS_GPT2_ENCODING
 
 TOUR = ROOT / "docs" / "tour.ipynb"
 SMALL = """
@@ -51,8 +52,7 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copytree(ROOT / name, tmp_path / name)
     tour = nbformat.read(TOUR, as_version=4)
     (parameters,) = (cell for cell in tour.cells if "parameters" in cell.metadata.get("tags", []))
-    has_gpt2 = bool(os.environ.get("TIKTOKEN_CACHE_DIR"))  # no test downloads
-    parameters.source = SMALL.format(subwords="gpt2" if has_gpt2 else "bpe")
+    parameters.source = SMALL.format(subwords="gpt2" if HAS_GPT2_ENCODING else "bpe")
     resources = {"metadata": {"path": str(tmp_path / "docs")}}
     nbclient.NotebookClient(tour, timeout=300, kernel_name="python3", resources=resources).execute()
     written = printed(tour.cells)
@@ -63,5 +63,5 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for loss, guess in untrained:
         assert float(loss) == pytest.approx(float(guess), abs=0.2)
     assert "GPT-3" in written
-    vocab_size = 50257 if has_gpt2 else 512
+    vocab_size = 50257 if HAS_GPT2_ENCODING else 512
     assert f"ln {vocab_size:,} = {math.log(vocab_size):.2f}" in written

@@ -1,7 +1,6 @@
 """`validate` and `test`, and what holds from `fit` to `predict`."""
 
 import math
-import os
 import random
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from helpers.checkpoints import best_checkpoint, last_checkpoint
 from helpers.command_line import ROOT, TINY, Run
+from helpers.marks import needs_gpt2_encoding
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
 
@@ -121,10 +121,9 @@ def test_subwords_from_end_to_end(run: Run, monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.slow
+@needs_gpt2_encoding
 def test_the_untrained_gpt2_of_the_second_tutorial(run: Run) -> None:
     """Four tokens of prompt, six greedy ones of gibberish, and an initial loss near ln V."""
-    if not os.environ.get("TIKTOKEN_CACHE_DIR"):
-        pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
     config, prompt = ["--config", ROOT / "configs" / "gpt2.yaml"], "Hello, I am"
     greedy = ["--prompt", prompt, "--max_new_tokens", "6", "--temperature", "0"]
     done = run("predict", *config, *greedy)

@@ -12,17 +12,12 @@ from lightning.pytorch import Trainer
 from helpers.checkpoints import last_checkpoint
 from helpers.command_line import TINY, Run
 from lit_gpt_scratch.data.batches import (
-    IGNORE,
-    EvalBatches,
-    EvalSet,
     TrainBatches,
     gather,
     random_starts,
     spread_starts,
 )
 from lit_gpt_scratch.data.datamodule import TextDataModule
-from lit_gpt_scratch.data.token_files import Tokens
-from lit_gpt_scratch.data.tokenizers import TokenArray
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 
@@ -37,10 +32,6 @@ def batches(**changed: int) -> TrainBatches:
         "n_steps": 5,
     }
     return TrainBatches(TOKENS, **(settings | changed))
-
-
-def full_pass(tokens: TokenArray) -> EvalSet:
-    return EvalSet.of(Tokens(tokens, len(tokens)), 8, np.ones(1000, dtype=np.int64))
 
 
 def rows(items: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[int]]:
@@ -86,44 +77,6 @@ def test_iteration_goes_on_where_a_run_stood() -> None:
     resumed = batches(first_step=3)
     assert [rows(item) for item in resumed] == [rows(item) for item in batches()][3:]
     assert len(resumed) == 5  # a resumed Trainer counts from the run's first step
-
-
-def test_devices_and_micro_batches_only_cut_the_global_batch() -> None:
-    whole = rows(batches().micro_batches(2))
-    for world_size in (1, 2, 3, 4):
-        for micro_batch_size in (1, 2, 5, 12):
-            cut = [
-                batches(rank=rank, world_size=world_size, micro_batch_size=micro_batch_size).micro_batches(2)
-                for rank in range(world_size)
-            ]
-            assert [row for own in cut for row in rows(own)] == whole
-            assert all(len(inputs) <= micro_batch_size for own in cut for inputs, _ in own)
-
-
-def test_a_full_pass_has_every_target_once() -> None:
-    for n_tokens in (9, 17, 100, 105):
-        tokens = TOKENS[:n_tokens]
-        items = list(EvalBatches(full_pass(tokens), batch_size=3))
-        counted = torch.cat([targets[targets != IGNORE] for _, targets in items])
-        assert sorted(counted.tolist()) == list(range(1, n_tokens))
-        for inputs, targets in items:
-            assert inputs.shape[1] == 8
-            assert torch.equal(targets[targets != IGNORE], (inputs + 1)[targets != IGNORE])
-
-
-def test_ranks_share_a_full_pass() -> None:
-    counted = [
-        token
-        for rank in range(3)
-        for _, targets in EvalBatches(full_pass(TOKENS[:100]), 2, rank, world_size=3)
-        for token in targets[targets != IGNORE].tolist()
-    ]
-    assert sorted(counted) == list(range(1, 100))
-
-
-def test_a_batch_count_is_what_iteration_gives() -> None:
-    loader = EvalBatches(full_pass(TOKENS), batch_size=7)
-    assert len(loader) == len(list(loader))
 
 
 def test_spread_windows_reach_from_end_to_end() -> None:

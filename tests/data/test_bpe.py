@@ -10,10 +10,7 @@ from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
 
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:

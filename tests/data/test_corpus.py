@@ -50,32 +50,13 @@ def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
     assert text_of(tmp_path / "*.log") == "one.log|two.log"
 
 
-def test_line_ends_and_byte_order_mark_are_made_uniform(tmp_path: Path) -> None:
-    (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
-    assert text_of(tmp_path / "dos.txt") == "one\ntwo\nthree\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"ab\0c", "binary file.* zero byte at 2"),
-        (b"caf\xe9 noir", "not UTF-8 text .byte 3."),
-    ],
-)
-def test_files_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "x.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=message):
+def test_empty_file_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(ValueError, match="is empty"):
         load_corpus(str(tmp_path / "x.txt"))
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such text"):
-        load_corpus(str(tmp_path / "nothing.txt"))
-    with pytest.raises(
-        ValueError, match=r"no \.txt, \.md, \.jsonl, \.parquet file, compressed or not, in the folder"
-    ):
-        load_corpus(str(tmp_path))
+def test_unknown_protocol_is_rejected() -> None:
     with pytest.raises(ValueError, match="cannot open gopher://x: Protocol not known"):
         load_corpus("gopher://x")
 

@@ -13,9 +13,7 @@ from lit_gpt_scratch.data.tokenizers import CharTokenizer
 TOKENIZER = json.dumps(CharTokenizer(HAMLET).to_dict())
 
 
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def datamodule(**options: str) -> TextDataModule:

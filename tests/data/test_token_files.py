@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +11,9 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from helpers.command_line import environment, run_with_file_size_limit
-from lit_gpt_scratch.data import token_files as tokens_room
+from helpers.command_line import environment, run_process, run_with_file_size_limit, start_process
+from helpers.marks import needs_gpt2_encoding
+from lit_gpt_scratch.data import token_files
 from lit_gpt_scratch.data.bpe import SubwordTokenizer, train_bpe
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
@@ -28,13 +27,9 @@ from lit_gpt_scratch.data.token_files import (
 )
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
 RNG = random.Random(3)
 LETTERS = "aé☃Ж中 \n\t.,'0_-"
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
 
 
 def some_text(n_chars: int) -> str:
@@ -66,9 +61,8 @@ def test_cut_text_has_the_tokens_of_the_whole(n_chars: int) -> None:
     assert joined.tolist() == tokenizer.encode(text).tolist()
 
 
+@needs_gpt2_encoding
 def test_cut_text_has_gpt2s_tokens() -> None:
-    if not os.environ.get("TIKTOKEN_CACHE_DIR"):
-        pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
     tokenizer = SubwordTokenizer.named("gpt2")
     text = some_text(50_000)
     blocks = [text[i : i + 100] for i in range(0, len(text), 100)]
@@ -131,7 +125,7 @@ def test_tokens_are_made_once_for_each_content_and_tokenizer(
         calls += 1
         return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
 
-    monkeypatch.setattr(tokens_room, "tokenize", counted)
+    monkeypatch.setattr(token_files, "tokenize", counted)
 
     def load(tokenizer: Tokenizer, stop: int = 9) -> str:
         return tokenizer.decode(load_tokens(load_corpus(str(file)), 0, stop, tokenizer).ids)
@@ -244,14 +238,14 @@ def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 10 * 10**6)
     env = {**environment(), "PYTHONHASHSEED": "0"}
     for n_arrays in (0, 1, 4):
-        killed = [sys.executable, "-c", KILLED_AFTER + PREPARE, str(text), "char", str(n_arrays)]
-        assert subprocess.run(killed, env=env, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+        killed = run_process(text, "char", n_arrays, code=KILLED_AFTER + PREPARE, env=env)
+        assert killed.returncode == -signal.SIGKILL
         assert [Path(name).suffix for name in made()] == [".part"]  # of the last one killed
-    command = [sys.executable, "-c", PREPARE, str(text), "char"]
-    after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    after = run_process(text, "char", code=PREPARE, env=env)
+    assert after.returncode == 0
     assert "damaged" not in after.stderr
     env["LIT_GPT_CACHE"] = str(tmp_path / "another")
-    undisturbed = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    undisturbed = run_process(text, "char", code=PREPARE, env=env)
     assert after.stdout == undisturbed.stdout
     assert {Path(name).suffix for name in made()} == {".bin", ".json"}
 
@@ -259,10 +253,8 @@ def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 10 * 10**6)
-    command = [sys.executable, "-c", PREPARE, str(text), "char"]
     env = {**environment(), "PYTHONHASHSEED": "0"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, env=env, **pipes) for _ in range(3)]
+    processes = [start_process(text, "char", code=PREPARE, env=env) for _ in range(3)]
     results = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], results
     assert len({out for out, _ in results}) == 1
@@ -279,7 +271,7 @@ def test_a_waiting_process_takes_the_others_result(monkeypatch: pytest.MonkeyPat
         time.sleep(0.3)
         return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
 
-    monkeypatch.setattr(tokens_room, "tokenize", slow)
+    monkeypatch.setattr(token_files, "tokenize", slow)
     threads = [Thread(target=all_tokens, args=(corpus, ByteTokenizer())) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -1,6 +1,5 @@
 """Every config runs, and those of a tutorial have its settings."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,17 +7,23 @@ import yaml
 
 from helpers.checkpoints import last_checkpoint
 from helpers.command_line import ROOT, Run
+from helpers.marks import needs_gpt2_encoding
 
 CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {ROOT / "configs" / "scaling.yaml"})  # a grid of runs
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=needs_gpt2_encoding if path.name.startswith("gpt2") else ())
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.name,
+)
 def test_every_config_takes_two_steps(run: Run, path: Path) -> None:
     small = ["--data.corpus", "python_docs", "--samples.max_new_tokens", "5"]
     small += ["--trainer.limit_val_batches", "2"]
     if path.name.startswith("gpt2"):  # 124 M parameters are too many for a test
-        if not os.environ.get("TIKTOKEN_CACHE_DIR"):
-            pytest.skip("TIKTOKEN_CACHE_DIR names no folder that has GPT-2's encoding")
         small += ["--model.n_layer", "1", "--model.n_embd", "24", "--data.batch_size", "2"]
     assert run("fit", "--config", path, *small, "--trainer.max_steps", "2", "--run_dir", "r").code == 0
     assert last_checkpoint("r")["global_step"] == 2

@@ -1,34 +1,17 @@
 """Runs of two processes, with the weights on each of them or shared out: the same as one device's."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from helpers.checkpoints import last_checkpoint
-from helpers.command_line import ONE_DEVICE, TINY, Run, environment, two_devices
+from helpers.command_line import ONE_DEVICE, TINY, Run, run_process, two_devices
 from helpers.events import scalars
 from helpers.precision import BF16_TOLERANCE
-from lit_gpt_scratch.data.batches import EvalBatches, EvalSet, full_pass_starts
-from lit_gpt_scratch.data.token_files import Tokens
 
 pytestmark = pytest.mark.faults
-
-
-def as_process(*args: object) -> subprocess.CompletedProcess[str]:
-    """Run a command line that starts processes of its own."""
-    command = [sys.executable, "-m", "lit_gpt_scratch", *map(str, args)]
-    return subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def checkpoint(folder: str) -> dict[str, object]:
-    return last_checkpoint(folder)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -36,9 +19,9 @@ def test_in_bfloat16_two_devices_take_the_step_of_one_within_its_rounding(run: R
     """AdamW's moments after one step are the gradient and its square, each times a constant."""
     common = ["fit", *TINY, "--precision", "bf16-mixed", "--trainer.max_steps", "1"]
     assert run(*common, *ONE_DEVICE, "--trainer.accelerator", "cpu", "--run_dir", "one").code == 0
-    done = as_process(*common, *two_devices(strategy), "--run_dir", "two")
+    done = run_process(*common, *two_devices(strategy), "--run_dir", "two")
     assert done.returncode == 0, done.stderr
-    one, two = (checkpoint(folder)["optimizer_states"][0]["state"] for folder in ("one", "two"))
+    one, two = (last_checkpoint(folder)["optimizer_states"][0]["state"] for folder in ("one", "two"))
     assert one.keys() == two.keys()
     for number in one:
         first, second = one[number]["exp_avg"], two[number]["exp_avg"]
@@ -53,10 +36,10 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     common += ["--callbacks.inspection", "true"]
     assert run(*common, "--run_dir", "one").code == 0
     two = [*two_devices(strategy), "--data.micro_batch_size", "2"]
-    done = as_process(*common, *two, "--run_dir", "two")
+    done = run_process(*common, *two, "--run_dir", "two")
     assert done.returncode == 0, done.stderr
     assert not list(Path().glob("two-*"))  # the second process found the first one's folder
-    one, other = checkpoint("one"), checkpoint("two")
+    one, other = last_checkpoint("one"), last_checkpoint("two")
     torch.testing.assert_close(one["state_dict"], other["state_dict"], atol=1e-6, rtol=0)
     # AdamW's first moment is a mean of gradients, each with a weight of 0.1 when it is new.
     moments = [each["optimizer_states"][0]["state"] for each in (one, other)]
@@ -72,19 +55,19 @@ def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
     common += ["--model.decay_steps", "18"]
     assert run(*common, "--run_dir", "straight", "--trainer.max_steps", "18").code == 0
     sharded = two_devices("fsdp")
-    assert as_process(*common, *sharded, "--run_dir", "turns", "--trainer.max_steps", "6").returncode == 0
+    assert run_process(*common, *sharded, "--run_dir", "turns", "--trainer.max_steps", "6").returncode == 0
     assert run("fit", "--ckpt_path", "turns", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
-    done = as_process("fit", "--ckpt_path", "turns", *sharded, "--trainer.max_steps", "18")
+    done = run_process("fit", "--ckpt_path", "turns", *sharded, "--trainer.max_steps", "18")
     assert done.returncode == 0, done.stderr
     assert "changed trainer.strategy auto -> fsdp, trainer.devices 1 -> 2" in done.stdout
-    straight, turns = checkpoint("straight"), checkpoint("turns")
+    straight, turns = last_checkpoint("straight"), last_checkpoint("turns")
     assert straight.keys() == turns.keys()
     torch.testing.assert_close(straight["state_dict"], turns["state_dict"], atol=1e-5, rtol=0)
     moments = [each["optimizer_states"][0]["state"] for each in (straight, turns)]
     torch.testing.assert_close(*moments, atol=1e-6, rtol=0)
     assert run("predict", "--ckpt_path", "turns", "--max_new_tokens", "5").code == 0
     whole = run("validate", "--ckpt_path", "turns", *ONE_DEVICE).out
-    parts = as_process("validate", "--ckpt_path", "turns", *sharded)
+    parts = run_process("validate", "--ckpt_path", "turns", *sharded)
     numbers = r"\d+\.\d+"
     assert [float(n) for n in re.findall(numbers, parts.stdout)] == pytest.approx(
         [float(n) for n in re.findall(numbers, whole)], abs=1e-4
@@ -98,21 +81,10 @@ def test_sharded_devices_skip_the_same_step_as_one(run: Run) -> None:
     options += ["--eval_every", "200", "--trainer.max_steps", "110"]
     one = run("fit", *TINY, *options, "--run_dir", "run")
     Path("run").rename("one")
-    two = as_process("fit", *TINY, *options, *two_devices("fsdp"), "--run_dir", "run")
+    two = run_process("fit", *TINY, *options, *two_devices("fsdp"), "--run_dir", "run")
     assert one.code == two.returncode == 1
     assert "WARNING: skipped step 10" in one.err
     assert set(two.stderr.splitlines()) == set(one.err.splitlines())
     reports = [sorted(Path(folder, "spikes").iterdir()) for folder in ("one", "run")]
     assert [path.name for path in reports[0]] == [path.name for path in reports[1]]
     assert reports[0][0].read_text() == reports[1][0].read_text()
-
-
-def test_devices_evaluate_in_the_same_number_of_batches() -> None:
-    """One that had a batch more would wait for the others' weights for ever."""
-    for n_tokens in range(20, 90):
-        starts = full_pass_starts(n_tokens, 8)
-        windows = EvalSet(Tokens(np.arange(n_tokens, dtype=np.uint16), n_tokens), starts, 8)
-        for batch_size in (1, 2, 3, 5):
-            ranks = [EvalBatches(windows, batch_size, rank, 2) for rank in range(2)]
-            assert len({len(batches) for batches in ranks}) == 1
-            assert sorted(start for batches in ranks for start in batches.starts) == list(starts)

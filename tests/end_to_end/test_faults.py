@@ -15,7 +15,17 @@ import pytest
 import torch
 
 from helpers.checkpoints import assert_bit_identical_runs
-from helpers.command_line import LOG_EVERY_STEP, ONE_DEVICE, ROOT, TINY, Run, environment, two_devices
+from helpers.command_line import (
+    LOG_EVERY_STEP,
+    ONE_DEVICE,
+    ROOT,
+    TINY,
+    Run,
+    environment,
+    run_process,
+    start_process,
+    two_devices,
+)
 from helpers.events import scalars
 from lit_gpt_scratch.cli.main import main
 
@@ -56,9 +66,7 @@ def step_of(path: Path) -> int:
 
 def fit_alone(*args: object) -> subprocess.Popen[str]:
     """A run on one core, so that there can be two of them."""
-    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *map(str, args)]
-    one_core = environment() | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=one_core, stdout=subprocess.PIPE, text=True)
+    return start_process("fit", *args, env=environment() | {"OMP_NUM_THREADS": "1"}, stderr=None)
 
 
 def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random) -> None:
@@ -159,8 +167,7 @@ sys.exit(main(sys.argv[2:]))
 )
 def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, moment: str) -> None:
     args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", "killed"]
-    command = [sys.executable, "-c", AT_A_CHOSEN_MOMENT, moment, "fit", *args]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    done = run_process(moment, "fit", *args, code=AT_A_CHOSEN_MOMENT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 0 < step_of(Path("killed/last.ckpt")) < 40
     assert run("fit", "--ckpt_path", "killed").code == 0
@@ -185,14 +192,7 @@ sys.exit(main(sys.argv[2:]))
 def start_two_devices(strategy: str, sign_of_life: str = "two/last.ckpt") -> subprocess.Popen[str]:
     """A run of two processes, once it has written a file."""
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *two_devices(strategy), *length],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start_process("fit", *TINY, *two_devices(strategy), *length, start_new_session=True)
     while not Path(sign_of_life).exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -238,17 +238,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     run: Run, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     """It comes in the middle of the evaluation of step 0."""
-    command = [
-        sys.executable,
-        "-c",
-        SIGNAL_AT_FIRST_EVALUATION,
-        str(int(sent)),
-        "fit",
-        *TINY,
-        "--run_dir",
-        "r",
-    ]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    done = run_process(int(sent), "fit", *TINY, "--run_dir", "r", code=SIGNAL_AT_FIRST_EVALUATION)
     assert (done.returncode, done.stderr) == (code, "")
     assert not list(tmp_path.iterdir())
 

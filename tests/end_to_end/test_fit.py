@@ -8,35 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers.checkpoints import best_checkpoint, last_checkpoint
 from helpers.command_line import ROOT, TINY, Run
+from helpers.events import events
 from helpers.marks import needs_compiler
+from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
 from lit_gpt_scratch.data.tokenizers import CharTokenizer
-from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import module
-from lit_gpt_scratch.training.loss import cross_entropy
-
-
-def events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-
-
-def model_of(checkpoint: dict) -> GPT:
-    names = GPTConfig.__dataclass_fields__
-    gpt = GPT(
-        GPTConfig(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in names})
-    )
-    gpt.load_state_dict(
-        {
-            name.removeprefix("gpt."): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith("gpt.")
-        }
-    )
-    return gpt.eval()
 
 
 def test_a_run_is_one_folder(finished: Path) -> None:
@@ -93,7 +73,7 @@ def test_validation_is_a_full_pass(finished: Path) -> None:
     checkpoint = last_checkpoint(finished)
     ids = torch.from_numpy(CharTokenizer(HAMLET).encode(HAMLET).astype("int64"))
     val = ids[int(0.9 * len(ids)) :]
-    gpt, total = model_of(checkpoint), 0.0
+    gpt, total = load(finished / "last.ckpt").gpt.cpu(), 0.0
     for first in range(0, len(val) - 1, 32):
         start = min(first, len(val) - 33)  # the last window is moved back to be whole
         loss = torch.nn.functional.cross_entropy(
@@ -183,16 +163,6 @@ def test_config_yaml_repeats_the_run(run: Run, finished: Path) -> None:
     assert all(torch.equal(tensor, again["state_dict"][name]) for name, tensor in one["state_dict"].items())
 
 
-def test_own_text_takes_one_flag(run: Run) -> None:
-    Path("my.txt").write_text("Wer reitet so spät durch Nacht und Wind?\n" * 40, encoding="utf-8")
-    assert (
-        run("fit", *TINY, "--data.corpus", "my.txt", "--trainer.max_steps", "2", "--run_dir", "r").code == 0
-    )
-    corpus = last_checkpoint("r")["TextDataModule"]["corpus"]
-    assert corpus["name"] == str(Path("my.txt").resolve())
-    assert corpus["n_bytes"] == corpus["n_chars"] + 40
-
-
 @pytest.mark.usefixtures("no_network")
 def test_a_run_without_network_says_what_it_trains_on(run: Run) -> None:
     small = ["--data.offline_corpus", "hamlet", "--model.block_size", "16", "--trainer.max_steps", "1"]
@@ -243,12 +213,6 @@ def test_it_learns_shakespeare(run: Run) -> None:
     args = ["--trainer.max_steps", "150", "--run_dir", "r"]
     assert run("fit", "--config", ROOT / "configs" / "char.yaml", *args).code == 0
     assert last_checkpoint("r")["evaluation"]["val/loss"] < 2.35
-
-
-def test_cross_entropy_is_the_textbook_formula() -> None:
-    logits, targets = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
-    expected = -logits.log_softmax(-1).gather(2, targets[..., None]).mean()
-    torch.testing.assert_close(cross_entropy(logits, targets), expected)
 
 
 MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", "3", "--save_every", "3"]

@@ -12,7 +12,6 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
     DeviceStatsMonitor,
-    EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
@@ -245,13 +244,6 @@ def test_model_checkpoint_resumes_to_the_same_bits() -> None:
     assert bit_identical(straight.state_dict(), parts.state_dict())
 
 
-def test_early_stopping_ends_a_run() -> None:
-    stop = EarlyStopping("val/loss", min_delta=99.0, patience=1, check_on_train_epoch_end=False)
-    fitted = trainer(max_steps=40, callbacks=[stop])
-    fitted.fit(LitGPT(**SIZES), data())
-    assert fitted.global_step == 8
-
-
 def test_averaged_weights_are_the_checkpoints() -> None:
     keep = ModelCheckpoint("kept", every_n_train_steps=8)
     module = LitGPT(**SIZES)
@@ -315,13 +307,6 @@ def test_standard_callbacks_work_in_a_config(run: Run) -> None:
     done = run("fit", *TINY, "--config", "own.yaml", "--eval_every", "2", "--run_dir", "r")
     assert done.code == 0
     assert last_checkpoint("r")["global_step"] == 4
-
-
-def test_another_logger_gets_the_numbers(run: Run) -> None:
-    options = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv", "--run_dir", "r"]
-    assert run("fit", *TINY, "--trainer.max_steps", "10", *options).code == 0
-    (file,) = Path("csv").rglob("metrics.csv")
-    assert {"train/loss", "val/loss", "learning_rate/decay"} <= {*file.read_text().splitlines()[0].split(",")}
 
 
 def test_own_classes_are_named_on_the_command_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

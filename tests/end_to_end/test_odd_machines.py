@@ -1,6 +1,5 @@
 """Closed streams, other encodings, broken links, missing folders: one clear line, or work as ever."""
 
-import json
 import os
 import shlex
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import TINY, Run, environment
+from helpers.command_line import TINY, Run, environment, run_process
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.training.run_folder import shell_path
 
@@ -90,16 +89,14 @@ def test_a_working_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_for_temporary_files(tmp_path: Path) -> None:
-    command = """
+    code = """
 import tempfile
 def no_folder(): raise FileNotFoundError(2, "No usable temporary directory found")
 tempfile.gettempdir = no_folder
 import sys; sys.argv = ["lit_gpt_scratch", "fit"]
 from lit_gpt_scratch.__main__ import main; sys.exit(main())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", command], env=environment(), capture_output=True, text=True, timeout=60
-    )
+    done = run_process(code=code)
     assert done.returncode == 2
     assert done.stderr == "error: no folder for temporary files is writable: set TMPDIR to one\n"
 
@@ -140,9 +137,8 @@ def test_hints_can_be_pasted(run: Run) -> None:
 
 
 TOOLS = """
-import json, sys
+import sys
 from lit_gpt_scratch.__main__ import main
-sys.argv = ["lit_gpt_scratch", *json.loads(sys.argv[1])]
 assert main() == 0
 assert "lightning" not in sys.modules
 """
@@ -156,8 +152,5 @@ def test_tools_do_without_lightning(finished: Path, tmp_path: Path) -> None:
         ["export", "--ckpt_path", "run", "--to", "exported"],
         ["scale", "--reference"],
     ):
-        command = [sys.executable, "-c", TOOLS, json.dumps(args)]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
-        )
+        done = run_process(*args, code=TOOLS, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,39 +11,46 @@ import pytest
 import torch
 
 from helpers.checkpoints import assert_bit_identical_runs, bit_identical, last_checkpoint
-from helpers.command_line import LOG_EVERY_STEP, TINY, Run, environment
+from helpers.command_line import LOG_EVERY_STEP, TINY, Run, run_process, start_process
 from helpers.events import scalars
 from helpers.marks import needs_compiler
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET
+from lit_gpt_scratch.tools.verify_resume import first_difference
 from lit_gpt_scratch.training import module
 from lit_gpt_scratch.training.lr_schedule import learning_rate
+from lit_gpt_scratch.training.module import LitGPT
 
 STEPS = ["--model.dropout", "0.2", "--model.decay_steps", "20", "--eval_every", "6", "--save_every", "4"]
 
 
 @pytest.mark.parametrize(
-    ("first_part", "precision"),
-    [(4, "32-true"), (5, "32-true"), (6, "32-true"), (5, "bf16-mixed")],
-    ids=["at a save", "between saves", "at an evaluation", "bfloat16"],
+    ("first_steps", "options"),
+    [
+        pytest.param(4, [], id="at a save"),
+        pytest.param(5, [], id="between saves"),
+        pytest.param(6, [], id="at an evaluation"),
+        pytest.param(5, ["--precision", "bf16-mixed"], id="bfloat16"),
+        pytest.param(4, ["--callbacks.ema", "true"], id="ema"),
+        pytest.param(5, ["--compile", "true"], id="compiled", marks=[pytest.mark.slow, needs_compiler]),
+    ],
 )
-def test_stopped_and_resumed_is_the_same_run(
-    run: Run, tmp_path: Path, first_part: int, precision: str
+def test_stopped_and_resumed_run_is_bit_identical(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first_steps: int, options: list[str]
 ) -> None:
-    options = [*TINY, *STEPS, *LOG_EVERY_STEP, "--precision", precision]
-    assert run("fit", *options, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
-    time_out = [*options[2:], "--trainer.max_steps", first_part, "--eval_every", "6"]
-    assert run("fit", *TINY, *time_out, "--run_dir", "parts").code == 0
-    resumed = run("fit", "--ckpt_path", "parts", "--trainer.max_steps", 20)
-    assert resumed.code == 0
+    monkeypatch.setattr(module, "EAGER_STEPS", 2)
+    fit = ["fit", *TINY, *STEPS, *LOG_EVERY_STEP, *options]
+    assert run(*fit, "--trainer.max_steps", 20, "--run_dir", "straight").code == 0
+    assert run(*fit, "--trainer.max_steps", first_steps, "--run_dir", "parts").code == 0
+    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", 20).code == 0
     assert not list(tmp_path.glob("parts-*"))
-    one, other = (last_checkpoint(folder) for folder in ("straight", "parts"))
-    assert bit_identical(one["state_dict"], other["state_dict"])
-    assert bit_identical(one["optimizer_states"], other["optimizer_states"])
-    assert one["evaluation"] == other["evaluation"]
-    assert scalars(Path("straight"), "train/loss") == scalars(Path("parts"), "train/loss")
-    straight, parts = (scalars(Path(folder), "val/loss") for folder in ("straight", "parts"))
-    assert straight.items() <= parts.items()  # the parts have one more, at the end of the first
+    straight, parts = last_checkpoint("straight"), last_checkpoint("parts")
+    for name in ("state_dict", "optimizer_states", "evaluation", "current_model_state"):
+        assert first_difference(straight.get(name), parts.get(name), name) is None
+    assert ("current_model_state" in parts) == ("--callbacks.ema" in options)
+    assert scalars("straight", "train/loss") == scalars("parts", "train/loss")
+    # The parts have one more evaluation, at the end of the first one.
+    assert scalars("straight", "val/loss").items() <= scalars("parts", "val/loss").items()
 
 
 @pytest.mark.faults
@@ -55,9 +60,7 @@ def test_stopped_and_resumed_is_the_same_run(
 )
 def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]
-    command = [sys.executable, "-m", "lit_gpt_scratch", "fit", *TINY, *length, "--run_dir", "stopped"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=environment(), **pipes)
+    process = start_process("fit", *TINY, *length, "--run_dir", "stopped")
     assert process.stdout is not None
     while not process.stdout.readline().startswith("step    0"):
         assert process.poll() is None
@@ -86,8 +89,6 @@ def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None
 
 
 def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lit_gpt_scratch.training import module
-
     calls = 0
 
     def out_of_memory(*args: Any) -> torch.Tensor:
@@ -118,8 +119,8 @@ def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(module, "next_token_loss", real)
     assert run("fit", "--ckpt_path", "failed").code == 0
     assert run("fit", *TINY, *args, "--run_dir", "straight").code == 0
-    assert_bit_identical_runs(Path("straight"), Path("failed"))
-    assert scalars(Path("straight"), "val/loss") == scalars(Path("failed"), "val/loss")
+    assert_bit_identical_runs("straight", "failed")
+    assert scalars("straight", "val/loss") == scalars("failed", "val/loss")
 
 
 def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
@@ -145,13 +146,11 @@ def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
     monkeypatch.setattr(torch, "save", real)
     assert run("fit", "--ckpt_path", "r").code == 0
     assert run("fit", *TINY, "--eval_every", "5", "--run_dir", "straight").code == 0
-    assert_bit_identical_runs(Path("straight"), Path("r"))
+    assert_bit_identical_runs("straight", "r")
 
 
 @pytest.mark.parametrize("at_step", [6, 20])  # in the middle, and at the end
 def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
-    from lit_gpt_scratch.training.module import LitGPT
-
     real = LitGPT.validation_step
 
     def interrupted(self: LitGPT, *args: Any) -> None:
@@ -170,8 +169,8 @@ def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPat
         assert run("fit", "--ckpt_path", "parts").code == 0
     else:
         assert stopped.code == 143  # also where nothing is left to stop
-    assert_bit_identical_runs(Path("straight"), Path("parts"))
-    assert scalars(Path("straight"), "val/loss") == scalars(Path("parts"), "val/loss")
+    assert_bit_identical_runs("straight", "parts")
+    assert scalars("straight", "val/loss") == scalars("parts", "val/loss")
 
 
 def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_path: Path) -> None:
@@ -184,14 +183,10 @@ def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_p
     assert Path("r/config.yaml").read_bytes() == before
 
 
-def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.usefixtures("no_network")
+def test_run_on_the_offline_corpus_resumes_when_the_network_is_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def down(url: str, path: Path) -> None:
-        raise corpus.DownloadError("the network is down")
-
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(corpus, "_download", down)
     far = ["--data.corpus", "https://example.invalid/text", "--data.offline_corpus", "hamlet"]
     assert run("fit", *TINY, *far, "--run_dir", "r").code == 0
     monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("Quite another text.\n" * 50))
@@ -202,20 +197,6 @@ def test_a_run_that_fell_back_goes_on_when_the_network_is_back(
         done = run(*command)
         assert done.code == 0
         assert done.err == ""
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_a_compiled_run_resumes_to_the_same_bits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EAGER_STEPS", 2)
-    args = [*TINY, "--compile", "true", "--model.dropout", "0.1", "--eval_every", "4"]
-    args += ["--model.warmup_steps", "2", "--model.decay_steps", "8"]
-    assert run("fit", *args, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
-    assert run("fit", *args, "--trainer.max_steps", "5", "--run_dir", "parts").code == 0
-    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "8").code == 0
-    straight, parts = (last_checkpoint(name) for name in ("straight", "parts"))
-    assert bit_identical(straight["state_dict"], parts["state_dict"])
-    assert bit_identical(straight["optimizer_states"], parts["optimizer_states"])
 
 
 def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
@@ -246,7 +227,7 @@ def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
     then = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
     assert then[:12] == [3e-3] * 12
     assert then[12:] == sorted(then[12:], reverse=True)
-    assert list(scalars(Path("r"), "learning_rate/decay").values()) == pytest.approx([*first, *then])
+    assert list(scalars("r", "learning_rate/decay").values()) == pytest.approx([*first, *then])
 
 
 def test_another_text_is_no_resume(run: Run) -> None:
@@ -291,13 +272,8 @@ main(sys.argv[1:])
 
 @pytest.mark.faults
 def test_what_comes_before_a_save_is_in_the_logs(run: Run) -> None:
-    args = ["fit", *TINY, *STEPS, *LOG_EVERY_STEP, "--trainer.max_steps", "20", "--run_dir"]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AFTER_A_SAVE, *args, "killed"],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
+    args = ["fit", *TINY, *STEPS, *LOG_EVERY_STEP, "--trainer.max_steps", "20", "--run_dir", "killed"]
+    killed = run_process(*args, code=KILLED_AFTER_A_SAVE)
     assert killed.returncode == -signal.SIGKILL
     assert run("fit", "--ckpt_path", "killed").code == 0
-    assert list(scalars(Path("killed"), "train/loss")) == list(range(20))
+    assert list(scalars("killed", "train/loss")) == list(range(20))

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from helpers.checkpoints import last_checkpoint
 from helpers.command_line import TINY, Run
+from helpers.events import events
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, token_label
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
@@ -19,14 +19,6 @@ from lit_gpt_scratch.model.layers import attend
 from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention
 
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
-
-
-def visible(char: str) -> str:
-    return {" ": "␣", "\n": "⏎"}.get(char, char)
-
-
-def events(folder: Path | str) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
 
 
 def weights_of(folder: str) -> list[torch.Tensor]:

@@ -69,15 +69,3 @@ def test_any_bytes_decode_to_the_same_text_as_at_once(seed: int) -> None:
     parts, _ = decode(text, [])
     assert "".join(parts) == BYTES.decode(text)
     assert all(len(part) <= 2 for part in parts)  # no more than a character is held back
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_any_text_ends_before_its_first_stop_string(seed: int) -> None:
-    rng = random.Random(seed)
-    text = "".join(rng.choice("ab☃") for _ in range(30))
-    stop = ["".join(rng.choice("ab☃") for _ in range(rng.randint(1, 5))) for _ in range(2)]
-    # A stop string is found once it is complete: the one that ends first, then the one that begins first.
-    ends = [text.find(string) + len(string) for string in stop if string in text]
-    whole = text[: min(ends)] if ends else text
-    cut = min((whole.find(string) for string in stop if string in whole), default=len(whole))
-    assert decode(text, stop)[1].text == whole[:cut]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.checkpoints import best_checkpoint
-from helpers.command_line import ROOT, TINY, Result, Run
+from helpers.command_line import TINY, Result, Run
 from lit_gpt_scratch.data import progress_bar
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.tokenizers import CharTokenizer
@@ -40,11 +40,6 @@ def test_samples_follow_the_order_of_the_prompts(predict: Run) -> None:
     assert out.count("To be") == 2
     assert out.count("die") >= 2
     assert out.index("die") > out.rindex("To be")
-
-
-def test_temperature_0_is_top_k_1(predict: Run) -> None:
-    args = ("--prompt", "To ", "--max_new_tokens", "40")
-    assert predict(*args, "--temperature", "0").out == predict(*args, "--top_k", "1").out
 
 
 def test_notices_go_to_standard_error(predict: Run) -> None:
@@ -185,11 +180,3 @@ def test_untrained_model_generates_text(run: Run, tmp_path: Path) -> None:
     assert "this model is untrained" in done.err
     assert len(set(done.out)) > 15
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.usefixtures("shakespeare")
-def test_char_config_predicts_untrained(run: Run) -> None:
-    done = run("predict", "--config", ROOT / "configs" / "char.yaml", "--max_new_tokens", "20")
-    assert done.code == 0
-    assert "untrained" in done.err
-    assert len(done.out) == 1 + 20 + 1  # the newline to start from, the text, and the end of the line

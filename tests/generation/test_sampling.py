@@ -1,5 +1,6 @@
 """Sampling's functions, against known values and transformers' own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,25 +23,22 @@ def logits() -> torch.Tensor:
     return 4 * torch.randn(200, 70, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("k", [1, 2, 10, 70, 99])
-def test_top_k_is_transformers(logits: torch.Tensor, k: int) -> None:
+@pytest.mark.parametrize(
+    ("function", "processor", "values"),
+    [
+        (keep_top_k, "TopKLogitsWarper", [1, 2, 10, 70, 99]),
+        (keep_top_p, "TopPLogitsWarper", [0.01, 0.3, 0.9, 0.999, 1.0]),
+        (keep_min_p, "MinPLogitsWarper", [0.001, 0.1, 0.7, 1.0]),
+        (ban, "SuppressTokensLogitsProcessor", [[3, 7]]),
+    ],
+)
+def test_filters_match_transformers(
+    logits: torch.Tensor, function: Callable[..., torch.Tensor], processor: str, values: list[Any]
+) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.TopKLogitsWarper(top_k=k)(None, logits)
-    torch.testing.assert_close(keep_top_k(logits, k), theirs, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999, 1.0])
-def test_top_p_is_transformers(logits: torch.Tensor, p: float) -> None:
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.TopPLogitsWarper(top_p=p)(None, logits)
-    torch.testing.assert_close(keep_top_p(logits, p), theirs, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("p", [0.001, 0.1, 0.7, 1.0])
-def test_min_p_is_transformers(logits: torch.Tensor, p: float) -> None:
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.MinPLogitsWarper(min_p=p)(None, logits)
-    torch.testing.assert_close(keep_min_p(logits, p), theirs, atol=0, rtol=0)
+    for value in values:
+        expected = getattr(transformers, processor)(value)(None, logits)
+        torch.testing.assert_close(function(logits, value), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
@@ -50,12 +48,6 @@ def test_repetition_penalty_is_transformers(logits: torch.Tensor, penalty: float
     theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
     seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
     torch.testing.assert_close(penalize_repeats(logits, seen, penalty), theirs, atol=0, rtol=0)
-
-
-def test_banned_tokens_are_transformers(logits: torch.Tensor) -> None:
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.SuppressTokensLogitsProcessor([3, 7])(None, logits)
-    torch.testing.assert_close(ban(logits, [3, 7]), theirs, atol=0, rtol=0)
 
 
 def test_known_values() -> None:

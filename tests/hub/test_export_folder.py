@@ -11,11 +11,11 @@ import tiktoken
 import torch
 from safetensors.torch import save_file
 
+from helpers.checkpoints import best_checkpoint
 from helpers.command_line import TINY, Run
 from helpers.hub import assert_same_logits, bpe, load_gpt, random_hub_model, transformers, write_hub_folder
 from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from lit_gpt_scratch.hub.export_folder import export_folder
 from lit_gpt_scratch.hub.import_folder import import_folder
 from lit_gpt_scratch.hub.pretrained import read_config, read_state
@@ -124,7 +124,7 @@ def test_transformers_runs_an_exported_run_and_import_reads_it_again(run: Run, k
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in Path("out/hf").iterdir())
     theirs = transformers.AutoModelForCausalLM.from_pretrained("out/hf")
     their_tokenizer = transformers.AutoTokenizer.from_pretrained("out/hf")
-    assert_same_logits(load_gpt(Path("r")), theirs)
+    assert_same_logits(load_gpt("r"), theirs)
 
     checkpoint = read_checkpoint("r/best.ckpt")
     tokenizer = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"])
@@ -135,7 +135,8 @@ def test_transformers_runs_an_exported_run_and_import_reads_it_again(run: Run, k
     written = their_tokenizer.decode(theirs.generate(**inputs, max_new_tokens=20, do_sample=False)[0])
 
     assert run("import", "--from", "out/hf", "--run_dir", "back").code == 0
-    assert_same_logits(load_gpt(Path("back")), theirs)
+    assert_same_logits(load_gpt("back"), theirs)
+    assert best_checkpoint("back")["TextDataModule"]["tokenizer"] == tokenizer.to_dict()
     greedy = ["--prompt", "To be", "--max_new_tokens", "20", "--temperature", "0"]
     for checkpoint_path in ("r", "back"):
         assert run("predict", "--ckpt_path", checkpoint_path, *greedy).out == written + "\n"
@@ -144,14 +145,6 @@ def test_transformers_runs_an_exported_run_and_import_reads_it_again(run: Run, k
     assert "| corpus | hamlet: 606 characters, sha256" in card
     assert f"| validation loss | {checkpoint['evaluation']['val/loss']:.4f} nats per token" in card
     assert "| training | 20 steps of 8 x 32 tokens, 5,120 in all;" in card
-
-
-@pytest.mark.parametrize(
-    "tokenizer", [CharTokenizer("né\n"), ByteTokenizer(), bpe()], ids=["char", "byte", "bpe"]
-)
-def test_exported_tokenizers_are_read_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    to_hub(tokenizer).save(str(tmp_path / "tokenizer.json"))
-    assert read_tokenizer(tmp_path, tokenizer.vocab_size) == tokenizer.to_dict()
 
 
 def test_vocab_json_and_merges_txt_are_read(tmp_path: Path) -> None:

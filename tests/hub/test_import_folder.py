@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from helpers.checkpoints import best_checkpoint
-from helpers.command_line import Run, environment, run_with_file_size_limit
+from helpers.command_line import Run, run_process, run_with_file_size_limit
 from helpers.hub import bpe, random_hub_model, write_hub_folder
 from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET
@@ -266,10 +264,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("args", [["import", "--from", "x", "--run_dir", "y"], ["fit", "--init_from", "."]])
 def test_without_transformers_one_line_names_the_extra(args: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_TRANSFORMERS, *args]
-    done = subprocess.run(
-        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run_process(*args, code=WITHOUT_TRANSFORMERS, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
         "error: this needs Hugging Face's transformers: pip install 'lit_gpt_scratch[hub]'\n"

@@ -102,13 +102,3 @@ def test_a_resumed_run_keeps_its_precision(run: Run) -> None:
     assert "precision bf16-mixed (as before)" in again.out
     exact = run("fit", "--ckpt_path", "checkpoints/run", "--trainer.max_steps", "5", "--precision", "32-true")
     assert "precision 32-true (as asked)" in exact.out
-
-
-def test_an_unknown_precision_is_rejected_in_one_line(run: Run) -> None:
-    done = run("fit", *TINY, "--precision", "bf17")
-    assert done.code == 2
-    assert done.err.count("\n") == 1
-    assert "'bf17'" in done.err
-    moved = run("fit", *TINY, "--trainer.precision", "32-true")
-    assert moved.code == 2
-    assert "use precision instead" in moved.err

@@ -104,14 +104,3 @@ def test_checkpoints_hold_the_average_and_the_raw_weights(run: Run) -> None:
         torch.testing.assert_close(mean["state_dict"][key], expected, atol=1e-6, rtol=1e-5)
     assert mean["evaluation"]["val/loss"] != plain["evaluation"]["val/loss"]
     assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
-
-
-def test_resume_with_ema_is_bit_identical(run: Run) -> None:
-    ema = [*TINY, "--callbacks.ema", "true", "--model.decay_steps", "20", "--save_every", "4"]
-    assert run("fit", *ema, "--trainer.max_steps", "8", "--run_dir", "straight").code == 0
-    assert run("fit", *ema, "--trainer.max_steps", "4", "--run_dir", "parts").code == 0
-    assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "8").code == 0
-    one, other = (last_checkpoint(name) for name in ("straight", "parts"))
-    for part in ("state_dict", "current_model_state"):
-        assert all(torch.equal(tensor, other[part][key]) for key, tensor in one[part].items())
-    assert one["evaluation"] == other["evaluation"]

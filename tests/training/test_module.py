@@ -155,22 +155,6 @@ def test_flops_of_gpt2_small() -> None:
     assert train_flops_per_token(gpt) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"learning_rate": 0.0},
-        {"min_learning_rate": 1.0},
-        {"warmup_steps": -1},
-        {"weight_decay": -0.1},
-        {"beta2": 1.0},
-        {"muon_learning_rate": 0.0},
-    ],
-)
-def test_options_out_of_range_are_rejected(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
-        LitGPT(vocab_size=65, **wrong)
-
-
 def test_a_run_equals_a_plain_training_loop(run: Run, tmp_path: Path) -> None:
     """Trainer, micro-batches and callbacks do not change the result."""
     steps = 12
@@ -214,23 +198,12 @@ def gradients_of_first_step(
 
 
 @pytest.mark.parametrize("size", [4, 3, 1])
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("bf16-mixed", BF16_TOLERANCE)])
 def test_gradients_do_not_depend_on_the_micro_batch_size(
-    run: Run, monkeypatch: pytest.MonkeyPatch, size: int
+    run: Run, monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float, size: int
 ) -> None:
-    whole, cut = (
-        gradients_of_first_step(run, monkeypatch, "--data.micro_batch_size", str(n)) for n in (8, size)
-    )
-    assert cut.keys() == whole.keys()
-    for name, gradient in cut.items():
-        torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("size", [4, 3, 1])
-def test_bfloat16_gradients_of_micro_batches_differ_by_rounding_only(
-    run: Run, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    options = ["--precision", "bf16-mixed", "--data.micro_batch_size"]
+    options = ["--precision", precision, "--data.micro_batch_size"]
     whole, cut = (gradients_of_first_step(run, monkeypatch, *options, str(n)) for n in (8, size))
     assert cut.keys() == whole.keys()
     for name, gradient in cut.items():
-        assert (gradient - whole[name]).norm() < BF16_TOLERANCE * whole[name].norm(), name
+        assert (gradient - whole[name]).norm() <= tolerance * whole[name].norm(), name

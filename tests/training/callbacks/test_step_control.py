@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers.checkpoints import bit_identical, last_checkpoint
 from helpers.command_line import TINY, Run
+from helpers.events import events
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.training import module
 
@@ -39,11 +39,6 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
     return spoil_steps
 
 
-def weights(folder: str) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = last_checkpoint(folder)["state_dict"]
-    return state
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(
@@ -66,8 +61,7 @@ def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     assert done.err == "WARNING: skipped step 6: loss is nan; details in r/spikes/step-6.md\n"
     report = Path("r/spikes/step-6.md").read_text()
     assert report.startswith("# Step 6: loss is nan\n\n    ")
-    events = EventAccumulator("r").Reload()
-    assert events.Tensors("spikes/text_summary")[0].tensor_proto.string_val[0].decode() == report
+    assert events("r").Tensors("spikes/text_summary")[0].tensor_proto.string_val[0].decode() == report
     text = report.partition("\n\n")[2].replace("    ", "")
     assert text.replace("\n", "")[:30] in HAMLET.replace("\n", "")
     assert len(text) > 200
@@ -87,22 +81,25 @@ def test_a_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> 
     assert "gradient norm is" in run("fit", *args, *norms).err
 
 
-def test_a_run_can_end_at_the_first_bad_step(run: Run, spoil: Any) -> None:
-    spoil([5], float("nan"))
-    failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "1", "--run_dir", "r")
+@pytest.mark.parametrize(
+    ("spoiled", "max_skipped_steps", "last_step", "saved_step"), [([5], 1, 5, 3), (range(5, 99), 3, 7, 6)]
+)
+def test_run_ends_after_max_skipped_steps(
+    run: Run,
+    spoil: Any,
+    spoiled: range | list[int],
+    max_skipped_steps: int,
+    last_step: int,
+    saved_step: int,
+) -> None:
+    spoil(spoiled, float("nan"))
+    failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", max_skipped_steps, "--run_dir", "r")
     assert failed.code == 1
     assert "WARNING: skipped step 5: loss is nan; details in r/spikes/step-5.md\n" in failed.err
-    assert "error: consecutive skipped steps: 1, up to step 5: the run has diverged" in failed.err
-    assert last_checkpoint("r")["global_step"] == 3
-    assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "10").code == 0
-
-
-def test_many_skipped_steps_in_a_row_end_the_run(run: Run, spoil: Any) -> None:
-    spoil(range(5, 99), float("nan"))
-    failed = run("fit", *TINY, *ARGS, "--step_control.max_skipped_steps", "3", "--run_dir", "r")
-    assert failed.code == 1
-    assert "error: consecutive skipped steps: 3, up to step 7: the run has diverged" in failed.err
-    assert last_checkpoint("r")["global_step"] == 6  # its weights are those of step 4
+    ended = f"consecutive skipped steps: {max_skipped_steps}, up to step {last_step}: the run has diverged"
+    assert f"error: {ended}" in failed.err
+    assert last_checkpoint("r")["global_step"] == saved_step
+    assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "99").code == 0
 
 
 def test_a_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
@@ -112,4 +109,4 @@ def test_a_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
     assert run("fit", *args, "--trainer.max_steps", "100", "--run_dir", "parts").code == 0
     assert run("fit", "--ckpt_path", "parts", "--trainer.max_steps", "110").code == 0
     assert Path("parts/spikes/step-105.md").exists()
-    assert bit_identical(weights("straight"), weights("parts"))
+    assert bit_identical(last_checkpoint("straight")["state_dict"], last_checkpoint("parts")["state_dict"])
