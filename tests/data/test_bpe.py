@@ -1,14 +1,17 @@
-"""A byte pair encoding that is learned from a text."""
+"""Byte pair encodings: GPT-2's, and one learned from a text."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from lit_gpt_scratch.data.bpe import train_bpe
+from helpers.marks import needs_gpt2_encoding
+from helpers.text import UNICODE_TEXT
+from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
 from lit_gpt_scratch.data.cache import cache_dir
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.datamodule import TextDataModule
+from lit_gpt_scratch.data.tokenizers import encode_prompt
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -49,3 +52,81 @@ def test_a_damaged_vocabulary_is_learned_again(caplog: pytest.LogCaptureFixture)
     path.write_text(json.dumps(kept))
     assert train_bpe(corpus, 100_000, 400).to_dict() == before
     assert "is damaged and is computed again" in caplog.text
+
+
+ALL = 10**9
+
+
+PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom, "
+
+
+def text(content: str) -> Corpus:
+    return Corpus.read("prose", (content,))
+
+
+@pytest.fixture
+def bpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubwordTokenizer:
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+    return train_bpe(text(PROSE * 20), ALL, 280)
+
+
+def test_a_bpe_learns_what_is_frequent(bpe: SubwordTokenizer) -> None:
+    assert bpe.vocab_size == 280
+    ids = bpe.encode(PROSE)
+    assert len(ids) < 0.6 * len(PROSE)
+    assert " was" in {bpe.decode([i]) for i in ids}
+
+
+def test_a_bpe_is_learned_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    from lit_gpt_scratch.data import bpe as subwords
+
+    def unexpected(corpus: Corpus, stop: int, n_tokens: int) -> list[bytes]:
+        raise AssertionError("learned again")
+
+    monkeypatch.setattr(subwords, "_learn_tokens", unexpected)
+    assert train_bpe(text(PROSE * 20), ALL, 280).to_dict() == bpe.to_dict()
+    with pytest.raises(AssertionError, match="learned again"):
+        train_bpe(text(PROSE * 21), ALL, 280)  # another text
+    with pytest.raises(AssertionError, match="learned again"):
+        train_bpe(text(PROSE * 20), ALL, 281)  # another size
+
+
+def test_a_bpe_has_room_for_every_byte() -> None:
+    with pytest.raises(ValueError, match="data.vocab_size must be at least 257"):
+        train_bpe(text(PROSE), ALL, 256)
+
+
+def test_end_of_text_is_a_token_only_when_asked(bpe: SubwordTokenizer) -> None:
+    assert bpe.encode(END_OF_TEXT, allow_special=True).tolist() == [279]
+    assert len(bpe.encode(END_OF_TEXT)) > 1
+    assert bpe.token_n_bytes[279] == 0  # it is no text
+    assert encode_prompt(bpe, f"a{END_OF_TEXT}", allow_special=True)[-1] == 279
+
+
+@needs_gpt2_encoding
+def test_gpt2_is_gpt2() -> None:
+    gpt2 = SubwordTokenizer.named("gpt2")
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode("Hello, I am").tolist() == [15496, 11, 314, 716]
+    assert gpt2.encode(END_OF_TEXT, allow_special=True).tolist() == [50256]
+    assert gpt2.decode(gpt2.encode(UNICODE_TEXT)) == UNICODE_TEXT
+
+
+def test_an_encoding_that_cannot_be_had_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiktoken
+
+    def unreachable(name: str) -> tiktoken.Encoding:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
+    with pytest.raises(ValueError, match="set TIKTOKEN_CACHE_DIR .* --data.tokenizer bpe"):
+        SubwordTokenizer.named("gpt2")
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"kind": "char"}, {"kind": "char", "chars": ""}, {"kind": "other", "chars": "a"}]
+)
+def test_other_dicts_are_refused(state: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="not a tokenizer"):
+        tokenizer_from_dict(state)

@@ -1,10 +1,8 @@
-"""TensorBoard shows scalars once per step, the table of runs, custom charts and attention maps."""
+"""TensorBoard: scalars, the table of runs and custom charts."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 import torch
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -13,10 +11,7 @@ from helpers.checkpoints import last_checkpoint
 from helpers.command_line import TINY, Run
 from helpers.events import events
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, token_label
-from lit_gpt_scratch.model.gpt import GPT, GPTConfig
-from lit_gpt_scratch.model.layers import attend
-from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention
+from lit_gpt_scratch.data.tokenizers import CharTokenizer
 
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
 
@@ -103,92 +98,9 @@ def test_both_losses_are_in_one_chart(finished: Path) -> None:
     assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
 
 
-def test_every_token_label_is_one_nonempty_line() -> None:
-    """TensorBoard drops blank lines, which shifts the labels after them."""
-    tokenizer = ByteTokenizer()
-    labels = [token_label(tokenizer, i) for i in range(256)]
-    assert all(label.split() == [label] for label in labels)
-    assert labels[ord("A")] == "A"
-    assert labels[ord(" ")] == "␣"
-    assert labels[0x0B] == "\\x0b"
-    assert labels[0xE5] == "#229"  # a part of a character
-    wide = CharTokenizer("\u3000字")
-    assert sorted(token_label(wide, i) for i in range(2)) == ["\\x3000", "字"]
-
-
-@pytest.mark.parametrize("sizes", [{"n_kv_head": 2, "arch": "modern"}, {"arch": "gpt2", "attn_bias": True}])
-def test_attention_maps_reproduce_the_models_attention(sizes: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=4, n_embd=32, **sizes))
-    heads: list[tuple[torch.Tensor, ...]] = []
-    for block in gpt.h:
-        block.attn.register_forward_pre_hook(lambda attn, inputs: heads.append(attn.heads(*inputs[:2])))
-    maps = attention_maps(gpt, torch.randint(50, (12,)))
-    assert gpt.training
-    assert len(maps) == 2
-    for weights, (q, k, v) in zip(maps, heads, strict=True):
-        values = v.repeat_interleave(4 // v.shape[1], dim=1)[0]
-        torch.testing.assert_close(weights @ values, attend(q, k, v)[0], atol=1e-5, rtol=1e-5)
-        assert torch.all(weights.triu(1) == 0)
-        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, 12))
-    assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # this test's own
-
-
-def test_attention_is_plotted_for_any_labels() -> None:
-    picture = plot_attention(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
-    assert len(np.unique(picture[..., 0])) > 10
-
-
-def test_inspection_shows_attention_maps(run: Run) -> None:
-    sentence = ["--callbacks.inspection", "true", "--inspection.sentence", "To be, or"]
-    done = run(*FIT, "--trainer.max_steps", 5, *sentence, "--run_dir", "r")
-    assert (done.code, done.err) == (0, "")
-    shown = events("r")
-    assert shown.Tags()["images"] == ["attention/layer_01", "attention/layer_02"]
-    assert [picture.step for picture in shown.Images("attention/layer_01")] == [0, 5]
-
-
-def test_without_a_sentence_the_validation_text_is_shown(run: Run) -> None:
-    begin = ["--inspection.sentence", HAMLET[int(0.9 * len(HAMLET)) :][:32]]
-    for name, sentence in (("none", []), ("same", begin)):
-        on = ["--callbacks.inspection", "true", *sentence, "--run_dir", name]
-        assert run(*FIT, "--trainer.max_steps", 5, *on).code == 0
-    none, same = (events(name).Images("attention/layer_01")[0] for name in ("none", "same"))
-    assert none.encoded_image_string == same.encoded_image_string
-
-
-def test_a_sentence_longer_than_a_block_is_rejected(run: Run, tmp_path: Path) -> None:
-    long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
-    done = run(*FIT, "--trainer.max_steps", 5, *long, "--run_dir", "r")
-    assert done.code == 2
-    assert "inspection.sentence has 120 tokens, and a block 32" in done.err
-    assert not Path("r").exists()
-
-
-def test_inspection_without_tensorboard_logs_a_warning(run: Run) -> None:
-    without = ["--trainer.logger", "false", "--callbacks.inspection", "true"]
-    done = run(*FIT, "--trainer.max_steps", 5, *without, "--run_dir", "r")
-    assert done.code == 0
-    assert (
-        done.err
-        == "WARNING: callbacks.inspection is for TensorBoard, which this run has not: nothing is shown\n"
-    )
-    assert "tensorboard" not in done.out
-    files = {"best.ckpt", "last.ckpt", "config.yaml", "samples.md"}
-    assert {path.name for path in Path("r").iterdir()} == files
-
-
 def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
     steps = [*FIT, "--trainer.max_steps", 5, "--early_stopping.patience", "3"]
     assert run(*steps, "--run_dir", "on").code == 0
     assert run(*steps, "--callbacks.early_stopping", "false", "--run_dir", "off").code == 0
     saved = [last_checkpoint(name)["callbacks"] for name in ("on", "off")]
     assert [any("EarlyStopping" in key for key in callbacks) for callbacks in saved] == [True, False]
-
-
-def test_unknown_characters_of_a_sentence_are_left_out(run: Run) -> None:
-    odd = ["--callbacks.inspection", "true", "--inspection.sentence", "Ωto be"]
-    done = run(*FIT, "--trainer.max_steps", 5, *odd, "--run_dir", "r")
-    assert done.err == "WARNING: not in the vocabulary: 'Ω'; left out of inspection.sentence\n"

@@ -5,52 +5,22 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.models import ARCHITECTURES, random_gpt
 from lit_gpt_scratch.generation.generate import Continuation, SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.cpu_linear import (
-    MIN_PACKED_ELEMENTS,
-    Int8Linear,
-    packed_weights,
     quantize_linear_layers,
 )
-from lit_gpt_scratch.model.gpt import GPT, GPTConfig
+from lit_gpt_scratch.model.gpt import GPT
 
-MODELS: list[dict[str, Any]] = [
-    {"arch": "gpt2", "attn_bias": True, "activation": "gelu"},
-    {"arch": "gpt2", "tie_weights": False},
-    {"arch": "modern"},
-    {"arch": "modern", "n_kv_head": 2},
-    {"arch": "modern", "n_kv_head": 1},
-]
 PROMPTS = [[1], [2, 3, 4], [5, 6, 7, 8, 9, 10], list(range(11))]
 GREEDY = {"temperature": 0.0}
-
-
-def random_gpt(block_size: int = 8, **settings: Any) -> GPT:
-    """Return a model with large weights, so that greedy choices have no ties."""
-    torch.manual_seed(0)
-    gpt = GPT(GPTConfig(vocab_size=30, block_size=block_size, n_layer=2, n_head=4, n_embd=32, **settings))
-    for parameter in gpt.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    return gpt.eval()
 
 
 def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Continuation]:
     return generate_tokens(gpt, prompts, SamplingOptions(**options), with_logprobs=True).continuations
 
 
-@pytest.mark.parametrize("settings", MODELS)
-@pytest.mark.parametrize("chunks", [[1] * 12, [12], [5, 1, 4, 2]])
-@torch.no_grad()
-def test_cached_logits_equal_uncached_ones(settings: dict[str, Any], chunks: list[int]) -> None:
-    gpt = random_gpt(block_size=12, **settings)
-    ids = torch.randint(30, (3, 12))
-    cache = gpt.new_cache(3, 12)
-    logits = torch.cat([gpt(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
-    torch.testing.assert_close(logits, gpt(ids), atol=1e-5, rtol=0)
-    assert cache.lengths == [12] * 3
-
-
-@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("settings", ARCHITECTURES)
 @torch.no_grad()
 def test_rows_of_different_lengths_in_mixed_precision(settings: dict[str, Any]) -> None:
     """Autocast makes keys of bfloat16, and the cache has the weights' float32."""
@@ -60,100 +30,7 @@ def test_rows_of_different_lengths_in_mixed_precision(settings: dict[str, Any]) 
     assert [len(row.tokens) for row in together] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("settings", MODELS)
-@pytest.mark.parametrize("chunk", [1, 2])
-@torch.no_grad()
-def test_cached_rows_need_not_be_of_one_length(settings: dict[str, Any], chunk: int) -> None:
-    gpt = random_gpt(block_size=12, **settings)
-    lengths, ids = [2, 8, 3], torch.randint(30, (3, 12))
-    expected, cache = gpt(ids), gpt.new_cache(3, 12)
-    gpt(ids[:, :8], cache)
-    cache.lengths = lengths
-    for _ in range(4 // chunk):
-        newest = torch.stack([row[n : n + chunk] for row, n in zip(ids, cache.lengths, strict=True)])
-        before = cache.lengths
-        logits = gpt(newest, cache)
-        for row, n in enumerate(before):
-            torch.testing.assert_close(logits[row], expected[row, n : n + chunk], atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_rows_of_the_cache_are_selected_and_written_over() -> None:
-    gpt = random_gpt()
-    cache = gpt.new_cache(3, 8)
-    gpt(torch.tensor([[1, 2, 3], [3, 4, 5], [4, 5, 6]]), cache)
-    gpt(torch.tensor([[7, 8, 9]]), cache.empty_row(1))
-    logits = gpt(torch.tensor([[10], [11]]), cache.select([1, 2]))[:, -1]
-    expected = gpt(torch.tensor([[7, 8, 9, 10], [4, 5, 6, 11]]))[:, -1]
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_a_cache_needs_no_grad(activation_checkpointing: bool) -> None:
-    gpt = random_gpt()
-    gpt.activation_checkpointing = activation_checkpointing
-    with pytest.raises(RuntimeError, match="inplace"):
-        gpt(torch.randint(30, (1, 6)), gpt.new_cache(1, 6))
-
-
-@torch.no_grad()
-def test_a_full_cache_is_an_error() -> None:
-    gpt = random_gpt(block_size=8)
-    cache = gpt.new_cache(1, 100)
-    gpt(torch.zeros(1, 8, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="9 tokens do not fit into a cache of 8"):
-        gpt(torch.zeros(1, 1, dtype=torch.long), cache)
-
-
-@pytest.mark.parametrize("settings", MODELS)
-@torch.no_grad()
-def test_int8_weights_are_near_the_floats(settings: dict[str, Any]) -> None:
-    gpt = random_gpt(**settings)
-    gpt.wte.weight[3] = 0  # a channel without a scale
-    ids = torch.randint(30, (4, 8))
-    exact = gpt(ids)
-    quantize_linear_layers(gpt)
-    rounded = gpt(ids)
-    assert not torch.equal(exact, rounded)
-    assert float((exact - rounded).std() / exact.std()) < 0.1
-
-
-@pytest.mark.parametrize("with_bias", [False, True])
-@torch.no_grad()
-def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone(with_bias: bool) -> None:
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(64, 20, bias=with_bias)
-    for parameter in linear.parameters():
-        torch.nn.init.normal_(parameter)
-    x = torch.randn(5, 64) * torch.logspace(-3, 3, 5)[:, None]
-    layer = Int8Linear(linear)
-    weight_step = linear.weight.abs().amax(dim=1) / 127  # (20,)
-    token_step = (x.amax(dim=1) - x.amin(dim=1)) / 127  # (5,), if there are seven bits only
-    most = 0.5 * (
-        x.abs().sum(dim=1)[:, None] * weight_step + token_step[:, None] * linear.weight.abs().sum(dim=1)
-    )
-    assert bool(((layer(x) - linear(x)).abs() <= 1.01 * most).all())
-    for i, row in enumerate(x):
-        torch.testing.assert_close(layer(row[None])[0], layer(x)[i], atol=0, rtol=1e-6)
-    torch.testing.assert_close(layer(torch.zeros(1, 64)), linear(torch.zeros(1, 64)))
-
-
-@pytest.mark.parametrize("shape", [(1, 700), (4, 700), (2, 5, 700), (0, 700)])
-@pytest.mark.parametrize("with_bias", [False, True])
-@torch.no_grad()
-def test_packed_weights_give_the_same_products(shape: tuple[int, ...], with_bias: bool) -> None:
-    torch.manual_seed(0)
-    model, x = torch.nn.Sequential(torch.nn.Linear(700, 800, bias=with_bias)), torch.randn(shape)
-    assert model[0].weight.numel() >= MIN_PACKED_ELEMENTS
-    expected = model(x)
-    with packed_weights(model):
-        y = model(x)
-    torch.testing.assert_close(y, expected, atol=1e-4, rtol=0)
-    assert y.is_contiguous()  # attention is slow with what is not
-    assert torch.equal(model(x), expected)  # and the layer is what it was
-
-
-@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("settings", ARCHITECTURES)
 @pytest.mark.parametrize("block_size", [1, 2, 3, 8])
 @torch.no_grad()
 def test_greedy_takes_the_likeliest_and_slides_half_a_block(
@@ -175,7 +52,7 @@ def test_greedy_takes_the_likeliest_and_slides_half_a_block(
 
 
 @pytest.mark.parametrize("options", [GREEDY, {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.3}])
-@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("settings", ARCHITECTURES)
 @pytest.mark.parametrize(("quantized", "tolerance"), [(False, 1e-4), (True, 0.05)])
 def test_a_row_is_what_it_is_alone(
     settings: dict[str, Any], options: dict[str, Any], quantized: bool, tolerance: float
@@ -214,7 +91,7 @@ def test_stopped_rows_leave_the_batch() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("settings", MODELS)
+@pytest.mark.parametrize("settings", ARCHITECTURES)
 def test_a_gpu_writes_what_the_cpu_writes(settings: dict[str, Any]) -> None:
     gpt = random_gpt(block_size=200, **settings)
     on_cpu = continue_each(gpt, PROMPTS, max_new_tokens=220, stop_tokens=[3], **GREEDY)

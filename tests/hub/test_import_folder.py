@@ -1,4 +1,4 @@
-"""`import`, `export` and --init_from with folders in Hugging Face's layout, whole or damaged."""
+"""`import`, and `--init_from` with a Hugging Face folder or a checkpoint."""
 
 import json
 import re
@@ -12,12 +12,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from helpers.checkpoints import best_checkpoint
-from helpers.command_line import Run, run_process, run_with_file_size_limit
+from helpers.command_line import Run, run_process
 from helpers.hub import bpe, random_hub_model, write_hub_folder
-from lit_gpt_scratch.api import load
 from lit_gpt_scratch.data.corpus import HAMLET
-from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.hub.tokenizer import to_hub
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
@@ -205,36 +202,6 @@ def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_fo
     edit(CONFIG, attn_implementation="evil/kernel", **code)(hub_folder)
     assert run("import", "--from", "theirs", "--run_dir", "gpt2").code == 0
     assert not Path("executed").exists()
-
-
-def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
-    checkpoint = best_checkpoint(finished)
-    del checkpoint["state_dict"]["gpt.h.0.mlp.c_fc.weight"]
-    torch.save(checkpoint, "damaged.ckpt")
-    done = run("export", "--ckpt_path", "damaged.ckpt", "--to", "out")
-    assert done.code == 2
-    assert "damaged.ckpt is damaged: its weights do not fit" in done.err
-    assert not Path("out").exists()
-
-
-@pytest.mark.slow
-def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, tmp_path: Path) -> None:
-    done = run_with_file_size_limit(20_000, tmp_path, "export", "--ckpt_path", finished, "--to", "out/hf")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: cannot write the folder out/hf: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_a_card_keeps_secrets_and_names_the_first_weights(run: Run, finished: Path) -> None:
-    assert run("fit", "--init_from", finished, "--trainer.max_steps", "1", "--run_dir", "r").code == 0
-    checkpoint = read_checkpoint("r/last.ckpt")
-    checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
-    card = model_card(checkpoint, load("r"), "gpt2", "mine")
-    assert "| corpus | https://example.org/a.txt: 606 characters" in card
-    assert "| first weights | run/last.ckpt |" in card
-    assert "password" not in card
-    assert "signature" not in card
 
 
 def test_wrong_options_get_one_line(run: Run, finished: Path, hub_folder: Path) -> None:

@@ -1,14 +1,11 @@
-"""Chunked cross-entropy, activation checkpointing, micro-batch search and EMA."""
+"""Chunked cross-entropy and activation checkpointing."""
 
 import pytest
 import torch
 
-from helpers.checkpoints import last_checkpoint
-from helpers.command_line import TINY, Run
 from lit_gpt_scratch.data.batches import IGNORE
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import loss
-from lit_gpt_scratch.training.micro_batch import largest_micro_batch
 
 CONFIG = GPTConfig(vocab_size=301, block_size=16, n_layer=2, n_head=2, n_embd=32)
 
@@ -65,42 +62,3 @@ def test_activation_checkpointing_gives_identical_gradients(arch: str) -> None:
         torch.manual_seed(1)
         made.append(loss_and_gradients(gpt, inputs, targets))
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
-
-
-def test_micro_batch_is_halved_until_it_fits() -> None:
-    tried: list[int] = []
-
-    def fits(size: int) -> bool:
-        tried.append(size)
-        return size <= 12
-
-    assert largest_micro_batch(40, fits) == 10
-    assert tried == [40, 20, 10]
-    assert largest_micro_batch(12, fits) == 12
-    with pytest.raises(ValueError, match="one sequence alone does not fit"):
-        largest_micro_batch(5, lambda size: False)
-
-
-def test_auto_micro_batch_on_a_cpu_is_the_whole_batch(run: Run) -> None:
-    for name, size in (("auto", "auto"), ("whole", "null")):
-        assert run("fit", *TINY, "--data.micro_batch_size", size, "--run_dir", name).code == 0
-    one, other = (last_checkpoint(name) for name in ("auto", "whole"))
-    assert all(torch.equal(tensor, other["state_dict"][key]) for key, tensor in one["state_dict"].items())
-    assert run("fit", *TINY, "--data.micro_batch_size", "some").code == 2
-
-
-def test_checkpoints_hold_the_average_and_the_raw_weights(run: Run) -> None:
-    """After two steps, the average is 0.75 of the first step's weights and 0.25 of the second's."""
-    common = [*TINY, "--trainer.max_steps", "2", "--save_every", "1", "--model.decay_steps", "20"]
-    assert run("fit", *common, "--trainer.max_steps", "1", "--run_dir", "first").code == 0
-    assert run("fit", *common, "--run_dir", "plain").code == 0
-    assert (
-        run("fit", *common, "--callbacks.ema", "true", "--ema.decay", "0.75", "--run_dir", "mean").code == 0
-    )
-    first, plain, mean = (last_checkpoint(name) for name in ("first", "plain", "mean"))
-    for key, weights in plain["state_dict"].items():
-        assert torch.equal(mean["current_model_state"][key], weights)
-        expected = 0.75 * first["state_dict"][key] + 0.25 * weights
-        torch.testing.assert_close(mean["state_dict"][key], expected, atol=1e-6, rtol=1e-5)
-    assert mean["evaluation"]["val/loss"] != plain["evaluation"]["val/loss"]
-    assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
