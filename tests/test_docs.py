@@ -39,7 +39,7 @@ COMMANDS = [
 SHORT = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "2", "--samples.max_new_tokens", "5"]
 
 
-def test_the_first_screen_has_the_two_commands() -> None:
+def test_readme_begins_with_the_two_commands() -> None:
     """`.ci/run` runs these as they stand."""
     assert COMMANDS[:2] == [
         "pip install -c constraints.txt -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
@@ -121,7 +121,7 @@ def test_tensorboard_serves_a_run(finished: Path) -> None:
         server.wait()
 
 
-def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.txt").write_text("ROMEO: Half a league, half a league, half a league onward.\n" * 300)
     (script,) = code_blocks(README, "python")
@@ -134,7 +134,7 @@ def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.Mon
     assert [*Path("best").glob("*.ckpt")]
 
 
-def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
+def test_documented_tags_are_logged(finished: Path) -> None:
     documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+|epoch)`", DOCS["runs"]))
     documented -= {"throughput/mfu", "learning_rate/muon"}  # of a GPU, and of Muon
     assert documented == set(events(finished).Tags()["scalars"])

@@ -33,7 +33,7 @@ def test_help_lists_commands_and_options() -> None:
     assert "Longest context in tokens" in fit  # from GPTConfig's docstring
 
 
-def test_console_script_is_the_module() -> None:
+def test_console_script_equals_the_module() -> None:
     script = Path(sys.executable).with_name("lit-gpt-scratch")
     version = subprocess.run([script, "--version"], capture_output=True, text=True).stdout
     assert version == run_process("--version").stdout
@@ -50,7 +50,7 @@ def test_error_is_written_in_one_piece() -> None:
 
 
 @pytest.mark.slow
-def test_run_without_problems_warns_of_nothing(tmp_path: Path) -> None:
+def test_successful_run_prints_no_warnings(tmp_path: Path) -> None:
     done = run_process("fit", *TINY, "--trainer.max_steps", "2", "--run_dir", tmp_path / "r")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -61,7 +61,7 @@ def test_wrong_input_exits_with_2_and_one_line() -> None:
     assert done.stderr == "error: model.n_embd (64) must be a multiple of model.n_head (7): try 63\n"
 
 
-def test_closed_pipe_is_no_error(finished: Path) -> None:
+def test_closed_pipe_exits_0(finished: Path) -> None:
     program = f"{sys.executable} -m lit_gpt_scratch"
     command = f"{program} predict --ckpt_path {finished} --num_samples 200 --max_new_tokens 100 | head -c 10"
     bash = ["bash", "-o", "pipefail", "-c", command]

@@ -31,7 +31,7 @@ def printed(cells: list[dict[str, Any]]) -> str:
     return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
 
 
-def test_the_tour_is_stored_as_it_ran() -> None:
+def test_stored_tour_has_the_output_of_one_complete_execution() -> None:
     cells = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
@@ -43,7 +43,7 @@ def test_the_tour_is_stored_as_it_ran() -> None:
 
 
 @pytest.mark.slow
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tour_runs_with_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")

@@ -12,7 +12,7 @@ from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 
 @pytest.mark.parametrize("text", ["0123456789.", "\n#abc", "null", "\x85ab"])
-def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None:
+def test_vocabulary_that_resembles_a_yaml_value_survives_every_command(run: Run, text: str) -> None:
     """To YAML, an unquoted vocabulary of digits is a number."""
     Path("odd.txt").write_text(text * 100)
     assert (
@@ -25,7 +25,7 @@ def test_vocabularies_that_look_like_something_else(run: Run, text: str) -> None
     assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "2").code == 0
 
 
-def test_a_vocabulary_comes_back_whole_from_a_runs_settings(run: Run) -> None:
+def test_tokenizer_in_config_yaml_is_restored_exactly(run: Run) -> None:
     odd = [chr(i) for i in range(256)] + ["1e5", "2E3", "a\x85b", "no", " \n", "null", "0x1", "- b", "  x "]
     text = json.dumps({"kind": "bpe", "tokens": odd})
     small = ["--data.val_fraction", "0.3", "--trainer.max_steps", "1"]
@@ -38,7 +38,7 @@ def test_a_vocabulary_comes_back_whole_from_a_runs_settings(run: Run) -> None:
     assert wrong.err == "error: not a tokenizer: {oops\n"
 
 
-def test_another_text_is_not_validated_on_the_first_ones(run: Run) -> None:
+def test_val_corpus_of_the_checkpoint_is_used_only_with_its_corpus(run: Run) -> None:
     Path("val.txt").write_text(HAMLET[:300])
     Path("mine.txt").write_text(HAMLET[::-1])
     trained = ["--data.val_corpus", "val.txt", "--run_dir", "r", "--trainer.max_steps", "1"]

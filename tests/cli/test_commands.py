@@ -19,7 +19,7 @@ def numbers(out: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt", ""])
-def test_validate_gives_what_training_logged(run: Run, finished: Path, name: str) -> None:
+def test_validate_reproduces_the_logged_losses(run: Run, finished: Path, name: str) -> None:
     done = run("validate", "--ckpt_path", finished / name)
     assert done.code == 0
     assert done.err == ""
@@ -30,7 +30,7 @@ def test_validate_gives_what_training_logged(run: Run, finished: Path, name: str
     assert f"step {logged['step']}" in done.out
 
 
-def test_validation_writes_nothing(run: Run, finished: Path, tmp_path: Path) -> None:
+def test_validate_test_and_predict_write_no_files(run: Run, finished: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     for command in ("validate", "test", "predict"):
         assert run(command, "--ckpt_path", finished).code == 0
@@ -38,7 +38,7 @@ def test_validation_writes_nothing(run: Run, finished: Path, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_test_says_on_what(run: Run, finished: Path, tmp_path: Path) -> None:
+def test_test_evaluates_test_corpus_or_the_validation_part(run: Run, finished: Path, tmp_path: Path) -> None:
     on_val = run("test", "--ckpt_path", finished)
     assert "the validation part of hamlet: there is no data.test_corpus" in on_val.out
     validated = numbers(run("validate", "--ckpt_path", finished).out)
@@ -52,7 +52,7 @@ def test_test_says_on_what(run: Run, finished: Path, tmp_path: Path) -> None:
     assert numbers(on_own.out)["test/loss"] != numbers(on_val.out)["test/loss"]
 
 
-def test_a_text_that_the_tokenizer_does_not_fit(run: Run, finished: Path) -> None:
+def test_text_with_characters_outside_the_vocabulary_is_rejected(run: Run, finished: Path) -> None:
     Path("other.txt").write_text("ЖЖЖ and more of it, again and again. " * 10, encoding="utf-8")
     for command, option in (
         ("validate", "--data.corpus"),
@@ -68,7 +68,7 @@ def test_a_text_that_the_tokenizer_does_not_fit(run: Run, finished: Path) -> Non
     assert "the checkpoint's tokenizer is not the one made from" in rebuilt.err
 
 
-def test_precedence_command_line_config_checkpoint_default(run: Run, finished: Path) -> None:
+def test_command_line_overrides_config_which_overrides_checkpoint(run: Run, finished: Path) -> None:
     Path("mine.yaml").write_text("data: {val_fraction: 0.3}\n")
 
     def val_loss(*args: str) -> float:
@@ -92,13 +92,15 @@ def test_precedence_command_line_config_checkpoint_default(run: Run, finished: P
     assert trained["datamodule_hyper_parameters"]["batch_size"] == 4
 
 
-def test_another_architecture_is_refused_in_words(run: Run, finished: Path) -> None:
+def test_architecture_that_differs_from_the_checkpoint_is_rejected(run: Run, finished: Path) -> None:
     done = run("validate", "--ckpt_path", finished, "--model.n_layer", "3")
     assert done.code == 2
     assert "the checkpoint's model.n_layer is 2, not 3" in done.err
 
 
-def test_subwords_from_end_to_end(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_learned_bpe_trains_validates_and_predicts(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
     tokenizer = ["--data.tokenizer", "bpe", "--data.vocab_size", "280", "--data.val_fraction", "0.3"]
     assert run("fit", *TINY, *tokenizer, "--run_dir", "r").code == 0
@@ -122,7 +124,7 @@ def test_subwords_from_end_to_end(run: Run, monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.slow
 @needs_gpt2_encoding
-def test_the_untrained_gpt2_of_the_second_tutorial(run: Run) -> None:
+def test_untrained_gpt2_generates_text_and_has_loss_ln_v(run: Run) -> None:
     """Four tokens of prompt, six greedy ones of gibberish, and an initial loss near ln V."""
     config, prompt = ["--config", ROOT / "configs" / "gpt2.yaml"], "Hello, I am"
     greedy = ["--prompt", prompt, "--max_new_tokens", "6", "--temperature", "0"]

@@ -100,7 +100,7 @@ def assert_one_line_error(done: Result, message: str) -> None:
         ),
     ],
 )
-def test_wrong_option_of_fit_is_reported_and_writes_nothing(
+def test_invalid_option_of_fit_exits_2_and_writes_no_files(
     run: Run, args: list[str], message: str, tmp_path: Path
 ) -> None:
     if "cuda" in args and __import__("torch").cuda.is_available():
@@ -124,12 +124,12 @@ def test_wrong_option_of_fit_is_reported_and_writes_nothing(
         ("{data: {corpus: hamlet}, model: {n_layer: null}}", "model.n_layer must be at least 1, not None"),
     ],
 )
-def test_wrong_config_is_reported_with_its_name(run: Run, text: str, message: str) -> None:
+def test_invalid_config_exits_2_with_one_line(run: Run, text: str, message: str) -> None:
     Path("bad.yaml").write_text(text)
     assert_one_line_error(run("fit", "--config", "bad.yaml"), message)
 
 
-def test_config_that_is_not_text_is_reported(run: Run) -> None:
+def test_binary_config_exits_2_with_one_line(run: Run) -> None:
     Path("bad.yaml").write_bytes(b"\xff\xfe\x00")
     assert_one_line_error(run("fit", "--config=bad.yaml"), "bad.yaml is not a text file")
 
@@ -150,7 +150,9 @@ def test_config_that_is_not_text_is_reported(run: Run) -> None:
         (["--resume", "x"], "unrecognized arguments: --resume x; use --ckpt_path RUN_FOLDER instead"),
     ],
 )
-def test_wrong_option_of_predict_is_reported(run: Run, finished: Path, args: list[str], message: str) -> None:
+def test_invalid_option_of_predict_exits_2_with_one_line(
+    run: Run, finished: Path, args: list[str], message: str
+) -> None:
     assert_one_line_error(run("predict", "--ckpt_path", finished, *args), message)
 
 
@@ -158,18 +160,18 @@ def test_wrong_option_of_predict_is_reported(run: Run, finished: Path, args: lis
     ("name", "hint"),
     [("train", "there are fit, validate, test, predict, plan"), ("fitt", "did you mean fit?")],
 )
-def test_unknown_command_is_reported_with_a_hint(run: Run, name: str, hint: str) -> None:
+def test_unknown_command_exits_2_with_a_suggestion(run: Run, name: str, hint: str) -> None:
     assert_one_line_error(run(name), f"no such command: {name}; {hint}")
 
 
 @pytest.mark.parametrize("debug", [["--debug"], ["--config", "debug.yaml"]])
-def test_debug_shows_the_traceback(run: Run, debug: list[str]) -> None:
+def test_debug_raises_the_exception(run: Run, debug: list[str]) -> None:
     Path("debug.yaml").write_text("debug: true\n")
     with pytest.raises(ValueError, match="n_layer must be at least 1"):
         run("fit", *TINY, "--model.n_layer", "0", *debug)
 
 
-def test_read_only_run_folder_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_run_folder_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated, because the superuser may write into any folder."""
     really_open = Path.open
 

@@ -38,7 +38,7 @@ def rows(items: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[int]]:
     return [row for inputs, _ in items for row in inputs.tolist()]
 
 
-def test_targets_are_the_inputs_one_token_on() -> None:
+def test_targets_are_the_inputs_shifted_by_one_token() -> None:
     inputs, targets = gather(TOKENS, np.array([0, 500, 991]), 8)
     assert inputs[1].tolist() == list(range(500, 508))
     assert torch.equal(targets, inputs + 1)
@@ -53,7 +53,7 @@ def test_starts_are_uniform_over_all_windows() -> None:
     assert counts.max() < 1150
 
 
-def test_a_late_step_of_a_large_text_comes_at_once(tmp_path: Path) -> None:
+def test_late_step_of_a_large_text_takes_constant_time(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     with path.open("wb") as file:
         file.truncate(10 * 10**9)  # a hole: ten gigabytes that take no room
@@ -65,7 +65,7 @@ def test_a_late_step_of_a_large_text_comes_at_once(tmp_path: Path) -> None:
     assert rows(item) == [[0] * 8] * 12
 
 
-def test_a_batch_is_a_function_of_seed_and_step() -> None:
+def test_batch_is_a_function_of_seed_and_step() -> None:
     steps = [rows(item) for item in batches()]
     assert len(steps) == 5
     assert steps == [rows(item) for item in batches()]
@@ -73,20 +73,20 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     assert len({str(step) for step in steps}) == 5
 
 
-def test_iteration_goes_on_where_a_run_stood() -> None:
+def test_batches_continue_at_the_resumed_step() -> None:
     resumed = batches(first_step=3)
     assert [rows(item) for item in resumed] == [rows(item) for item in batches()][3:]
     assert len(resumed) == 5  # a resumed Trainer counts from the run's first step
 
 
-def test_spread_windows_reach_from_end_to_end() -> None:
+def test_spread_windows_cover_the_text_evenly() -> None:
     starts = spread_starts(1000, 8, 5)
     assert starts[0] == 0
     assert starts[-1] == 991
     assert set(np.diff(starts)) <= {247, 248}
 
 
-def test_a_long_validation_text_is_looked_at_in_fixed_places(run: Run) -> None:
+def test_long_validation_text_is_evaluated_on_fixed_windows(run: Run) -> None:
     """A quarter of the text, spread over all of it; bits per byte are of what was looked at."""
     Path("long.txt").write_text("abcd" * 4000 + "é☃" * 2000)
     val = ["--data.corpus", "long.txt", "--data.val_fraction", "0.5", "--data.max_val_tokens", "2500"]

@@ -16,7 +16,7 @@ from lit_gpt_scratch.data.tokenizers import encode_prompt
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
-def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
+def test_bpe_is_learned_from_the_training_part_only(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abcd " * 90 + "wxyz " * 10)
     data = TextDataModule(str(tmp_path / "a.txt"), tokenizer="bpe", vocab_size=300, block_size=8, seed=0)
     data.load("fit")
@@ -25,13 +25,13 @@ def test_a_bpe_learns_from_the_training_text_alone(tmp_path: Path) -> None:
     assert not any("wx" in word for word in words)
 
 
-def test_a_bpe_learns_what_reaches_over_lines(tmp_path: Path) -> None:
+def test_bpe_learns_tokens_that_span_lines(tmp_path: Path) -> None:
     code = Corpus.read("code", ("def f():\n    return 1\n\n\n" * 200,))
     tokenizer = train_bpe(code, code.n_chars, 300)
     assert "\n   " in {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
 
 
-def test_a_bpe_learns_from_all_over_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bpe_is_learned_from_all_parts_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lit_gpt_scratch.data.bpe.LEARNING_CHARS", 2**20)
     long = Corpus.read("long", ("early word " * 200_000 + "later ones " * 200_000,))
     tokenizer = train_bpe(long, long.n_chars, 300)
@@ -39,11 +39,11 @@ def test_a_bpe_learns_from_all_over_a_long_text(monkeypatch: pytest.MonkeyPatch)
     assert {" word", " ones"} <= words
 
 
-def test_more_tokens_than_a_text_can_give(tmp_path: Path) -> None:
+def test_vocabulary_is_smaller_if_the_text_has_too_few_merges(tmp_path: Path) -> None:
     assert 257 < train_bpe(Corpus.read("short", ("to be or not to be",)), 18, 4 * 10**9).vocab_size < 280
 
 
-def test_a_damaged_vocabulary_is_learned_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_vocabulary_is_learned_again(caplog: pytest.LogCaptureFixture) -> None:
     corpus = load_corpus("python_docs")
     before = train_bpe(corpus, 100_000, 400).to_dict()
     [path] = cache_dir().glob("bpe-*")
@@ -70,14 +70,16 @@ def bpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubwordTokenizer:
     return train_bpe(text(PROSE * 20), ALL, 280)
 
 
-def test_a_bpe_learns_what_is_frequent(bpe: SubwordTokenizer) -> None:
+def test_bpe_learns_frequent_strings(bpe: SubwordTokenizer) -> None:
     assert bpe.vocab_size == 280
     ids = bpe.encode(PROSE)
     assert len(ids) < 0.6 * len(PROSE)
     assert " was" in {bpe.decode([i]) for i in ids}
 
 
-def test_a_bpe_is_learned_once(bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learned_bpe_is_cached_by_text_and_size(
+    bpe: SubwordTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     from lit_gpt_scratch.data import bpe as subwords
 
@@ -92,12 +94,12 @@ def test_a_bpe_is_learned_once(bpe: SubwordTokenizer, monkeypatch: pytest.Monkey
         train_bpe(text(PROSE * 20), ALL, 281)  # another size
 
 
-def test_a_bpe_has_room_for_every_byte() -> None:
+def test_vocab_size_below_257_is_rejected() -> None:
     with pytest.raises(ValueError, match="data.vocab_size must be at least 257"):
         train_bpe(text(PROSE), ALL, 256)
 
 
-def test_end_of_text_is_a_token_only_when_asked(bpe: SubwordTokenizer) -> None:
+def test_end_of_text_is_a_special_token_only_on_request(bpe: SubwordTokenizer) -> None:
     assert bpe.encode(END_OF_TEXT, allow_special=True).tolist() == [279]
     assert len(bpe.encode(END_OF_TEXT)) > 1
     assert bpe.token_n_bytes[279] == 0  # it is no text
@@ -105,7 +107,7 @@ def test_end_of_text_is_a_token_only_when_asked(bpe: SubwordTokenizer) -> None:
 
 
 @needs_gpt2_encoding
-def test_gpt2_is_gpt2() -> None:
+def test_gpt2_encoding_has_the_published_ids() -> None:
     gpt2 = SubwordTokenizer.named("gpt2")
     assert gpt2.vocab_size == 50257
     assert gpt2.encode("Hello, I am").tolist() == [15496, 11, 314, 716]
@@ -113,7 +115,7 @@ def test_gpt2_is_gpt2() -> None:
     assert gpt2.decode(gpt2.encode(UNICODE_TEXT)) == UNICODE_TEXT
 
 
-def test_an_encoding_that_cannot_be_had_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_encoding_error_names_two_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     import tiktoken
 
     def unreachable(name: str) -> tiktoken.Encoding:
@@ -127,6 +129,6 @@ def test_an_encoding_that_cannot_be_had_names_both_ways_out(monkeypatch: pytest.
 @pytest.mark.parametrize(
     "state", [{}, {"kind": "char"}, {"kind": "char", "chars": ""}, {"kind": "other", "chars": "a"}]
 )
-def test_other_dicts_are_refused(state: dict[str, str]) -> None:
+def test_invalid_tokenizer_dict_is_rejected(state: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         tokenizer_from_dict(state)

@@ -15,13 +15,13 @@ def text_of(source: object) -> str:
     return "".join("|" if piece is None else piece for piece in load_corpus(str(source)).pieces())
 
 
-def test_hamlet_is_the_passage_once() -> None:
+def test_hamlet_contains_the_passage_once() -> None:
     text = text_of("hamlet")
     assert text.count("To be, or not to be") == 1
     assert len(text.splitlines()) == 14
 
 
-def test_python_docs_are_prose_of_some_size() -> None:
+def test_python_docs_are_long_prose() -> None:
     text = text_of("python_docs")
     assert len(text) > 300_000
     assert "expression" in text
@@ -29,7 +29,7 @@ def test_python_docs_are_prose_of_some_size() -> None:
     assert "\n\n\n" not in text
 
 
-def test_a_fingerprint_identifies_the_text(tmp_path: Path) -> None:
+def test_fingerprint_has_size_and_sha256(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("né", encoding="utf-8")
     found = load_corpus(str(tmp_path / "a.txt")).fingerprint()
     assert found["n_chars"] == 2
@@ -37,14 +37,14 @@ def test_a_fingerprint_identifies_the_text(tmp_path: Path) -> None:
     assert found["sha256"] == hashlib.sha256("né".encode()).hexdigest()
 
 
-def test_a_folder_is_read_in_order_of_path(tmp_path: Path) -> None:
+def test_folder_is_read_in_order_of_path(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("b.txt", "a.md", "sub/c.txt", "skipped.csv"):
         (tmp_path / name).write_text(name)
     assert text_of(tmp_path) == "a.md|b.txt|sub/c.txt"
 
 
-def test_a_glob_takes_what_it_matches(tmp_path: Path) -> None:
+def test_glob_pattern_selects_files(tmp_path: Path) -> None:
     for name in ("one.log", "two.log", "three.txt"):
         (tmp_path / name).write_text(name)
     assert text_of(tmp_path / "*.log") == "one.log|two.log"
@@ -62,7 +62,7 @@ def test_unknown_protocol_is_rejected() -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_the_stand_in_is_loud(caplog: pytest.LogCaptureFixture) -> None:
+def test_offline_corpus_replaces_a_failed_download_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert load_corpus("shakespeare", offline_corpus="hamlet").name == "hamlet"
     assert len(caplog.records) == 1
     assert "CANNOT DOWNLOAD shakespeare (the network is down)" in caplog.text
@@ -72,7 +72,7 @@ def test_the_stand_in_is_loud(caplog: pytest.LogCaptureFixture) -> None:
         load_corpus("shakespeare", offline_corpus="nonsense")
 
 
-def test_a_download_is_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_verified_by_checksum_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("something else"))
     with pytest.raises(ValueError, match="checksum is wrong"):
@@ -103,7 +103,7 @@ class _Site(BaseHTTPRequestHandler):
         """Stay quiet."""
 
 
-def test_urls() -> None:
+def test_urls_are_downloaded_or_replaced_if_the_host_is_unreachable() -> None:
     server = HTTPServer(("127.0.0.1", 0), _Site)
     Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"

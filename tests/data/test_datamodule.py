@@ -24,7 +24,7 @@ def test_constructor_reads_nothing() -> None:
     assert datamodule(corpus="missing.txt").corpora == {}
 
 
-def test_setup_maps_what_prepare_data_has_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setup_maps_the_token_files_of_prepare_data(monkeypatch: pytest.MonkeyPatch) -> None:
     datamodule().prepare_data()
 
     def unexpected(*_: object) -> None:
@@ -37,7 +37,7 @@ def test_setup_maps_what_prepare_data_has_tokenized(monkeypatch: pytest.MonkeyPa
     assert other_process.tokenizer.decode(text) == HAMLET
 
 
-def test_nothing_is_loaded_twice() -> None:
+def test_repeated_setup_loads_nothing_again() -> None:
     data = datamodule()
     data.setup("fit")
     loaded = data.corpora["train"], data.tokenizer, data.train_tokens, data.val_set
@@ -48,14 +48,14 @@ def test_nothing_is_loaded_twice() -> None:
     assert data.test_set.tokens is data.val_set.tokens
 
 
-def test_predict_reads_no_text_with_a_checkpoints_tokenizer() -> None:
+def test_predict_with_a_stored_tokenizer_reads_no_corpus() -> None:
     data = datamodule(corpus="missing.txt", tokenizer=TOKENIZER)
     data.setup("predict")
     assert data.tokenizer.decode(data.tokenizer.encode("To be")) == "To be"
     assert data.corpora == {}
 
 
-def test_test_reads_its_own_text_alone(tmp_path: Path) -> None:
+def test_test_stage_reads_only_test_corpus(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("the rest is the heart")
     data = datamodule(corpus="missing.txt", test_corpus=str(tmp_path / "own.txt"), tokenizer=TOKENIZER)
     data.setup("test")
@@ -64,7 +64,7 @@ def test_test_reads_its_own_text_alone(tmp_path: Path) -> None:
     assert data.test_set.bytes_per_token == 1
 
 
-def test_training_follows_a_test_of_another_text(tmp_path: Path) -> None:
+def test_fit_after_test_reads_the_training_corpus(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("the rest is the heart")
     data = datamodule(test_corpus=str(tmp_path / "own.txt"), tokenizer=TOKENIZER)
     data.setup("test")
@@ -73,13 +73,13 @@ def test_training_follows_a_test_of_another_text(tmp_path: Path) -> None:
     assert data.train_tokens.ids[0] == data.tokenizer.encode("T")[0]
 
 
-def test_no_other_text_replaces_a_test_text(no_network: None) -> None:
+def test_offline_corpus_does_not_replace_test_corpus(no_network: None) -> None:
     data = datamodule(test_corpus="https://example.org/test.txt", tokenizer=TOKENIZER)
     with pytest.raises(ValueError, match="cannot download https://example.org/test.txt"):
         data.setup("test")
 
 
-def test_a_separate_validation_text(tmp_path: Path) -> None:
+def test_val_corpus_is_the_validation_text(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("abcd" * 20)
     (tmp_path / "val.txt").write_text("dcxy" * 10)
     data = TextDataModule(

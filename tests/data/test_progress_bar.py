@@ -12,7 +12,7 @@ from lit_gpt_scratch.data import progress_bar
     ("is_watched", "delay_seconds", "is_shown"),
     [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)],
 )
-def test_a_bar_is_shown_when_it_is_worth_it(
+def test_bar_is_shown_on_a_terminal_after_a_delay(
     is_watched: bool,
     delay_seconds: float,
     is_shown: bool,
@@ -33,7 +33,7 @@ def test_a_bar_is_shown_when_it_is_worth_it(
     assert "\n" not in err  # it goes when it is done
 
 
-def test_a_line_above_a_bar_does_not_break_the_silence(
+def test_printing_above_a_delayed_bar_does_not_show_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -44,7 +44,7 @@ def test_a_line_above_a_bar_does_not_break_the_silence(
     assert "reading" not in err
 
 
-def test_a_status_line_is_erased(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_line_is_erased(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with progress_bar.status_line("loading"):
         pass
     assert capsys.readouterr().err == ""

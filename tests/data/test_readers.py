@@ -18,7 +18,7 @@ def pieces_of(path: Path) -> list[str | None]:
     return list(join_documents(read_pieces(path)))
 
 
-def test_a_text_is_read_in_blocks_that_join_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_any_size_join_to_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "né\r\nЖ☃\U0001f600\r" * 50
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     for n_bytes in (1, 2, 3, 7, 2**20):  # characters and line ends fall between two blocks
@@ -27,7 +27,7 @@ def test_a_text_is_read_in_blocks_that_join_to_it(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("n_bytes", [1, 2, 1000])
-def test_a_wrong_byte_is_found_where_it_is(
+def test_invalid_byte_is_reported_with_its_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int
 ) -> None:
     monkeypatch.setattr(readers, "BLOCK_BYTES", n_bytes)
@@ -42,7 +42,7 @@ def test_a_wrong_byte_is_found_where_it_is(
         pieces_of(tmp_path / "zero.txt")
 
 
-def test_every_line_of_jsonl_is_a_document(tmp_path: Path) -> None:
+def test_jsonl_line_is_a_document(tmp_path: Path) -> None:
     lines = [{"text": "one\r\ntwo"}, {"text": "", "id": 7}, {"text": "trois ☃"}]
     (tmp_path / "a.jsonl").write_text("\n\n".join(map(json.dumps, lines)) + "\n")
     assert pieces_of(tmp_path / "a.jsonl") == ["one\ntwo", None, "trois ☃"]
@@ -51,7 +51,7 @@ def test_every_line_of_jsonl_is_a_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["{}", "[1]", '{"text": 3}', '"text"', '{"text": "cut', '{"text": "\\ud800"}']
 )
-def test_a_line_without_text_is_named(tmp_path: Path, line: str) -> None:
+def test_invalid_jsonl_line_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n' + line + "\n")
     with pytest.raises(ValueError, match=r'a\.jsonl: line 3 is not a JSON object with a text under "text"'):
         pieces_of(tmp_path / "a.jsonl")
@@ -60,7 +60,9 @@ def test_a_line_without_text_is_named(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("suffix", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
 )
-def test_compressed_files(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+def test_compressed_files_are_read_and_damaged_ones_rejected(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
     (tmp_path / f"a.txt.{suffix}").write_bytes(compress(b"one\r\n"))
     (tmp_path / f"enwik.{suffix}").write_bytes(compress(b"two"))
     (tmp_path / f"b.jsonl.{suffix}").write_bytes(compress(b'{"text": "three"}\n{"text": "four"}'))
@@ -80,7 +82,7 @@ def test_compressed_files(tmp_path: Path, suffix: str, compress: Callable[[bytes
             pieces_of(tmp_path / f"{name}.{suffix}")
 
 
-def test_every_row_of_parquet_is_a_document(tmp_path: Path) -> None:
+def test_parquet_row_is_a_document(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -105,9 +107,7 @@ def test_every_row_of_parquet_is_a_document(tmp_path: Path) -> None:
         pieces_of(tmp_path / "d.parquet")
 
 
-def test_parquet_without_pyarrow_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
         pieces_of(tmp_path / "a.parquet")
@@ -126,11 +126,11 @@ def test_parquet_without_pyarrow_says_what_to_install(
         ("README", None),
     ],
 )
-def test_what_a_name_promises(name: str, found: str | None) -> None:
+def test_file_format_follows_the_suffixes(name: str, found: str | None) -> None:
     assert file_format(Path(name)) == found
 
 
-def test_a_folder_takes_what_promises_text(tmp_path: Path) -> None:
+def test_folder_is_read_with_all_its_text_formats(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}')
     (tmp_path / "b.md").write_text("")
     (tmp_path / "c.txt").write_text("three")
@@ -141,7 +141,7 @@ def test_a_folder_takes_what_promises_text(tmp_path: Path) -> None:
     assert corpus.alphabet == "\nehnortw"  # the line's end stands between documents
 
 
-def test_slice_chars_is_a_slice_of_the_characters() -> None:
+def test_slice_chars_equals_string_slicing() -> None:
     stream = ["ab", "cd", None, "efg", None, "h"]
     texts = "abcdefgh"
     for start in range(9):

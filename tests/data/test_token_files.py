@@ -51,7 +51,7 @@ def made() -> list[str]:
 
 
 @pytest.mark.parametrize("n_chars", [10, 100, 20_000])
-def test_cut_text_has_the_tokens_of_the_whole(n_chars: int) -> None:
+def test_batched_text_has_the_tokens_of_the_whole_text(n_chars: int) -> None:
     text = some_text(20_000) + "".join(piece or "" for piece in load_corpus("python_docs").pieces())[:50_000]
     blocks = [text[i : i + n_chars] for i in range(0, len(text), n_chars)]
     cut = list(batches(iter(blocks), n_chars))
@@ -62,7 +62,7 @@ def test_cut_text_has_the_tokens_of_the_whole(n_chars: int) -> None:
 
 
 @needs_gpt2_encoding
-def test_cut_text_has_gpt2s_tokens() -> None:
+def test_batched_text_has_gpt2s_tokens_of_the_whole_text() -> None:
     tokenizer = SubwordTokenizer.named("gpt2")
     text = some_text(50_000)
     blocks = [text[i : i + 100] for i in range(0, len(text), 100)]
@@ -71,13 +71,13 @@ def test_cut_text_has_gpt2s_tokens() -> None:
     assert np.concatenate([*map(tokenizer.encode, cut)]).tolist() == tokenizer.encode(text).tolist()
 
 
-def test_a_border_lies_between_a_letter_and_white_space() -> None:
+def test_border_is_between_a_letter_and_white_space() -> None:
     assert last_border("one two! three") == 3
     assert last_border("end.\n1 2 _ x'") == 0
     assert last_border("far" + " ." * 3000) == 3
 
 
-def test_text_without_a_border_is_cut_at_last() -> None:
+def test_text_without_a_border_is_cut_at_a_maximal_length() -> None:
     text = "a " + "." * 2**19 + " " * 2**20 + "x"  # tiktoken gives up at a million blanks in one piece
     for n_chars in (2**16, len(text)):
         blocks = (text[i : i + n_chars] for i in range(0, len(text), n_chars))
@@ -88,7 +88,7 @@ def test_text_without_a_border_is_cut_at_last() -> None:
     assert tokenizer.decode(np.concatenate([tokenizer.encode(piece) for piece in pieces])) == text
 
 
-def test_documents_are_apart() -> None:
+def test_documents_are_separated() -> None:
     corpus = Corpus.read("two", ("one", "two", "", "<|endoftext|>"))
     subwords = bpe()
     ids = all_tokens(corpus, subwords).ids.tolist()
@@ -101,7 +101,7 @@ def test_documents_are_apart() -> None:
         assert tokens.n_bytes == len("one\n\ntwo\n\n<|endoftext|>")
 
 
-def test_a_file_holds_ids_as_small_as_they_can_be() -> None:
+def test_token_file_uses_the_smallest_integer_type() -> None:
     corpus = Corpus.read("text", ("né" * 100,))
     tokens = all_tokens(corpus, CharTokenizer("né"))
     assert tokens.ids.dtype == np.uint16
@@ -113,9 +113,7 @@ def test_a_file_holds_ids_as_small_as_they_can_be() -> None:
     assert all_tokens(Corpus.read("many", (many,)), CharTokenizer(many)).ids.dtype == np.uint32
 
 
-def test_tokens_are_made_once_for_each_content_and_tokenizer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_are_cached_by_content_and_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.txt"
     file.write_text("some text")
     calls = 0
@@ -148,7 +146,9 @@ def test_tokens_are_made_once_for_each_content_and_tokenizer(
 
 @pytest.mark.parametrize("suffix", [".bin", ".json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
-def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_token_file_is_computed_again(
+    suffix: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     corpus = Corpus.read("text", ("some text " * 100,))
     all_tokens(corpus, ByteTokenizer())
     [path] = [path for path in cache_dir().glob("tokens-*") if path.suffix == suffix]
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_made_again(suffix: str, damage: str, caplog: pytest.L
         assert f"{path.name} is damaged and is computed again" in caplog.text
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(
+def test_tokens_load_without_a_writable_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -205,7 +205,7 @@ def large_text(path: Path, n_bytes: int) -> Path:
 
 
 @pytest.mark.faults
-def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
+def test_full_disk_ends_preparation_with_one_line(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 4 * 10**6)
     done = run_with_file_size_limit(10**6, tmp_path, "fit", "--data.corpus", text, "--run_dir", "r")
     assert done.returncode == 1
@@ -217,9 +217,7 @@ def test_a_full_disk_ends_preparation_in_a_line(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_a_cache_that_can_only_be_read_serves(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_read_only_cache_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     corpus = Corpus.read("text", ("some text",))
     all_tokens(corpus, ByteTokenizer())
 
@@ -234,7 +232,7 @@ def test_a_cache_that_can_only_be_read_serves(
 
 
 @pytest.mark.faults
-def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
+def test_killed_preparation_does_not_change_later_results(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 10 * 10**6)
     env = {**environment(), "PYTHONHASHSEED": "0"}
     for n_arrays in (0, 1, 4):
@@ -251,7 +249,7 @@ def test_killed_preparations_leave_nothing_that_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
+def test_simultaneous_preparations_agree(tmp_path: Path) -> None:
     text = large_text(tmp_path / "large.txt", 10 * 10**6)
     env = {**environment(), "PYTHONHASHSEED": "0"}
     processes = [start_process(text, "char", code=PREPARE, env=env) for _ in range(3)]
@@ -261,7 +259,7 @@ def test_processes_at_the_same_text_do_not_collide(tmp_path: Path) -> None:
     assert len(made()) == 4  # two files for each of the two parts
 
 
-def test_a_waiting_process_takes_the_others_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_thread_uses_the_result_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus.read("text", ("some text",))
     calls = 0
 
@@ -280,7 +278,7 @@ def test_a_waiting_process_takes_the_others_result(monkeypatch: pytest.MonkeyPat
     assert calls == 1
 
 
-def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_text_that_changes_while_it_is_read_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("some text")
     corpus = load_corpus(str(file))

@@ -7,49 +7,49 @@ from helpers.text import UNICODE_TEXT
 from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer, encode_prompt, token_label
 
 
-def test_ids_follow_the_sorted_characters() -> None:
+def test_char_ids_follow_the_sorted_characters() -> None:
     tokenizer = CharTokenizer("hello\n")
     assert tokenizer.chars == "\nehlo"
     assert tokenizer.encode("hole").tolist() == [2, 4, 3, 1]
     assert tokenizer.decode([2, 4, 3, 1]) == "hole"
 
 
-def test_the_tutorial_vocabulary(shakespeare: str) -> None:
+def test_tiny_shakespeare_has_65_characters(shakespeare: str) -> None:
     assert CharTokenizer(shakespeare).vocab_size == 65
 
 
-def test_ids_are_as_small_as_the_vocabulary_allows() -> None:
+def test_char_ids_have_the_smallest_integer_type() -> None:
     assert CharTokenizer("ab").encode("ab").dtype == np.uint16
     large = "".join(map(chr, range(0xE000, 0x1E001)))
     assert len(large) == 2**16 + 1
     assert CharTokenizer(large).encode(large).tolist() == list(range(2**16 + 1))
 
 
-def test_a_character_outside_the_vocabulary_is_named() -> None:
+def test_characters_outside_the_vocabulary_are_reported() -> None:
     with pytest.raises(ValueError, match="2 characters .* such as 'x' 'y'"):
         CharTokenizer("abc").encode("xabcy")
 
 
-def test_a_prompt_loses_what_the_model_never_saw(caplog: pytest.LogCaptureFixture) -> None:
+def test_prompt_loses_characters_outside_the_vocabulary(caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = CharTokenizer("ab\n")
     assert tokenizer.decode(encode_prompt(tokenizer, "azb")) == "ab"
     assert "'z'" in caplog.text
 
 
-def test_an_empty_prompt_starts_a_line() -> None:
+def test_empty_prompt_becomes_a_newline_or_the_first_token() -> None:
     assert encode_prompt(CharTokenizer("ab\n"), "").tolist() == [0]
     assert encode_prompt(CharTokenizer("ba"), "").tolist() == [0]  # no newline: the first token
     assert CharTokenizer("\tb\n").decode(encode_prompt(CharTokenizer("\tb\n"), "xyz")) == "\n"
 
 
-def test_bytes() -> None:
+def test_byte_tokenizer_encodes_utf8() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.encode("né").tolist() == [110, 195, 169]
     assert tokenizer.decode(tokenizer.encode(UNICODE_TEXT)) == UNICODE_TEXT
     assert tokenizer.decode([110, 195]) == "n�"  # a character cut in the middle
 
 
-def test_every_token_label_is_one_nonempty_line() -> None:
+def test_token_label_is_one_nonempty_line() -> None:
     """TensorBoard drops blank lines, which shifts the labels after them."""
     tokenizer = ByteTokenizer()
     labels = [token_label(tokenizer, i) for i in range(256)]

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_in_bfloat16_two_devices_take_the_step_of_one_within_its_rounding(run: Run, strategy: str) -> None:
+def test_bfloat16_gradients_on_two_devices_equal_those_on_one_within_rounding(
+    run: Run, strategy: str
+) -> None:
     """AdamW's moments after one step are the gradient and its square, each times a constant."""
     common = ["fit", *TINY, "--precision", "bf16-mixed", "--trainer.max_steps", "1"]
     assert run(*common, *ONE_DEVICE, "--trainer.accelerator", "cpu", "--run_dir", "one").code == 0
@@ -29,7 +31,7 @@ def test_in_bfloat16_two_devices_take_the_step_of_one_within_its_rounding(run: R
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
+def test_training_on_two_devices_equals_training_on_one(run: Run, strategy: str) -> None:
     """The same global batches, gradients and losses, on whatever the batch is cut for."""
     common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
     common += ["--trainer.log_every_n_steps", "1", "--step_control.max_norm", "null"]
@@ -50,7 +52,7 @@ def test_two_devices_train_as_one(run: Run, strategy: str) -> None:
     assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
 
 
-def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
+def test_run_resumes_from_one_device_to_sharded_and_back(run: Run) -> None:
     common = ["fit", *TINY, "--eval_every", "6", "--model.activation_checkpointing", "true"]
     common += ["--model.decay_steps", "18"]
     assert run(*common, "--run_dir", "straight", "--trainer.max_steps", "18").code == 0
@@ -74,7 +76,7 @@ def test_shared_out_weights_go_on_as_whole_ones_and_back(run: Run) -> None:
     )
 
 
-def test_sharded_devices_skip_the_same_step_as_one(run: Run) -> None:
+def test_sharded_run_skips_the_same_step_as_one_device(run: Run) -> None:
     # Weights that hardly change: about every second batch is above the mean of the last hundred.
     options = ["--model.learning_rate", "1e-9", "--model.min_learning_rate", "0", "--step_control.loss_jump"]
     options += ["1e-3", "--step_control.max_skipped_steps", "1", "--save_every", "50"]

@@ -91,7 +91,7 @@ def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random)
     assert process.returncode == 0
 
 
-def test_killed_twenty_times_and_resumed_is_the_same_run(run: Run, tmp_path: Path) -> None:
+def test_resume_is_bit_identical_after_twenty_kills_at_random_times(run: Run, tmp_path: Path) -> None:
     """At random moments: a good part of this run's time goes into saves and evaluations."""
     often = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOG_EVERY_STEP]
     args = [*TINY, "--model.dropout", "0.2", *often, "--callbacks.ema", "true"]
@@ -165,7 +165,7 @@ sys.exit(main(sys.argv[2:]))
         "a gradient",
     ],
 )
-def test_killed_in_the_middle_of_something(run: Run, finished_often: Path, moment: str) -> None:
+def test_resume_is_bit_identical_after_sigkill(run: Run, finished_often: Path, moment: str) -> None:
     args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", "killed"]
     done = run_process(moment, "fit", *args, code=AT_A_CHOSEN_MOMENT)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -234,7 +234,7 @@ def test_two_devices_stop_together(
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_a_signal_before_the_first_step_leaves_nothing(
+def test_signal_before_the_first_step_leaves_no_files(
     run: Run, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     """It comes in the middle of the evaluation of step 0."""
@@ -244,7 +244,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_device_that_dies_ends_the_run(run: Run, strategy: str) -> None:
+def test_death_of_one_device_ends_the_run(run: Run, strategy: str) -> None:
     process = start_two_devices(strategy)
     os.kill(second_device(process), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -255,7 +255,7 @@ def test_a_device_that_dies_ends_the_run(run: Run, strategy: str) -> None:
     assert run("fit", "--ckpt_path", "two", *ONE_DEVICE, "--trainer.max_steps", step + 3).code == 0
 
 
-def test_torchrun(tmp_path: Path) -> None:
+def test_torchrun_starts_one_run_on_two_devices(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "taken").touch()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -281,7 +281,7 @@ set -- config.yaml run
 """
 
 
-def test_a_job_that_is_preempted_goes_on(tmp_path: Path) -> None:
+def test_preempted_slurm_job_is_requeued_and_resumed(tmp_path: Path) -> None:
     """The job's script, with functions in place of Slurm's commands."""
     script = STAND_INS + (ROOT / "docs" / "slurm.sbatch").read_text()
     shutil.copy(TINY[1], tmp_path / "config.yaml")
@@ -304,7 +304,7 @@ def test_a_job_that_is_preempted_goes_on(tmp_path: Path) -> None:
     assert not (tmp_path / "run-2").exists()
 
 
-def test_a_disk_without_room_ends_the_run_and_spoils_no_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_full_disk_ends_the_run_and_keeps_its_checkpoints(run: Run, tmp_path: Path) -> None:
     script = 'fit "$@" --run_dir disk/r; code=$?; cp -a disk/r kept; exit $code'
     done = on_a_small_disk(tmp_path, 1000, script)
     assert done.returncode == 1  # there is room for two checkpoints, and not for a third beside them
@@ -321,7 +321,7 @@ def test_a_disk_without_room_ends_the_run_and_spoils_no_checkpoint(run: Run, tmp
     assert_bit_identical_runs(Path("straight"), Path("kept"))
 
 
-def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
+def test_read_only_disk_ends_the_run_with_one_error(tmp_path: Path) -> None:
     script = """
         fit "$@" --trainer.max_steps 4000 --run_dir disk/r &
         while ! [ -f disk/r/last.ckpt ]; do sleep 0.1; done

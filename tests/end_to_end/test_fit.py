@@ -19,7 +19,7 @@ from lit_gpt_scratch.data.tokenizers import CharTokenizer
 from lit_gpt_scratch.training import module
 
 
-def test_a_run_is_one_folder(finished: Path) -> None:
+def test_run_folder_has_the_documented_files(finished: Path) -> None:
     names = {path.name.split(".out.")[0] for path in finished.iterdir()}
     assert names == {
         "best.ckpt",
@@ -33,7 +33,7 @@ def test_a_run_is_one_folder(finished: Path) -> None:
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_tensorboard_shows(finished: Path) -> None:
+def test_tensorboard_has_every_metric_at_its_steps(finished: Path) -> None:
     shown = events(finished)
     steps = {tag: [point.step for point in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
     evaluations, logs = [0, 14, 29, 39], list(range(4, 40, 5))  # Lightning counts steps from 0
@@ -53,7 +53,7 @@ def test_what_tensorboard_shows(finished: Path) -> None:
     assert [point.step for point in shown.Tensors("samples/text_summary")] == [0, 15, 30, 40]
 
 
-def test_the_logged_numbers_belong_together(finished: Path) -> None:
+def test_logged_metrics_are_consistent(finished: Path) -> None:
     shown = events(finished)
     value = {tag: [point.value for point in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
     for i, loss in enumerate(value["val/loss"]):
@@ -68,7 +68,7 @@ def test_the_logged_numbers_belong_together(finished: Path) -> None:
 
 
 @torch.no_grad()
-def test_validation_is_a_full_pass(finished: Path) -> None:
+def test_validation_loss_is_the_mean_over_all_tokens(finished: Path) -> None:
     """The logged loss is the mean over every character of the validation text but its first."""
     checkpoint = last_checkpoint(finished)
     ids = torch.from_numpy(CharTokenizer(HAMLET).encode(HAMLET).astype("int64"))
@@ -83,7 +83,7 @@ def test_validation_is_a_full_pass(finished: Path) -> None:
     assert checkpoint["evaluation"]["val/loss"] == pytest.approx(total / (len(val) - 1), abs=1e-5)
 
 
-def test_a_checkpoint_holds_all_that_is_needed(finished: Path) -> None:
+def test_checkpoint_has_tokenizer_corpus_and_architecture(finished: Path) -> None:
     checkpoint = best_checkpoint(finished)
     assert checkpoint["TextDataModule"]["tokenizer"] == CharTokenizer(HAMLET).to_dict()
     assert checkpoint["TextDataModule"]["corpus"] == load_corpus("hamlet").fingerprint()
@@ -91,21 +91,21 @@ def test_a_checkpoint_holds_all_that_is_needed(finished: Path) -> None:
     assert checkpoint["evaluation"]["step"] == checkpoint["global_step"]
 
 
-def test_best_is_the_least_of_all_evaluations(finished: Path) -> None:
+def test_best_checkpoint_has_the_lowest_validation_loss(finished: Path) -> None:
     losses = {point.step: point.value for point in events(finished).Scalars("val/loss") if point.step}
     best = best_checkpoint(finished)
     assert best["global_step"] == min(losses, key=losses.__getitem__) + 1
     assert best["evaluation"]["val/loss"] == pytest.approx(min(losses.values()), abs=1e-6)
 
 
-def test_samples_stand_beside_step_and_loss(finished: Path) -> None:
+def test_samples_are_written_with_step_and_loss(finished: Path) -> None:
     samples = (finished / "samples.md").read_text()
     losses = [point.value for point in events(finished).Scalars("val/loss")]
     for step, loss in zip([0, 15, 30, 40], losses, strict=True):
         assert f"## Step {step}, val loss {loss:.4f}\n" in samples
 
 
-def test_what_a_run_says(run: Run) -> None:
+def test_summary_describes_the_run_and_the_next_commands(run: Run) -> None:
     done = run("fit", *TINY, "--trainer.max_steps", "4", "--eval_every", "2", "--run_dir", "runs/mine")
     assert done.code == 0
     assert done.err == ""
@@ -125,14 +125,14 @@ def test_what_a_run_says(run: Run) -> None:
     assert "python -m lit_gpt_scratch fit --ckpt_path runs/mine --trainer.max_steps 8" in done.out
 
 
-def test_the_end_is_always_evaluated_and_saved(run: Run) -> None:
+def test_last_step_is_evaluated_and_saved(run: Run) -> None:
     assert run("fit", *TINY, "--trainer.max_steps", "7", "--eval_every", "5", "--run_dir", "r").code == 0
     last = last_checkpoint("r")
     assert last["global_step"] == last["evaluation"]["step"] == 7
 
 
 @pytest.mark.slow
-def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
+def test_max_time_ends_the_run_with_an_evaluation(run: Run) -> None:
     limits = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "-1", "--model.decay_steps", "100"]
     assert (
         run(
@@ -148,7 +148,7 @@ def test_max_time_ends_a_run_with_an_evaluation(run: Run) -> None:
     assert last_checkpoint("r")["global_step"] > last["global_step"]
 
 
-def test_a_run_never_overwrites_another(run: Run) -> None:
+def test_run_does_not_overwrite_another_run(run: Run) -> None:
     args = ["fit", *TINY, "--trainer.max_steps", "1", "--run_dir", "r"]
     assert run(*args).err == ""
     before = Path("r/last.ckpt").read_bytes()
@@ -157,14 +157,14 @@ def test_a_run_never_overwrites_another(run: Run) -> None:
     assert Path("r/last.ckpt").read_bytes() == before
 
 
-def test_config_yaml_repeats_the_run(run: Run, finished: Path) -> None:
+def test_config_yaml_reproduces_the_run(run: Run, finished: Path) -> None:
     assert run("fit", "--config", finished / "config.yaml", "--run_dir", "again").code == 0
     one, again = (last_checkpoint(folder) for folder in (finished, Path("again")))
     assert all(torch.equal(tensor, again["state_dict"][name]) for name, tensor in one["state_dict"].items())
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_run_without_network_says_what_it_trains_on(run: Run) -> None:
+def test_run_without_network_warns_and_trains_on_the_offline_corpus(run: Run) -> None:
     small = ["--data.offline_corpus", "hamlet", "--model.block_size", "16", "--trainer.max_steps", "1"]
     done = run("fit", "--config", ROOT / "configs" / "char.yaml", *small, "--run_dir", "r")
     assert done.code == 0
@@ -186,7 +186,7 @@ def test_callbacks_are_configured_in_yaml(run: Run) -> None:
     assert len(sample.replace("\n    ", "\n")) <= 4 + len("To be") + 3
 
 
-def test_clipping_bounds_the_step(run: Run) -> None:
+def test_gradient_clipping_bounds_the_update(run: Run) -> None:
     """The logged norm is the one before clipping, and a tiny bound changes what is learned."""
     args = ["fit", *TINY, "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
     assert run(*args, "--run_dir", "free", "--step_control.max_norm", "null").code == 0
@@ -200,7 +200,7 @@ def test_clipping_bounds_the_step(run: Run) -> None:
     assert moved[1].norm() < 1e-8 < moved[0].norm()
 
 
-def test_debug_overfits(run: Run) -> None:
+def test_debug_config_overfits(run: Run) -> None:
     done = run("fit", "--config", ROOT / "configs" / "debug.yaml", "--run_dir", "r")
     assert done.code == 0
     assert last_checkpoint("r")["evaluation"]["train/eval_loss"] < 0.05
@@ -208,7 +208,7 @@ def test_debug_overfits(run: Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shakespeare")
-def test_it_learns_shakespeare(run: Run) -> None:
+def test_char_config_learns_more_than_bigrams_in_150_steps(run: Run) -> None:
     """150 steps of char.yaml: under the 2.45 nats that pairs of characters alone allow."""
     args = ["--trainer.max_steps", "150", "--run_dir", "r"]
     assert run("fit", "--config", ROOT / "configs" / "char.yaml", *args).code == 0
@@ -220,7 +220,7 @@ MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", 
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_and_eager_runs_are_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_run_equals_eager_run_within_rounding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights within rounding, under the same names; each goes on from the other's checkpoint."""
     graphs = torch._dynamo.utils.counters["stats"]
     graphs.clear()
@@ -242,7 +242,7 @@ def test_compiled_and_eager_runs_are_one(run: Run, monkeypatch: pytest.MonkeyPat
         assert run("predict", "--ckpt_path", name, "--prompt", "To", "--max_new_tokens", "5").code == 0
 
 
-def test_muon_is_one_flag(run: Run) -> None:
+def test_muon_trains_the_matrices_and_adamw_the_rest(run: Run) -> None:
     done = run("fit", *TINY, *MODERN, "--model.optimizer", "muon", "--model.schedule", "linear")
     assert done.code == 0, done.err
     state = last_checkpoint("checkpoints/run")["optimizer_states"][0]
@@ -255,7 +255,7 @@ def test_muon_is_one_flag(run: Run) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_modern_run_learns(run: Run, optimizer: str) -> None:
+def test_modern_architecture_learns_a_repeated_text(run: Run, optimizer: str) -> None:
     """Two words over and over hold no surprise but at a window's beginning."""
     Path("words.txt").write_text("tick tock " * 500)
     args = ["--data.corpus", "words.txt", "--model.arch", "modern", "--model.optimizer", optimizer]
@@ -264,7 +264,7 @@ def test_a_modern_run_learns(run: Run, optimizer: str) -> None:
     assert loss < 0.25
 
 
-def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
+def test_k_best_checkpoints_are_kept(run: Run) -> None:
     args = [*TINY, "--eval_every", "2", "--best_checkpoint.save_top_k", "3", "--model.decay_steps", "400"]
     done = run("fit", *args, "--trainer.max_steps", "150", "--run_dir", "r")
     assert done.code == 0
@@ -281,7 +281,7 @@ def test_the_k_best_checkpoints_are_kept(run: Run) -> None:
     assert len(list(Path("r").glob("best-*"))) == 3
 
 
-def test_a_terminal_shows_a_bar_of_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r"]
     unwatched = run(*args)
     assert unwatched.err == ""

@@ -50,7 +50,7 @@ def with_checkpoints(*callbacks: Callback, **options: Any) -> Trainer:
     return trainer(callbacks=list(callbacks), enable_checkpointing=True, **options)
 
 
-def test_sizes_come_from_the_data() -> None:
+def test_vocab_size_and_block_size_come_from_the_data_module() -> None:
     module = LitGPT(**SIZES)
     fitted = trainer()
     fitted.fit(module, data())
@@ -61,7 +61,7 @@ def test_sizes_come_from_the_data() -> None:
     assert fitted.callback_metrics["val/loss"] < 3.7
 
 
-def test_network_options_are_known_without_the_source_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpt_options_are_parsed_without_the_source_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     """jsonargparse reads the source of the class to find what `**gpt` stands for."""
     names: dict[str, Any] = {}
     exec("def backward(self, *args, **kwargs): pass", names)
@@ -71,12 +71,12 @@ def test_network_options_are_known_without_the_source_of_a_method(monkeypatch: p
     assert {"model.n_layer", "model.block_size"} <= {action.dest for action in parser._actions}
 
 
-def test_a_module_without_sizes_or_data_says_what_is_missing() -> None:
+def test_missing_sizes_are_reported_by_name() -> None:
     with pytest.raises(ValueError, match="LitGPT needs vocab_size and block_size"):
         trainer().fit(LitGPT(**SIZES), DataLoader(TensorDataset(torch.zeros(4, 8))))
 
 
-def test_a_plain_dataloader_of_tensors_trains() -> None:
+def test_plain_dataloader_trains() -> None:
     ids = torch.randint(8, (64, 9), generator=torch.Generator().manual_seed(0))
     pairs = DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=16)
     module = LitGPT(vocab_size=8, block_size=8, **SIZES)
@@ -86,7 +86,7 @@ def test_a_plain_dataloader_of_tensors_trains() -> None:
     assert fitted.callback_metrics["val/loss"] < 2.2
 
 
-def test_a_run_on_a_plain_dataloader_resumes_from_its_checkpoint() -> None:
+def test_plain_dataloader_run_resumes_bit_identically() -> None:
     def rows() -> DataLoader[Any]:
         ids = torch.arange(18).view(2, 9) * 3 % 8  # one batch
         return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2)
@@ -114,7 +114,7 @@ class RowsModule(LightningDataModule):
     val_dataloader = train_dataloader
 
 
-def test_another_data_module_trains() -> None:
+def test_data_module_without_tokenizer_trains() -> None:
     module = LitGPT(**SIZES, vocab_size=8, block_size=8)
     fitted = trainer(max_steps=2, val_check_interval=2)
     fitted.fit(module, datamodule=RowsModule())
@@ -123,7 +123,7 @@ def test_another_data_module_trains() -> None:
     assert module.evaluation["val/loss"] > 0
 
 
-def test_a_checkpoint_of_weights_alone_predicts() -> None:
+def test_weights_only_checkpoint_predicts() -> None:
     fitted = with_checkpoints(
         ModelCheckpoint(".", "weights", every_n_train_steps=2, save_weights_only=True), max_steps=2
     )
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_weights_alone_predicts() -> None:
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("mps", torch.float32), ("cuda", torch.float64)])
-def test_losses_are_summed_in_float64_unless_the_device_has_none(device: str, dtype: torch.dtype) -> None:
+def test_loss_is_summed_in_float64_unless_the_device_lacks_it(device: str, dtype: torch.dtype) -> None:
     """The module is still on the CPU in `setup`; the strategy knows the device."""
     module = LitGPT(**SIZES)
     module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
@@ -142,7 +142,7 @@ def test_losses_are_summed_in_float64_unless_the_device_has_none(device: str, dt
     assert module.val_loss.mean_value.dtype == dtype
 
 
-def test_validate_returns_the_metrics() -> None:
+def test_trainer_validate_returns_the_metrics() -> None:
     module = LitGPT(**SIZES)
     fitted = trainer()
     fitted.fit(module, data())
@@ -150,7 +150,7 @@ def test_validate_returns_the_metrics() -> None:
     assert metrics["val/loss"] == pytest.approx(float(fitted.callback_metrics["val/loss"]))
 
 
-def test_predict_continues_prompts_after_fit_and_from_a_checkpoint() -> None:
+def test_trainer_predict_continues_prompts() -> None:
     module = LitGPT(**SIZES)
     fitted = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=8))
     fitted.fit(module, data())
@@ -164,7 +164,7 @@ def test_predict_continues_prompts_after_fit_and_from_a_checkpoint() -> None:
     assert trainer().predict(loaded, prompts) == [texts]
 
 
-def test_configure_optimizers_returns_adamw_and_its_schedule() -> None:
+def test_learning_rate_follows_the_schedule() -> None:
     module = LitGPT(schedule="linear", learning_rate=1.0, min_learning_rate=0.0, **SIZES)
     rates = Rates()
     fitted = trainer(max_steps=6, callbacks=[rates])
@@ -189,7 +189,7 @@ class OwnOptimizer(LitGPT):
         return SGD(self.parameters(), lr=0.25)
 
 
-def test_an_overridden_optimizer_is_respected() -> None:
+def test_overridden_optimizer_is_used() -> None:
     rates = Rates()
     fitted = trainer(callbacks=[rates])
     fitted.fit(OwnOptimizer(**SIZES), data())
@@ -197,7 +197,7 @@ def test_an_overridden_optimizer_is_respected() -> None:
     assert rates.seen == [0.25] * 8
 
 
-def test_a_resumed_run_takes_its_present_options() -> None:
+def test_resumed_run_uses_the_new_optimizer_options() -> None:
     trainer_of_first = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=4), max_steps=4)
     trainer_of_first.fit(LitGPT(**SIZES), data())
     rates = Rates()
@@ -212,7 +212,7 @@ def test_a_resumed_run_takes_its_present_options() -> None:
     ("option", "instead"),
     [({"gradient_clip_val": 1.0}, "StepControl"), ({"accumulate_grad_batches": 2}, "data.micro_batch_size")],
 )
-def test_an_option_that_has_a_replacement_names_it(option: dict[str, Any], instead: str) -> None:
+def test_unsupported_trainer_option_names_its_replacement(option: dict[str, Any], instead: str) -> None:
     with pytest.raises(ValueError, match=instead):
         trainer(**option).fit(LitGPT(**SIZES), data())
 
@@ -232,7 +232,7 @@ def test_model_checkpoint_saves_by_steps_by_time_and_by_metric() -> None:
     assert float(best.best_model_score or 0) == pytest.approx(kept["evaluation"]["val/loss"])
 
 
-def test_model_checkpoint_resumes_to_the_same_bits() -> None:
+def test_model_checkpoint_resumes_bit_identically() -> None:
     straight, parts = LitGPT(dropout=0.1, **SIZES), LitGPT(dropout=0.1, **SIZES)
     torch.manual_seed(3)
     trainer(max_steps=8).fit(straight, data())
@@ -244,7 +244,7 @@ def test_model_checkpoint_resumes_to_the_same_bits() -> None:
     assert bit_identical(straight.state_dict(), parts.state_dict())
 
 
-def test_averaged_weights_are_the_checkpoints() -> None:
+def test_ema_checkpoint_has_averaged_and_raw_weights() -> None:
     keep = ModelCheckpoint("kept", every_n_train_steps=8)
     module = LitGPT(**SIZES)
     with_checkpoints(EMAWeightAveraging(decay=0.5), keep).fit(module, data())
@@ -252,7 +252,7 @@ def test_averaged_weights_are_the_checkpoints() -> None:
     assert not bit_identical(kept["state_dict"], kept["current_model_state"])
 
 
-def test_loggers_and_monitors_get_their_numbers() -> None:
+def test_csv_logger_and_monitors_receive_their_metrics() -> None:
     logger = CSVLogger("logs", name=None, version="")
     monitors = [LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True), RichProgressBar()]
     fitted = trainer(logger=logger, callbacks=monitors, log_every_n_steps=2, enable_progress_bar=True)
@@ -262,13 +262,13 @@ def test_loggers_and_monitors_get_their_numbers() -> None:
     assert any("cpu_percent" in column for column in columns)
 
 
-def test_the_profilers_report_is_shown(run: Run) -> None:
+def test_profiler_report_is_printed(run: Run) -> None:
     done = run("fit", *TINY, "--trainer.max_steps", "2", "--trainer.profiler", "simple")
     assert done.code == 0
     assert "FIT Profiler Report" in done.out + done.err
 
 
-def test_fast_dev_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
+def test_fast_dev_run_leaves_no_files(run: Run, tmp_path: Path) -> None:
     before = {*Path(tempfile.gettempdir()).iterdir()}
     done = run("fit", *TINY, "--trainer.fast_dev_run", "true", "--run_dir", "r")
     assert done.code == 0
@@ -309,7 +309,7 @@ def test_standard_callbacks_work_in_a_config(run: Run) -> None:
     assert last_checkpoint("r")["global_step"] == 4
 
 
-def test_own_classes_are_named_on_the_command_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subclasses_are_selected_with_class_path(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.py").write_text(
         "from lit_gpt_scratch import LitGPT, TextDataModule\n"
         "class OwnGPT(LitGPT):\n"
@@ -335,7 +335,7 @@ def test_own_classes_are_named_on_the_command_line(run: Run, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("wrong", ["own", "nowhere.Own", "pathlib.Path", "pathlib.Nothing"])
-def test_a_class_that_is_not_there_is_refused_in_one_line(run: Run, wrong: str) -> None:
+def test_invalid_class_path_exits_2(run: Run, wrong: str) -> None:
     refused = run("fit", *TINY, "--model.class_path", wrong)
     assert refused.code == 2
     assert refused.err.startswith("error: --model.class_path must ")

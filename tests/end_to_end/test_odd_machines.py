@@ -28,7 +28,7 @@ def shell(command: str, cwd: Path, **variables: str) -> subprocess.CompletedProc
     )
 
 
-def test_a_run_folder_behind_a_broken_link_is_an_error(run: Run, tmp_path: Path) -> None:
+def test_run_folder_behind_a_broken_link_exits_2(run: Run, tmp_path: Path) -> None:
     Path("checkpoints").symlink_to(tmp_path / "not" / "mounted")
     done = run("fit", *SHORT)
     assert (done.code, done.err) == (
@@ -37,13 +37,13 @@ def test_a_run_folder_behind_a_broken_link_is_an_error(run: Run, tmp_path: Path)
     )
 
 
-def test_training_goes_on_without_standard_streams(tmp_path: Path) -> None:
+def test_fit_works_without_standard_streams(tmp_path: Path) -> None:
     done = shell("$fit --run_dir r <&- >&- 2>&-", tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "r" / "best.ckpt").is_file()
 
 
-def test_text_that_cannot_be_printed_is_an_error(tmp_path: Path, finished: Path) -> None:
+def test_unwritable_standard_output_is_an_error(tmp_path: Path, finished: Path) -> None:
     closed = shell(f"$lit_gpt predict --ckpt_path {finished} >&-", tmp_path)
     assert closed.returncode == 2
     assert closed.stderr == "error: standard output is closed, and predict prints its result there\n"
@@ -57,7 +57,7 @@ def test_text_that_cannot_be_printed_is_an_error(tmp_path: Path, finished: Path)
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("nowhere", ["&-", "/dev/full"])
-def test_exit_code_is_right_if_standard_error_cannot_be_written(
+def test_exit_code_is_correct_without_standard_error(
     tmp_path: Path, finished: Path, nowhere: str, unbuffered: str
 ) -> None:
     wrong = "$lit_gpt predict --ckpt_path nothing"
@@ -67,7 +67,7 @@ def test_exit_code_is_right_if_standard_error_cannot_be_written(
         assert done.returncode == code
 
 
-def test_names_and_texts_are_utf8_in_any_locale(tmp_path: Path) -> None:
+def test_names_and_texts_are_utf8_in_the_posix_locale(tmp_path: Path) -> None:
     (tmp_path / "März.txt").write_text("Wer reitet so spät durch Nacht und Wind?\n" * 40, encoding="utf-8")
     locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = shell("$fit --data.corpus März.txt --run_dir r", tmp_path, **locale)
@@ -78,17 +78,17 @@ def test_names_and_texts_are_utf8_in_any_locale(tmp_path: Path) -> None:
     assert "März.txt" in resumed.stdout
 
 
-def test_a_terminal_without_a_width_shows_the_run(tmp_path: Path) -> None:
+def test_terminal_without_a_width_shows_the_run(tmp_path: Path) -> None:
     assert shell("$fit --run_dir r", tmp_path, COLUMNS="0").stdout.startswith("corpus  hamlet")
 
 
-def test_a_working_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+def test_deleted_working_folder_exits_2(tmp_path: Path) -> None:
     done = shell("mkdir gone; cd gone; rmdir ../gone; $fit --run_dir /r", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: the working folder does not exist: change to another one\n"
 
 
-def test_without_a_folder_for_temporary_files(tmp_path: Path) -> None:
+def test_missing_folder_for_temporary_files_exits_2(tmp_path: Path) -> None:
     code = """
 import tempfile
 def no_folder(): raise FileNotFoundError(2, "No usable temporary directory found")
@@ -101,7 +101,7 @@ from lit_gpt_scratch.__main__ import main; sys.exit(main())
     assert done.stderr == "error: no folder for temporary files is writable: set TMPDIR to one\n"
 
 
-def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_exists_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LIT_GPT_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
@@ -109,16 +109,14 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("option", ["--run_dir", "--ckpt_path", "--init_from", "--data.corpus"])
-def test_a_path_under_a_home_that_is_missing_is_a_mistake(
-    run: Run, option: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tilde_without_a_home_folder_exits_2(run: Run, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
     done = run("fit", *TINY, option, "~/x")
     assert done.code == 2
     assert done.err == "error: there is no home folder, which ~ stands for: write paths in full\n"
 
 
-def test_a_page_that_cannot_be_written_is_said_before_the_work(
+def test_unwritable_heatmap_is_reported_before_the_evaluation(
     run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -130,7 +128,7 @@ def test_a_page_that_cannot_be_written_is_said_before_the_work(
     assert "must not be written" in done.err
 
 
-def test_hints_can_be_pasted(run: Run) -> None:
+def test_printed_commands_quote_paths(run: Run) -> None:
     assert "--ckpt_path ./-d1 " in run("fit", *SHORT, "--run_dir=-d1").out
     assert run("fit", "--ckpt_path", "./-d1", "--trainer.max_steps", "3").code == 0
     assert shell_path("my run") == "'my run'"
@@ -144,7 +142,7 @@ assert "lightning" not in sys.modules
 """
 
 
-def test_tools_do_without_lightning(finished: Path, tmp_path: Path) -> None:
+def test_tools_do_not_import_lightning(finished: Path, tmp_path: Path) -> None:
     """It takes seconds to be imported."""
     shutil.copytree(finished, tmp_path / "run")
     for args in (

@@ -37,7 +37,7 @@ def bpe() -> SubwordTokenizer:
 @given(text=TEXTS)
 @example(f"a{END_OF_TEXT}b")
 @example(" \n\t \r\n\U0001f600\U0010ffff\u0800")
-def test_text_to_tokens_and_back(text: str) -> None:
+def test_tokenizers_decode_what_they_encode(text: str) -> None:
     for tokenizer in (ByteTokenizer(), bpe(), CharTokenizer("".join(sorted({*text, "a"})))):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids.tolist()) == text
@@ -49,7 +49,7 @@ def test_text_to_tokens_and_back(text: str) -> None:
 
 
 @given(text=TEXTS, stop=st.lists(st.text(min_size=1, max_size=3), max_size=2))
-def test_what_is_decoded_is_the_text_up_to_its_stop(text: str, stop: list[str]) -> None:
+def test_decoded_text_ends_before_a_stop_string(text: str, stop: list[str]) -> None:
     detokenizer = Detokenizer(bpe(), stop)
     shown = ""
     for token in bpe().encode(text).tolist():
@@ -70,7 +70,7 @@ def test_what_is_decoded_is_the_text_up_to_its_stop(text: str, stop: list[str]) 
     micro_batch_size=st.integers(1, 7),
     step=st.integers(0, 10**9),
 )
-def test_devices_and_micro_batches_only_cut_a_batch(
+def test_devices_and_micro_batches_partition_the_batch(
     n_tokens: int, block_size: int, per_device: int, world_size: int, micro_batch_size: int, step: int
 ) -> None:
     tokens = np.arange(n_tokens, dtype=np.uint16)
@@ -105,7 +105,7 @@ def test_devices_and_micro_batches_only_cut_a_batch(
     batch_size=st.integers(1, 9),
     world_size=st.integers(1, 3),
 )
-def test_an_evaluation_counts_each_token_once(
+def test_full_pass_evaluates_each_token_once(
     n_tokens: int, block_size: int, batch_size: int, world_size: int
 ) -> None:
     block_size = min(block_size, n_tokens - 1)
@@ -134,7 +134,9 @@ LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=20)
 
 
 @given(logits=LOGITS, k=st.integers(1, 25), p=st.floats(0.01, 1.0), uniform=st.floats(0, 1, exclude_max=True))
-def test_a_sampled_token_is_one_that_was_kept(logits: list[float], k: int, p: float, uniform: float) -> None:
+def test_filters_keep_the_most_probable_tokens_and_sample_chooses_among_them(
+    logits: list[float], k: int, p: float, uniform: float
+) -> None:
     x = torch.tensor([logits])
     probabilities = x.softmax(dim=-1)[0]
     where = torch.tensor([uniform], dtype=torch.float64)

@@ -58,7 +58,9 @@ def test_stopped_and_resumed_run_is_bit_identical(
     ("sent", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
 )
-def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code: int) -> None:
+def test_signal_saves_the_run_and_prints_the_resume_command(
+    run: Run, sent: signal.Signals, code: int
+) -> None:
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "1000"]
     process = start_process("fit", *TINY, *length, "--run_dir", "stopped")
     assert process.stdout is not None
@@ -79,7 +81,7 @@ def test_signals_save_and_say_how_to_go_on(run: Run, sent: signal.Signals, code:
     assert last_checkpoint("stopped")["global_step"] == step + 2
 
 
-def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None:
+def test_resume_of_a_finished_run_exits_2(run: Run, tmp_path: Path) -> None:
     assert run("fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r").code == 0
     before = last_checkpoint("r")
     done = run("fit", "--ckpt_path", "r")
@@ -88,7 +90,7 @@ def test_a_finished_run_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None
     assert bit_identical(before["state_dict"], last_checkpoint("r")["state_dict"])
 
 
-def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_run_resumes_bit_identically(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
     def out_of_memory(*args: Any) -> torch.Tensor:
@@ -123,7 +125,7 @@ def test_a_failed_run_goes_on_from_its_last_save(run: Run, monkeypatch: pytest.M
     assert scalars("straight", "val/loss") == scalars("failed", "val/loss")
 
 
-def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
+def test_failed_save_ends_the_run_and_keeps_the_last_checkpoint(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves, real = 0, torch.save
@@ -150,7 +152,9 @@ def test_a_failed_save_ends_the_run_and_keeps_the_checkpoint_before(
 
 
 @pytest.mark.parametrize("at_step", [6, 20])  # in the middle, and at the end
-def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
+def test_signal_during_an_evaluation_stops_after_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, at_step: int
+) -> None:
     real = LitGPT.validation_step
 
     def interrupted(self: LitGPT, *args: Any) -> None:
@@ -173,7 +177,7 @@ def test_a_stop_waits_for_the_evaluation(run: Run, monkeypatch: pytest.MonkeyPat
     assert scalars("straight", "val/loss") == scalars("parts", "val/loss")
 
 
-def test_a_run_that_cannot_go_on_stays_as_it_was(run: Run, finished: Path, tmp_path: Path) -> None:
+def test_rejected_resume_does_not_change_config_yaml(run: Run, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, "r")
     before = Path("r/config.yaml").read_bytes()
     for wrong in (["--trainer.max_steps", "10"], ["--model.n_layer", "3"]):
@@ -199,7 +203,7 @@ def test_run_on_the_offline_corpus_resumes_when_the_network_is_back(
         assert done.err == ""
 
 
-def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
+def test_resume_prints_the_changed_options(run: Run) -> None:
     args = ["--model.warmup_steps", "2", "--trainer.max_steps", "6", "--run_dir", "r"]
     assert run("fit", *TINY, *args).code == 0
     longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "7", "--model.decay_steps", "6")
@@ -210,14 +214,14 @@ def test_what_is_changed_on_the_way_is_said(run: Run) -> None:
     assert "changed" not in run("fit", "--ckpt_path", "r", "--trainer.max_steps", "8").out
 
 
-def test_another_end_moves_the_learning_rate_and_that_is_said(run: Run) -> None:
+def test_resume_to_another_last_step_prints_the_changed_learning_rate(run: Run) -> None:
     linear = ["--model.schedule", "linear", "--model.warmup_steps", "0", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *linear, "--run_dir", "r").code == 0
     longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "20")
     assert "\nrate    0.00165 in step 11, in place of 0.0003\n" in longer.out  # half way from 3e-3 to 3e-4
 
 
-def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
+def test_wsd_decays_before_the_new_last_step_after_a_resume(run: Run) -> None:
     """Its learning rate is high until the last fifth, wherever that comes to lie."""
     wsd = ["--model.schedule", "wsd", "--model.warmup_steps", "2", *LOG_EVERY_STEP]
     assert run("fit", *TINY, *wsd, "--trainer.max_steps", "20", "--run_dir", "r").code == 0
@@ -230,7 +234,7 @@ def test_wsd_rises_again_and_decays_once_more(run: Run) -> None:
     assert list(scalars("r", "learning_rate/decay").values()) == pytest.approx([*first, *then])
 
 
-def test_another_text_is_no_resume(run: Run) -> None:
+def test_resume_with_a_changed_text_is_rejected(run: Run) -> None:
     Path("own.txt").write_text(HAMLET)
     assert (
         run("fit", *TINY, "--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "r").code == 0
@@ -245,7 +249,7 @@ def test_another_text_is_no_resume(run: Run) -> None:
     assert run("fit", *more, "--run_dir", "other").code == 0
 
 
-def test_a_diverged_run_ends_in_words_and_saves_nothing(run: Run) -> None:
+def test_diverged_run_exits_1_without_a_checkpoint(run: Run) -> None:
     failed = run("fit", *TINY, "--model.learning_rate", "1e9", "--run_dir", "r")
     assert failed.code == 1
     assert "error: consecutive skipped steps: 10, up to step 11" in failed.err
@@ -271,7 +275,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.faults
-def test_what_comes_before_a_save_is_in_the_logs(run: Run) -> None:
+def test_steps_before_a_save_are_in_the_logs_after_sigkill(run: Run) -> None:
     args = ["fit", *TINY, *STEPS, *LOG_EVERY_STEP, "--trainer.max_steps", "20", "--run_dir", "killed"]
     killed = run_process(*args, code=KILLED_AFTER_A_SAVE)
     assert killed.returncode == -signal.SIGKILL

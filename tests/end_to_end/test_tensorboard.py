@@ -31,7 +31,7 @@ def settings(folder: str) -> dict[str, Any]:
     return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in shown.items()}
 
 
-def test_points_after_the_last_save_are_logged_once(run: Run) -> None:
+def test_steps_repeated_by_a_resume_are_logged_once(run: Run) -> None:
     """A killed run has logged steps after its last save, which the resumed run repeats."""
     late = ["--save_every", 5, "--eval_every", 100, "--trainer.log_every_n_steps", 1]
     assert run("fit", *TINY, *late, "--trainer.max_steps", 9, "--run_dir", "r").code == 0
@@ -52,7 +52,7 @@ def test_other_loggers_get_the_same_metrics(run: Run) -> None:
     assert "throughput/tokens_per_second" in columns
 
 
-def test_the_table_of_runs_has_options_and_metrics(run: Run) -> None:
+def test_hparams_table_has_options_and_metrics(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
     shown = settings("r")
     assert shown["model.n_embd"] == 32
@@ -72,7 +72,7 @@ def test_the_table_of_runs_has_options_and_metrics(run: Run) -> None:
     assert {"val/loss", "val/bits_per_byte"} < metrics <= set(events("r").Tags()["scalars"])
 
 
-def test_the_columns_of_the_table_have_the_same_type_in_all_runs(run: Run) -> None:
+def test_hparams_have_the_same_types_in_all_runs(run: Run) -> None:
     """TensorBoard takes the columns from the first run that it finds."""
     plain = ["--trainer.max_steps", 5, "--run_dir", "plain"]
     given = ["--data.micro_batch_size", 4, "--model.decay_steps", 50, "--step_control.max_norm", "null"]
@@ -83,14 +83,14 @@ def test_the_columns_of_the_table_have_the_same_type_in_all_runs(run: Run) -> No
     assert (one["data.micro_batch_size"], other["data.micro_batch_size"]) == ("None", "4")
 
 
-def test_a_rejected_resume_does_not_change_the_table(run: Run) -> None:
+def test_rejected_resume_does_not_change_the_hparams(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", 10, *long).code == 2
     assert settings("r")["trainer.max_steps"] == 5
 
 
-def test_both_losses_are_in_one_chart(finished: Path) -> None:
+def test_custom_chart_has_both_losses(finished: Path) -> None:
     shown = events(finished)
     (tensor,) = shown.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
@@ -98,7 +98,7 @@ def test_both_losses_are_in_one_chart(finished: Path) -> None:
     assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
 
 
-def test_an_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
+def test_option_of_an_optional_callback_turns_it_on(run: Run) -> None:
     steps = [*FIT, "--trainer.max_steps", 5, "--early_stopping.patience", "3"]
     assert run(*steps, "--run_dir", "on").code == 0
     assert run(*steps, "--callbacks.early_stopping", "false", "--run_dir", "off").code == 0

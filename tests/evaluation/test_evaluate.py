@@ -68,7 +68,7 @@ def test_intervals_cover_the_mean_of_correlated_losses() -> None:
     assert 178 <= n_covered <= 199
 
 
-def test_perplexity_is_transformers_strided_perplexity(run: Run, hub_folder: Path) -> None:
+def test_perplexity_matches_transformers_strided_perplexity(run: Run, hub_folder: Path) -> None:
     from helpers.hub import transformers
 
     assert run("import", "--from", hub_folder, "--run_dir", "ours").code == 0

@@ -11,7 +11,7 @@ from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 @pytest.mark.parametrize("n_tokens", [2, 4, 5, 6, 29, 103])
 @pytest.mark.parametrize(("block_size", "stride"), [(4, 2), (4, 3), (4, 1), (16, 7)])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_each_token_but_the_first_is_scored_once(
+def test_each_token_after_the_first_is_scored_once(
     n_tokens: int, block_size: int, stride: int, batch_size: int
 ) -> None:
     scored: list[int] = []

@@ -23,7 +23,7 @@ def decode(text: str | bytes, stop: list[str]) -> tuple[list[str], Detokenizer]:
     return parts, detokenizer
 
 
-def test_characters_are_returned_whole() -> None:
+def test_characters_are_returned_only_complete() -> None:
     assert decode("aé☃😀b", [])[0] == ["a", "", "é", "", "", "☃", "", "", "", "😀", "b", ""]
 
 
@@ -62,7 +62,7 @@ def test_text_ends_before_the_first_stop_string(text: str, stop: list[str], deco
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_any_bytes_decode_to_the_same_text_as_at_once(seed: int) -> None:
+def test_bytes_decode_one_by_one_as_together(seed: int) -> None:
     rng = random.Random(seed)
     some = [b"\xff", b"\xe2", b"\x98", b"a", *(char.encode() for char in "é☃😀")]
     text = b"".join(rng.choice(some) for _ in range(12))

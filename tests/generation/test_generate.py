@@ -22,7 +22,7 @@ def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Co
 
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @torch.no_grad()
-def test_rows_of_different_lengths_in_mixed_precision(settings: dict[str, Any]) -> None:
+def test_rows_of_different_lengths_generate_in_mixed_precision(settings: dict[str, Any]) -> None:
     """Autocast makes keys of bfloat16, and the cache has the weights' float32."""
     gpt = random_gpt(block_size=12, **settings)
     with torch.autocast("cpu", torch.bfloat16):
@@ -33,7 +33,7 @@ def test_rows_of_different_lengths_in_mixed_precision(settings: dict[str, Any]) 
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @pytest.mark.parametrize("block_size", [1, 2, 3, 8])
 @torch.no_grad()
-def test_greedy_takes_the_likeliest_and_slides_half_a_block(
+def test_greedy_chooses_the_most_probable_token_and_slides_by_half_a_block(
     settings: dict[str, Any], block_size: int
 ) -> None:
     gpt = random_gpt(block_size, **settings)
@@ -54,7 +54,7 @@ def test_greedy_takes_the_likeliest_and_slides_half_a_block(
 @pytest.mark.parametrize("options", [GREEDY, {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.3}])
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @pytest.mark.parametrize(("quantized", "tolerance"), [(False, 1e-4), (True, 0.05)])
-def test_a_row_is_what_it_is_alone(
+def test_row_of_a_batch_equals_the_row_alone(
     settings: dict[str, Any], options: dict[str, Any], quantized: bool, tolerance: float
 ) -> None:
     gpt = random_gpt(**settings)
@@ -73,7 +73,7 @@ def test_a_row_is_what_it_is_alone(
         assert alone.logprobs == pytest.approx(together[i].logprobs, abs=tolerance)
 
 
-def test_stopped_rows_leave_the_batch() -> None:
+def test_stopped_rows_are_removed_from_the_batch() -> None:
     gpt = random_gpt()
     sizes = []
     gpt.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
@@ -92,14 +92,14 @@ def test_stopped_rows_leave_the_batch() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("settings", ARCHITECTURES)
-def test_a_gpu_writes_what_the_cpu_writes(settings: dict[str, Any]) -> None:
+def test_gpu_and_cpu_generate_the_same_tokens(settings: dict[str, Any]) -> None:
     gpt = random_gpt(block_size=200, **settings)
     on_cpu = continue_each(gpt, PROMPTS, max_new_tokens=220, stop_tokens=[3], **GREEDY)
     on_gpu = continue_each(gpt.cuda(), PROMPTS, max_new_tokens=220, stop_tokens=[3], **GREEDY)
     assert [row.tokens for row in on_gpu] == [row.tokens for row in on_cpu]
 
 
-def test_a_seed_repeats_a_text() -> None:
+def test_seed_reproduces_the_text() -> None:
     gpt = random_gpt()
     one, again, other, none, nothing = (
         [row.tokens for row in continue_each(gpt, [[0], [0]], max_new_tokens=20, temperature=1.0, seed=seed)]
@@ -112,7 +112,7 @@ def test_a_seed_repeats_a_text() -> None:
     assert one[1] == other[0]  # the second has the next seed
 
 
-def test_banned_tokens_are_not_written() -> None:
+def test_banned_tokens_are_not_sampled() -> None:
     gpt = random_gpt()
     (free,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1)
     banned = sorted(set(free.tokens))[:5]
@@ -128,12 +128,12 @@ def test_banned_tokens_are_not_written() -> None:
         (list(range(30)), "no token to sample"),
     ],
 )
-def test_impossible_bans_are_refused(tokens: list[int], message: str) -> None:
+def test_invalid_banned_tokens_are_rejected(tokens: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         continue_each(random_gpt(), [[1]], banned_tokens=tokens)
 
 
-def test_generation_leaves_mode_and_global_randomness_alone() -> None:
+def test_generation_keeps_training_mode_and_global_rng_state() -> None:
     gpt = random_gpt(dropout=0.5).train()
     before = torch.get_rng_state()
     first, second = (continue_each(gpt, [[0]], max_new_tokens=20, **GREEDY)[0].tokens for _ in range(2))
@@ -158,6 +158,6 @@ def test_generation_leaves_mode_and_global_randomness_alone() -> None:
         {"repetition_penalty": float("inf")},
     ],
 )
-def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
+def test_sampling_options_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         SamplingOptions(**wrong)

@@ -45,14 +45,14 @@ def continuation(gpt: GPT, prompt: str, n_tokens: int, capsys: pytest.CaptureFix
     return text
 
 
-def test_empty_line_continues_the_text(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_line_continues_the_previous_text(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
     first, both = (continuation(gpt, "abc", n, capsys) for n in (6, 12))
     other = continuation(gpt, "/h", 6, capsys)
     interact(gpt, TOKENIZER, OPTIONS, typed("abc", "", "//h"))
     assert capsys.readouterr().out == f"{first}\n{both[6:]}\n{other}\n\n"
 
 
-def test_commands_hold_for_later_prompts(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_apply_to_later_prompts(gpt: GPT, capsys: pytest.CaptureFixture[str]) -> None:
     two = continuation(gpt, "abc", 2, capsys)
     lines = ("/max_new_tokens 2", "/nonsense", "/options", "/help", "abc", "/quit", "abc")
     interact(gpt, TOKENIZER, OPTIONS, typed(*lines))
@@ -64,7 +64,7 @@ def test_commands_hold_for_later_prompts(gpt: GPT, capsys: pytest.CaptureFixture
     assert "/stop STRING" in shown.err
 
 
-def test_ctrl_c_ends_a_line_or_a_text_but_not_the_session(
+def test_ctrl_c_interrupts_a_line_or_a_text_but_not_the_session(
     gpt: GPT, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = continuation(gpt, "abc", 12, capsys)

@@ -25,7 +25,7 @@ def predict(run: Run, finished: Path) -> Run:
     return call
 
 
-def test_standard_output_has_the_text_alone(predict: Run) -> None:
+def test_standard_output_has_only_the_text(predict: Run) -> None:
     args = ("--prompt", "To be", "--max_new_tokens", "30", "--seed", "1")
     done = predict(*args)
     assert (done.code, done.err) == (0, "")
@@ -106,7 +106,7 @@ def test_invalid_prompts_file_exits_2_with_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_progress_bar_leaves_standard_output_alone(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_does_not_change_standard_output(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that go to a file while a terminal shows the progress."""
     Path("prompts.txt").write_text("To be\n" * 3)
     args = ("--seed", "1", "--prompts_file", "prompts.txt", "--batch_size", "1")
@@ -137,7 +137,7 @@ def test_int8_weights_report_the_change_of_perplexity(predict: Run) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", ["0123456789", "0123456789D"], ids=["no character", "one character"])
-def test_int8_weights_serve_a_vocabulary_that_lacks_hamlets_characters(
+def test_int8_weights_work_with_a_vocabulary_without_hamlets_characters(
     vocabulary: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpt = GPT(GPTConfig(vocab_size=len(vocabulary), block_size=8, n_layer=1, n_head=1, n_embd=8)).eval()
@@ -159,7 +159,7 @@ def test_interactive_session_on_the_command_line(predict: Run, monkeypatch: pyte
     assert "leave prompt" in both.err
 
 
-def test_prompt_of_a_megabyte_is_read_at_its_end(predict: Run) -> None:
+def test_long_prompt_is_read_at_its_end(predict: Run) -> None:
     prompt = "To be, or not. " * 70_000
     Path("long.txt").write_text(prompt + "\n")
     done = predict("--prompts_file", "long.txt", "--max_new_tokens", "40")
@@ -168,7 +168,7 @@ def test_prompt_of_a_megabyte_is_read_at_its_end(predict: Run) -> None:
     assert done.err == "WARNING: the model reads the last 32 of the prompt's 1050000 tokens\n"
 
 
-def test_no_prompt_starts_from_a_newline(predict: Run) -> None:
+def test_empty_prompt_is_a_newline(predict: Run) -> None:
     out = predict("--max_new_tokens", "4").out
     assert out[0] == "\n"
     assert len(out) == 6

@@ -42,7 +42,7 @@ def test_filters_match_transformers(
 
 
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
-def test_repetition_penalty_is_transformers(logits: torch.Tensor, penalty: float) -> None:
+def test_repetition_penalty_matches_transformers(logits: torch.Tensor, penalty: float) -> None:
     transformers = pytest.importorskip("transformers")
     ids = torch.randint(70, (200, 9), generator=torch.Generator().manual_seed(1))
     theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
@@ -50,7 +50,7 @@ def test_repetition_penalty_is_transformers(logits: torch.Tensor, penalty: float
     torch.testing.assert_close(penalize_repeats(logits, seen, penalty), theirs, atol=0, rtol=0)
 
 
-def test_known_values() -> None:
+def test_filters_have_known_values() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert (keep_top_k(logits, 2) > MINUS_INFINITY).tolist() == [[True, True, False, False]]
     assert (keep_top_p(logits, 0.5) > MINUS_INFINITY).tolist() == [[True, False, False, False]]
@@ -68,7 +68,7 @@ def test_sample_inverts_the_cumulative_distribution() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_softmax(temperature: float) -> None:
+def test_sampled_frequencies_follow_the_softmax(temperature: float) -> None:
     logits = torch.tensor([1.0, 2.0, 3.0, 0.0])
     uniforms = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sampled = sample_next(logits.expand(40_000, 4), SamplingOptions(temperature=temperature), uniforms, None)
@@ -79,12 +79,12 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.0}, {"temperature": 1e-9}, {"top_k": 1}, {"min_p": 1.0}]
 )
-def test_every_way_to_be_greedy(logits: torch.Tensor, options: dict[str, Any]) -> None:
+def test_greedy_options_choose_the_most_probable_token(logits: torch.Tensor, options: dict[str, Any]) -> None:
     uniforms = torch.rand(200, dtype=torch.float64)
     assert torch.equal(sample_next(logits, SamplingOptions(**options), uniforms, None), logits.argmax(dim=-1))
 
 
-def test_all_together_is_transformers_in_their_order(logits: torch.Tensor) -> None:
+def test_combined_options_match_transformers_order(logits: torch.Tensor) -> None:
     transformers = pytest.importorskip("transformers")
     ids = torch.randint(70, (200, 9), generator=torch.Generator().manual_seed(1))
     processors = [

@@ -62,7 +62,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_transformers_runs_an_exported_run_and_import_reads_it_again(run: Run, kind: str) -> None:
+def test_transformers_runs_an_export_and_import_restores_it(run: Run, kind: str) -> None:
     text = ["--data.tokenizer", kind, "--data.val_fraction", "0.3"]
     trained = run("fit", *TINY, *text, *OPTIONS[kind], "--run_dir", "r")
     if "cannot download the encoding" in trained.err:
@@ -97,7 +97,7 @@ def test_transformers_runs_an_exported_run_and_import_reads_it_again(run: Run, k
     assert "| training | 20 steps of 8 x 32 tokens, 5,120 in all;" in card
 
 
-def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
+def test_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
     checkpoint = best_checkpoint(finished)
     del checkpoint["state_dict"]["gpt.h.0.mlp.c_fc.weight"]
     torch.save(checkpoint, "damaged.ckpt")
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_not_exported(run: Run, finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_export_that_the_disk_has_no_room_for_leaves_nothing(finished: Path, tmp_path: Path) -> None:
+def test_failed_export_leaves_no_files(finished: Path, tmp_path: Path) -> None:
     done = run_with_file_size_limit(20_000, tmp_path, "export", "--ckpt_path", finished, "--to", "out/hf")
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot write the folder out/hf: ")

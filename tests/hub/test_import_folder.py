@@ -29,7 +29,7 @@ def loss_measured(out: str) -> str:
     return f"{float(re.findall(r'^val/loss +([0-9.]+)', out, flags=re.M)[0]):.4f}"
 
 
-def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_folder: Path) -> None:
+def test_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_folder: Path) -> None:
     assert run("import", "--from", hub_folder, "--run_dir", "gpt2").code == 0
     written = run("predict", "--ckpt_path", "gpt2", "--prompt", "To be", "--max_new_tokens", "3")
     assert written.out.startswith("To be")
@@ -52,7 +52,7 @@ def test_an_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, h
     assert run("fit", "--ckpt_path", "fine", "--trainer.max_steps", "3").code == 0
 
 
-def test_init_from_takes_weights_and_leaves_step_and_optimizer(run: Run, finished: Path) -> None:
+def test_init_from_loads_weights_without_step_and_optimizer(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])
     args = ["--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
     args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
@@ -187,7 +187,9 @@ DAMAGES: list[tuple[Damage, str]] = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_a_damaged_folder_gets_one_line(run: Run, hub_folder: Path, damage: Damage, message: str) -> None:
+def test_damaged_or_unsupported_folder_exits_2_with_one_line(
+    run: Run, hub_folder: Path, damage: Damage, message: str
+) -> None:
     damage(hub_folder)
     done = run("import", "--from", "theirs", "--run_dir", "gpt2")
     assert (done.code, done.out) == (2, "")
@@ -196,7 +198,7 @@ def test_a_damaged_folder_gets_one_line(run: Run, hub_folder: Path, damage: Dama
     assert {path.name for path in Path().iterdir()} == {"theirs"}
 
 
-def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_folder: Path) -> None:
+def test_code_named_in_config_json_is_not_executed(run: Run, hub_folder: Path) -> None:
     code = {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (hub_folder / "evil.py").write_text("open('executed', 'w')")
     edit(CONFIG, attn_implementation="evil/kernel", **code)(hub_folder)
@@ -204,7 +206,7 @@ def test_kernels_and_code_that_config_json_names_are_not_loaded(run: Run, hub_fo
     assert not Path("executed").exists()
 
 
-def test_wrong_options_get_one_line(run: Run, finished: Path, hub_folder: Path) -> None:
+def test_invalid_options_exit_2_with_one_line(run: Run, finished: Path, hub_folder: Path) -> None:
     for args, message in (
         (["import", "--run_dir", "x"], "arguments are required: from"),
         (["import", "--from", "nothing", "--run_dir", "x"], "nothing is no Hugging Face folder"),
@@ -230,7 +232,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("args", [["import", "--from", "x", "--run_dir", "y"], ["fit", "--init_from", "."]])
-def test_without_transformers_one_line_names_the_extra(args: list[str], tmp_path: Path) -> None:
+def test_missing_transformers_is_reported_with_the_extra(args: list[str], tmp_path: Path) -> None:
     done = run_process(*args, code=WITHOUT_TRANSFORMERS, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (

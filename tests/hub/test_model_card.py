@@ -8,7 +8,7 @@ from lit_gpt_scratch.hub.model_card import model_card
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 
-def test_a_card_keeps_secrets_and_names_the_first_weights(run: Run, finished: Path) -> None:
+def test_model_card_has_no_secrets_and_names_the_first_weights(run: Run, finished: Path) -> None:
     assert run("fit", "--init_from", finished, "--trainer.max_steps", "1", "--run_dir", "r").code == 0
     checkpoint = read_checkpoint("r/last.ckpt")
     checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"

@@ -49,7 +49,7 @@ def save_without_head(model: Any, folder: Path) -> None:
     ],
     ids=["shards", "half precision", "bin", "old bin", "shards of bin", "without head"],
 )
-def test_all_weight_file_formats_are_read(save: Callable[[Any, Path], None], tmp_path: Path) -> None:
+def test_weight_file_formats_are_read(save: Callable[[Any, Path], None], tmp_path: Path) -> None:
     theirs = random_hub_model()
     save(theirs, tmp_path)
     _, options = read_config(tmp_path)

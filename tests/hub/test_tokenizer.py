@@ -17,11 +17,11 @@ def test_vocab_json_and_merges_txt_are_read(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path, 281) == bpe().to_dict()
 
 
-def test_a_vocabulary_of_gpt2s_size_without_a_tokenizer_is_gpt2s(tmp_path: Path) -> None:
+def test_missing_tokenizer_with_50257_tokens_is_gpt2s(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path, 50257) == {"kind": "tiktoken", "name": "gpt2"}
 
 
-def test_another_encodings_pattern_and_special_ids_are_exported() -> None:
+def test_pattern_and_special_ids_of_other_encodings_are_exported() -> None:
     pattern = (  # as in cl100k_base
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
         r"|\s*[\r\n]|\s+(?!\S)|\s"

@@ -16,7 +16,7 @@ from lit_gpt_scratch.model.cpu_linear import (
 
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @torch.no_grad()
-def test_int8_weights_are_near_the_floats(settings: dict[str, Any]) -> None:
+def test_int8_logits_are_close_to_float_logits(settings: dict[str, Any]) -> None:
     gpt = random_gpt(**settings)
     gpt.wte.weight[3] = 0  # a channel without a scale
     ids = torch.randint(30, (4, 8))
@@ -29,7 +29,7 @@ def test_int8_weights_are_near_the_floats(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @torch.no_grad()
-def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone(with_bias: bool) -> None:
+def test_int8_layer_rounds_by_half_a_step_per_token(with_bias: bool) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(64, 20, bias=with_bias)
     for parameter in linear.parameters():
@@ -50,7 +50,7 @@ def test_an_int8_layer_rounds_by_half_a_step_and_each_token_alone(with_bias: boo
 @pytest.mark.parametrize("shape", [(1, 700), (4, 700), (2, 5, 700), (0, 700)])
 @pytest.mark.parametrize("with_bias", [False, True])
 @torch.no_grad()
-def test_packed_weights_give_the_same_products(shape: tuple[int, ...], with_bias: bool) -> None:
+def test_packed_weights_give_equal_outputs(shape: tuple[int, ...], with_bias: bool) -> None:
     torch.manual_seed(0)
     model, x = torch.nn.Sequential(torch.nn.Linear(700, 800, bias=with_bias)), torch.randn(shape)
     assert model[0].weight.numel() >= MIN_PACKED_ELEMENTS

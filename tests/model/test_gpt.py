@@ -38,13 +38,13 @@ def n_parameters(config: GPTConfig) -> int:
         return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
-def test_known_parameter_counts() -> None:
+def test_parameter_counts_of_known_models() -> None:
     assert n_parameters(GPTConfig(vocab_size=65)) == 807_808  # the first tutorial's model
     gpt2 = GPTConfig(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, attn_bias=True)
     assert n_parameters(gpt2) == 124_439_808  # GPT-2 small
 
 
-def test_options_add_and_remove_parameters() -> None:
+def test_parameter_counts_follow_the_options() -> None:
     base = n_parameters(TINY)
     options = {
         name: getattr(TINY, name) for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
@@ -54,7 +54,7 @@ def test_options_add_and_remove_parameters() -> None:
     assert n_parameters(GPTConfig(**options, bias=False)) == base - 2 * (2 * 32 + 4 * 32 + 32) - 32
 
 
-def test_parameters_of_the_modern_model() -> None:
+def test_parameter_count_of_modern() -> None:
     """The embedding; of a block queries and output, keys and values, the MLP's three, four norms."""
     width, inner = 128, 352  # 8/3 of the width, up to a multiple of 32
     block = 2 * width**2 + 2 * width * width // 2 + 3 * width * inner + 2 * width + 2 * width // 4
@@ -79,7 +79,7 @@ def test_gpt2_parameter_names() -> None:
 
 
 @torch.no_grad()
-def test_no_token_sees_a_later_one(gpt: GPT) -> None:
+def test_attention_is_causal(gpt: GPT) -> None:
     idx = torch.randint(50, (3, 16))
     changed = idx.clone()
     changed[:, 9] = (changed[:, 9] + 1) % 50
@@ -89,7 +89,7 @@ def test_no_token_sees_a_later_one(gpt: GPT) -> None:
 
 
 @torch.no_grad()
-def test_the_order_of_earlier_tokens_counts(gpt: GPT) -> None:
+def test_logits_depend_on_the_order_of_earlier_tokens(gpt: GPT) -> None:
     idx = torch.arange(16)[None]
     swapped = idx.clone()
     swapped[0, [2, 5]] = swapped[0, [5, 2]]
@@ -97,7 +97,7 @@ def test_the_order_of_earlier_tokens_counts(gpt: GPT) -> None:
 
 
 @torch.no_grad()
-def test_attention_is_softmax_of_scaled_scores() -> None:
+def test_attention_equals_softmax_of_scaled_scores() -> None:
     attention, x = GPT(TINY).h[0].attn, torch.randn(2, 16, 32)
     q, k, v = (part.view(2, 16, 2, 16).transpose(1, 2) for part in attention.c_attn(x).split(32, dim=2))
     scores = (q @ k.transpose(2, 3)) * 16**-0.5
@@ -107,7 +107,7 @@ def test_attention_is_softmax_of_scaled_scores() -> None:
 
 
 @torch.no_grad()
-def test_a_block_of_modern_begins_as_the_identity() -> None:
+def test_initial_block_of_modern_is_the_identity() -> None:
     gpt, x = GPT(MODERN), torch.randn(2, 16, 32)
     assert torch.equal(gpt.h[0](x, gpt.rope), x)
     assert not torch.equal(GPT(TINY).h[0](x, None), x)
@@ -116,7 +116,7 @@ def test_a_block_of_modern_begins_as_the_identity() -> None:
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
-def test_a_block_with_dropout_compiles_whole(arch: str) -> None:
+def test_block_with_dropout_compiles_to_one_graph(arch: str) -> None:
     """In one graph: where a graph breaks, PyTorch has handed views on that lead nowhere, and crashed."""
     torch._dynamo.reset()
     gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=1, n_head=2, n_embd=32, dropout=0.5))
@@ -138,7 +138,7 @@ def test_a_block_with_dropout_compiles_whole(arch: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("arch", "n_embd"), [("gpt2", 32), ("modern", 32), ("modern", 512)])
-def test_an_untrained_model_guesses(arch: str, n_embd: int) -> None:
+def test_initial_loss_is_ln_v(arch: str, n_embd: int) -> None:
     """Nor does modern's tied head favour the token at hand, as a wide GPT-2's does."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=2, n_head=2, n_embd=n_embd)).eval()
@@ -148,7 +148,7 @@ def test_an_untrained_model_guesses(arch: str, n_embd: int) -> None:
 
 
 @torch.no_grad()
-def test_residual_projections_start_smaller() -> None:
+def test_residual_projections_have_a_smaller_initial_scale() -> None:
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=50, n_layer=8, n_head=4, n_embd=128))
     for block in gpt.h:
@@ -157,14 +157,14 @@ def test_residual_projections_start_smaller() -> None:
         assert block.attn.c_proj.weight.std() == pytest.approx(0.02 / 4, rel=0.05)
 
 
-def test_tied_weights_are_one_matrix() -> None:
+def test_tied_weights_share_one_parameter() -> None:
     gpt = GPT(TINY)
     assert gpt.lm_head.weight is gpt.wte.weight
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
-def test_dropout_acts_in_training_only(arch: str) -> None:
+def test_dropout_is_off_in_evaluation_mode(arch: str) -> None:
     gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout=0.5))
     idx = torch.randint(50, (2, 16))
     assert not torch.equal(gpt(idx), gpt(idx))
@@ -172,7 +172,7 @@ def test_dropout_acts_in_training_only(arch: str) -> None:
     assert torch.equal(gpt(idx), gpt(idx))
 
 
-def test_block_size_is_enforced(gpt: GPT) -> None:
+def test_more_tokens_than_block_size_are_rejected(gpt: GPT) -> None:
     with pytest.raises(ValueError, match="17 tokens do not fit into a block of 16"):
         gpt(torch.zeros(1, 17, dtype=torch.long))
 
@@ -190,6 +190,6 @@ def test_block_size_is_enforced(gpt: GPT) -> None:
         ({"attn_bias": True, "arch": "modern"}, "modern has no biases"),
     ],
 )
-def test_impossible_shapes_are_refused(wrong: dict[str, int], message: str) -> None:
+def test_invalid_gpt_config_is_rejected(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GPTConfig(vocab_size=65, **wrong)

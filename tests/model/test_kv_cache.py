@@ -23,7 +23,9 @@ def test_cached_logits_equal_uncached_ones(settings: dict[str, Any], chunks: lis
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @pytest.mark.parametrize("chunk", [1, 2])
 @torch.no_grad()
-def test_cached_rows_need_not_be_of_one_length(settings: dict[str, Any], chunk: int) -> None:
+def test_cached_logits_of_rows_of_different_lengths_equal_uncached_ones(
+    settings: dict[str, Any], chunk: int
+) -> None:
     gpt = random_gpt(block_size=12, **settings)
     lengths, ids = [2, 8, 3], torch.randint(30, (3, 12))
     expected, cache = gpt(ids), gpt.new_cache(3, 12)
@@ -38,7 +40,7 @@ def test_cached_rows_need_not_be_of_one_length(settings: dict[str, Any], chunk: 
 
 
 @torch.no_grad()
-def test_rows_of_the_cache_are_selected_and_written_over() -> None:
+def test_cache_rows_are_selected_and_overwritten() -> None:
     gpt = random_gpt()
     cache = gpt.new_cache(3, 8)
     gpt(torch.tensor([[1, 2, 3], [3, 4, 5], [4, 5, 6]]), cache)
@@ -49,7 +51,7 @@ def test_rows_of_the_cache_are_selected_and_written_over() -> None:
 
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_a_cache_needs_no_grad(activation_checkpointing: bool) -> None:
+def test_cache_requires_no_grad(activation_checkpointing: bool) -> None:
     gpt = random_gpt()
     gpt.activation_checkpointing = activation_checkpointing
     with pytest.raises(RuntimeError, match="inplace"):
@@ -57,7 +59,7 @@ def test_a_cache_needs_no_grad(activation_checkpointing: bool) -> None:
 
 
 @torch.no_grad()
-def test_a_full_cache_is_an_error() -> None:
+def test_full_cache_is_rejected() -> None:
     gpt = random_gpt(block_size=8)
     cache = gpt.new_cache(1, 100)
     gpt(torch.zeros(1, 8, dtype=torch.long), cache)

@@ -24,7 +24,7 @@ def test_rms_norm_matches_pytorch() -> None:
 
 
 @torch.no_grad()
-def test_scores_of_rotated_heads_depend_on_distance_alone() -> None:
+def test_rope_scores_depend_only_on_distance() -> None:
     """The product of a turned query and a turned key is the same wherever the pair stands."""
     rope = precompute_rope(32, 8, 10_000.0)
     q, k = torch.randn(8), torch.randn(8)
@@ -38,14 +38,14 @@ def test_scores_of_rotated_heads_depend_on_distance_alone() -> None:
 
 
 @torch.no_grad()
-def test_keys_are_shared_by_neighbouring_queries() -> None:
+def test_grouped_query_attention_repeats_keys_and_values() -> None:
     q, kv = torch.randn(2, 4, 16, 8), torch.randn(2, 2, 16, 8)
     whole = kv[:, [0, 0, 1, 1]]
     torch.testing.assert_close(attend(q, kv, kv), attend(q, whole, whole))
 
 
 @torch.no_grad()
-def test_attention_stays_in_float32_in_a_bfloat16_step() -> None:
+def test_attention_is_computed_in_float32_under_bfloat16_autocast() -> None:
     q, k, v = torch.randn(3, 2, 4, 16, 8).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         made = attend(q, k, v)
@@ -55,14 +55,14 @@ def test_attention_stays_in_float32_in_a_bfloat16_step() -> None:
 
 
 @torch.no_grad()
-def test_attention_with_dropout_has_the_mean_of_one_without() -> None:
+def test_mean_of_attention_with_dropout_equals_attention_without() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 1, 8, 4)
     mean = sum(attend(q, k, v, dropout_p=0.2) for _ in range(4000)) / 4000
     torch.testing.assert_close(mean, attend(q, k, v), atol=0.05, rtol=0)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.ones(1003, 1001, requires_grad=True)  # no multiple of four
     y = dropout(x, 0.3, training=True)

@@ -30,7 +30,7 @@ def test_plan_computes_parameters_tokens_and_flops(run: Run) -> None:
     assert not list(Path().iterdir())
 
 
-def test_parameters_are_counted_by_part() -> None:
+def test_parameters_by_part_have_known_counts() -> None:
     gpt = GPT(GPTConfig(50, block_size=8, n_layer=2, n_head=2, n_embd=16, tie_weights=False))
     assert parameters_by_part(gpt) == {
         "token table": 50 * 16,
@@ -74,7 +74,7 @@ def test_plan_is_silent_with_another_progress_bar(run: Run) -> None:
     assert "Epoch" not in done.out + done.err
 
 
-def test_loss_is_estimated_only_by_a_law_of_the_same_text_tokenizer_and_optimizer(run: Run) -> None:
+def test_loss_is_estimated_only_from_a_law_of_the_same_text_tokenizer_and_optimizer(run: Run) -> None:
     hamlet = {"corpus_sha256": load_corpus("hamlet").sha256, "vocab_size": 39, "optimizer": "adamw"}
     law = {"E": 1.0, "A": 27_488.0, "B": 0.0, "alpha": 1.0, "beta": 1.0}
     Path("law.json").write_text(json.dumps({"law": law, "runs": [hamlet]}))

@@ -9,7 +9,7 @@ from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.scaling.published import MODELS
 
 
-def test_published_parameters_follow_from_the_shapes() -> None:
+def test_published_parameter_counts_follow_from_the_shapes() -> None:
     def gpt(n_layer: int, n_embd: int, n_head: int, block_size: int) -> int:
         sizes = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "block_size": block_size}
         with torch.device("meta"):

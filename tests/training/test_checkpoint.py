@@ -27,7 +27,7 @@ class Malicious:
         return os.system, (f"touch {self.path}",)
 
 
-def test_a_run_folder_means_its_best_checkpoint(finished: Path, tmp_path: Path) -> None:
+def test_run_folder_stands_for_its_best_checkpoint(finished: Path, tmp_path: Path) -> None:
     assert find_checkpoint(finished / "last.ckpt") == finished / "last.ckpt"
     assert find_checkpoint(finished) == finished / "best.ckpt"
     (tmp_path / "last.ckpt").touch()
@@ -54,7 +54,7 @@ def test_truncated_and_foreign_files_are_rejected(finished: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("place", ["alone", "hyper_parameters", "callbacks", "old format"])
-def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run: Run, place: str) -> None:
+def test_code_in_a_checkpoint_is_not_executed(finished: Path, tmp_path: Path, run: Run, place: str) -> None:
     marker, path = tmp_path / "executed", tmp_path / "crafted.ckpt"
     checkpoint: Any = best_checkpoint(finished)
     if place in checkpoint:
@@ -75,7 +75,7 @@ def test_nothing_in_a_checkpoint_is_executed(finished: Path, tmp_path: Path, run
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_flipped_bit_is_detected(finished: Path, tmp_path: Path, seed: int) -> None:
+def test_flipped_bit_is_detected(finished: Path, tmp_path: Path, seed: int) -> None:
     rng, whole = random.Random(seed), bytearray((finished / "best.ckpt").read_bytes())
     with zipfile.ZipFile(finished / "best.ckpt") as archive:
         entry = rng.choice(archive.infolist())
@@ -113,7 +113,7 @@ def test_inconsistent_sizes_are_rejected(
         assert done.err == "error: absurd.ckpt is damaged: its sizes do not fit each other\n"
 
 
-def test_a_compressed_checkpoint_is_rejected(finished: Path, tmp_path: Path) -> None:
+def test_compressed_checkpoint_is_rejected(finished: Path, tmp_path: Path) -> None:
     """A few kilobytes of zip can hold gigabytes of zeros."""
     path = tmp_path / "small.ckpt"
     with zipfile.ZipFile(finished / "best.ckpt") as stored, zipfile.ZipFile(path, "w") as small:

@@ -69,7 +69,7 @@ def test_device_kind_follows_availability(
     assert hardware.auto_precision("mps")[0] == "32-true"
 
 
-def test_auto_compiles_long_runs_where_a_compiler_exists(
+def test_auto_compile_chooses_long_runs_if_a_compiler_exists(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_auto_compiles_long_runs_where_a_compiler_exists(
         hardware.choose_compile("true", "cpu", modern, 1.0)
 
 
-def test_a_resumed_run_keeps_its_precision(run: Run) -> None:
+def test_resumed_run_keeps_its_precision(run: Run) -> None:
     """Weights stay in float32 with bf16-mixed."""
     asked = ["--precision", "bf16-mixed", "--model.arch", "modern", "--trainer.accelerator", "cpu"]
     done = run("fit", *TINY, *asked, "--trainer.max_steps", "3")

@@ -31,6 +31,6 @@ def test_schedules_during_decay() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
-def test_a_schedule_without_warmup_or_decay(schedule: str) -> None:
+def test_schedules_without_warmup_or_decay(schedule: str) -> None:
     assert rate(schedule, 0, warmup=0, end=100) == 1.0
     assert rate(schedule, 50, warmup=50, end=50) == 0.1

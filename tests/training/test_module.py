@@ -21,7 +21,7 @@ from lit_gpt_scratch.training.lr_schedule import learning_rate
 from lit_gpt_scratch.training.module import LitGPT
 
 
-def test_a_run_equals_a_plain_training_loop(run: Run, tmp_path: Path) -> None:
+def test_run_equals_a_plain_training_loop(run: Run, tmp_path: Path) -> None:
     """Trainer, micro-batches and callbacks do not change the result."""
     steps = 12
     args = ["--data.micro_batch_size", "3", "--trainer.max_steps", str(steps)]

@@ -35,7 +35,7 @@ def test_newton_schulz_uses_bfloat16_where_the_cpu_has_units(bf16_units: bool) -
 
 
 @pytest.mark.usefixtures("bf16_units")
-def test_muon_matches_pytorchs() -> None:
+def test_muon_matches_pytorch() -> None:
     """With stacked matrices, in both precisions."""
     torch.manual_seed(0)
     shapes = [(8, 24), (24, 8), (16, 16), (16, 16)]
@@ -86,7 +86,7 @@ def test_muon_with_adamw_resumes_bit_identically() -> None:
         assert torch.equal(parameter, resumed.state_dict()[name]), name
 
 
-def test_only_matrices_decay() -> None:
+def test_weight_decay_applies_to_matrices_only() -> None:
     gpt = GPT(GPTConfig(vocab_size=65))
     decayed, kept = adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True).param_groups
     assert decayed["weight_decay"] == 0.1

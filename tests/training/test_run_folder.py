@@ -11,7 +11,7 @@ def test_folders_in_use_are_numbered(tmp_path: Path) -> None:
     assert [create_run_folder(wanted).name for _ in range(3)] == ["run", "run-2", "run-3"]
 
 
-def test_existing_files_are_not_touched(tmp_path: Path) -> None:
+def test_existing_files_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()

@@ -35,7 +35,7 @@ def test_attention_maps_reproduce_the_models_attention(sizes: dict[str, Any]) ->
     assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # this test's own
 
 
-def test_attention_is_plotted_for_any_labels() -> None:
+def test_attention_plot_accepts_any_label() -> None:
     picture = plot_attention(torch.eye(3).expand(5, 3, 3), ["$a$", "字", "⏎"])
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
@@ -51,7 +51,7 @@ def test_inspection_shows_attention_maps(run: Run) -> None:
     assert [picture.step for picture in shown.Images("attention/layer_01")] == [0, 5]
 
 
-def test_without_a_sentence_the_validation_text_is_shown(run: Run) -> None:
+def test_default_sentence_is_the_beginning_of_the_validation_text(run: Run) -> None:
     begin = ["--inspection.sentence", HAMLET[int(0.9 * len(HAMLET)) :][:32]]
     for name, sentence in (("none", []), ("same", begin)):
         on = ["--callbacks.inspection", "true", *sentence, "--run_dir", name]
@@ -60,7 +60,7 @@ def test_without_a_sentence_the_validation_text_is_shown(run: Run) -> None:
     assert none.encoded_image_string == same.encoded_image_string
 
 
-def test_a_sentence_longer_than_a_block_is_rejected(run: Run, tmp_path: Path) -> None:
+def test_sentence_longer_than_a_block_is_rejected(run: Run, tmp_path: Path) -> None:
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
     done = run(*FIT, "--trainer.max_steps", 5, *long, "--run_dir", "r")
     assert done.code == 2

@@ -41,7 +41,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(
+def test_nonfinite_step_changes_neither_weights_nor_optimizer(
     run: Run, spoil: Any, factor: float, optimizer: str
 ) -> None:
     args = [*TINY, *ARGS, "--model.optimizer", optimizer, "--model.decay_steps", "12"]
@@ -54,7 +54,7 @@ def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(
     assert after["global_step"] == 6
 
 
-def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
+def test_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     spoil([6], float("nan"))
     done = run("fit", *TINY, *ARGS, "--run_dir", "r")
     assert done.code == 0
@@ -67,7 +67,7 @@ def test_the_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
     assert len(text) > 200
 
 
-def test_a_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> None:
+def test_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> None:
     args = [*TINY, *ARGS, "--trainer.max_steps", "130", "--eval_every", "200", "--save_every", "200"]
     spoil([50, 120], 3.0)  # the first comes before there is a mean of 100 steps
     done = run("fit", *args, "--run_dir", "r")
@@ -102,7 +102,7 @@ def test_run_ends_after_max_skipped_steps(
     assert run("fit", "--ckpt_path", "r", "--step_control.max_skipped_steps", "99").code == 0
 
 
-def test_a_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
+def test_resumed_run_skips_the_same_steps(run: Run, spoil: Any) -> None:
     args = [*TINY, *ARGS, "--eval_every", "200", "--save_every", "200", "--model.decay_steps", "110"]
     spoil([105], 3.0)
     assert run("fit", *args, "--trainer.max_steps", "110", "--run_dir", "straight").code == 0
