@@ -1,4 +1,4 @@
-"""Every command and script of the README and of docs/ runs, cut down to a few steps."""
+"""Commands and scripts of the README and of docs/, run with few steps."""
 
 import io
 import re
@@ -19,8 +19,8 @@ from helpers.events import events
 from helpers.marks import HAS_GPT2_ENCODING
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# In the order in which they run: later pages use the runs of earlier ones. scaling_up.md needs devices:
-# tests/test_devices.py and tests/test_faults.py have its commands.
+# In the order of execution: later pages use the runs of earlier ones. The commands of scaling_up.md, which
+# needs devices, are in end_to_end/test_devices.py and end_to_end/test_faults.py.
 PAGES = ("configuration", "data", "runs", "generation", "hub", "scaling_laws", "tutorials", "troubleshooting")
 DOCS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
 
@@ -40,7 +40,7 @@ SHORT = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "2", "--samp
 
 
 def test_readme_begins_with_the_two_commands() -> None:
-    """`.ci/run` runs these as they stand."""
+    """`.ci/run` executes both."""
     assert COMMANDS[:2] == [
         "pip install -c constraints.txt -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
         'pip install -c constraints.txt -e ".[test]" && pytest',
@@ -55,7 +55,7 @@ def test_documented_commands_run_in_order(
 ) -> None:
     """In a folder with the files that the pages mention; `gpt2-folder` stands for a downloaded GPT-2."""
     shutil.copytree(ROOT / "configs", "configs")
-    for config in Path("configs").glob("*.yaml"):  # no network in a test
+    for config in Path("configs").glob("*.yaml"):  # without network
         settings = yaml.safe_load(config.read_text())
         if config.stem == "scaling":
             continue
@@ -72,7 +72,8 @@ def test_documented_commands_run_in_order(
     for command in COMMANDS[2:]:
         words = shlex.split(command)
         assert words[0] == "tensorboard" or words[:3] == ["python", "-m", "lit_gpt_scratch"], command
-        if "verify-resume" in words or "configs/scaling.yaml" in words:  # they have tests of their own
+        # Tested by tools/test_verify_resume.py and scaling/test_scale.py
+        if "verify-resume" in words or "configs/scaling.yaml" in words:
             continue
         if words[0] == "tensorboard" or ("configs/gpt2.yaml" in words and not HAS_GPT2_ENCODING):
             continue
@@ -81,19 +82,19 @@ def test_documented_commands_run_in_order(
             last_step += "--ckpt_path" in args
             args += [*SHORT, "--trainer.max_steps", str(last_step if "--ckpt_path" in args else 2)]
         if "plan" in args:
-            args += ["--no_measure"]  # tests/test_plan.py does
-        monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
+            args += ["--no_measure"]  # planning/test_plan.py measures
+        monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for an interactive session
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"
         assert done.out, command
         if "predict" in args:
-            assert "python -m" not in done.out  # what is written is text alone
+            assert "python -m" not in done.out  # only generated text
     runs = {"char", "char-2", "char-3", "char_muon", "wide", "wide-2", "slower", "finetuned", "bpe"}
     runs |= {"gpt2-small", "mine", "scaling", "tutorial_char", "debug"}
     runs |= {"gpt2"} if HAS_GPT2_ENCODING else set()
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
     for script in (block for text in DOCS.values() for block in code_blocks(text, "python")):
-        exec(script, {})  # load, generate, evaluate; an exported folder in transformers
+        exec(script, {})  # the Python API, and an exported folder in transformers
 
 
 @pytest.mark.slow

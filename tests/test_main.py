@@ -1,4 +1,4 @@
-"""The program as a process: time of --help, exit codes, closed pipes."""
+"""The program as a separate process: time of --help, exit codes, closed pipes."""
 
 import socket
 import subprocess
@@ -40,8 +40,8 @@ def test_console_script_equals_the_module() -> None:
 
 
 def test_error_is_written_in_one_piece() -> None:
-    """Processes of several devices write to one terminal, where separate writes may be interleaved."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    """Separate writes of several processes to one terminal may be interleaved."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps message boundaries
     with ours, theirs:
         assert run_process("evaluate", "--ckpt_path", "nowhere", stderr=theirs).returncode == 2
         written = ours.recv(10_000).decode()

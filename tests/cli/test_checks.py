@@ -1,4 +1,4 @@
-"""Texts and tokenizers of a run, from the command line to the checkpoint and back."""
+"""Texts and tokenizers of a run compared with those of its checkpoint."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 @pytest.mark.parametrize("text", ["0123456789.", "\n#abc", "null", "\x85ab"])
 def test_vocabulary_that_resembles_a_yaml_value_survives_every_command(run: Run, text: str) -> None:
-    """To YAML, an unquoted vocabulary of digits is a number."""
+    """Unquoted, YAML reads a vocabulary of digits as a number."""
     Path("odd.txt").write_text(text * 100)
     assert (
         run("fit", *TINY, "--data.corpus", "odd.txt", "--run_dir", "r", "--trainer.max_steps", "1").code == 0
@@ -26,16 +26,17 @@ def test_vocabulary_that_resembles_a_yaml_value_survives_every_command(run: Run,
 
 
 def test_tokenizer_in_config_yaml_is_restored_exactly(run: Run) -> None:
-    odd = [chr(i) for i in range(256)] + ["1e5", "2E3", "a\x85b", "no", " \n", "null", "0x1", "- b", "  x "]
-    text = json.dumps({"kind": "bpe", "tokens": odd})
+    tokens = [chr(i) for i in range(256)]
+    tokens += ["1e5", "2E3", "a\x85b", "no", " \n", "null", "0x1", "- b", "  x "]
+    text = json.dumps({"kind": "bpe", "tokens": tokens})
     small = ["--data.val_fraction", "0.3", "--trainer.max_steps", "1"]
     assert run("fit", *TINY, "--data.tokenizer", text, *small, "--run_dir", "r").code == 0
     assert yaml.safe_load(Path("r/config.yaml").read_text())["data"]["tokenizer"] == text
     assert run("fit", "--config", "r/config.yaml", "--run_dir", "again").code == 0
     again = read_checkpoint("again/last.ckpt")["TextDataModule"]["tokenizer"]
-    assert again == {"kind": "bpe", "tokens": odd}
-    wrong = run("fit", *TINY, "--data.tokenizer", "{oops")
-    assert wrong.err == "error: not a tokenizer: {oops\n"
+    assert again == {"kind": "bpe", "tokens": tokens}
+    invalid = run("fit", *TINY, "--data.tokenizer", "{oops")
+    assert invalid.err == "error: not a tokenizer: {oops\n"
 
 
 def test_val_corpus_of_the_checkpoint_is_used_only_with_its_corpus(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""`validate` and `test`, and what holds from `fit` to `predict`."""
+"""The commands `validate`, `test` and `predict` after `fit`."""
 
 import math
 import random
@@ -14,7 +14,7 @@ from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
 
 
-def numbers(out: str) -> dict[str, float]:
+def metrics(out: str) -> dict[str, float]:
     return {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if "/" in line.split()[0]}
 
 
@@ -24,9 +24,9 @@ def test_validate_reproduces_the_logged_losses(run: Run, finished: Path, name: s
     assert done.code == 0
     assert done.err == ""
     logged = torch.load(finished / (name or "best.ckpt"), weights_only=True)["evaluation"]
-    assert numbers(done.out)["val/loss"] == pytest.approx(logged["val/loss"], abs=1e-5)
-    assert numbers(done.out)["train/eval_loss"] == pytest.approx(logged["train/eval_loss"], abs=1e-5)
-    assert {"val/perplexity", "val/bits_per_byte"} <= numbers(done.out).keys()
+    assert metrics(done.out)["val/loss"] == pytest.approx(logged["val/loss"], abs=1e-5)
+    assert metrics(done.out)["train/eval_loss"] == pytest.approx(logged["train/eval_loss"], abs=1e-5)
+    assert {"val/perplexity", "val/bits_per_byte"} <= metrics(done.out).keys()
     assert f"step {logged['step']}" in done.out
 
 
@@ -41,15 +41,15 @@ def test_validate_test_and_predict_write_no_files(run: Run, finished: Path, tmp_
 def test_test_evaluates_test_corpus_or_the_validation_part(run: Run, finished: Path, tmp_path: Path) -> None:
     on_val = run("test", "--ckpt_path", finished)
     assert "the validation part of hamlet: there is no data.test_corpus" in on_val.out
-    validated = numbers(run("validate", "--ckpt_path", finished).out)
-    assert numbers(on_val.out)["test/loss"] == pytest.approx(validated["val/loss"], abs=1e-6)
-    assert numbers(on_val.out)["test/perplexity"] == pytest.approx(validated["val/perplexity"], abs=1e-4)
+    validated = metrics(run("validate", "--ckpt_path", finished).out)
+    assert metrics(on_val.out)["test/loss"] == pytest.approx(validated["val/loss"], abs=1e-6)
+    assert metrics(on_val.out)["test/perplexity"] == pytest.approx(validated["val/perplexity"], abs=1e-4)
 
     (tmp_path / "own.txt").write_text("To sleep, to dream.\n")
     on_own = run("test", "--ckpt_path", finished, "--data.test_corpus", "own.txt")
     assert on_own.code == 0
     assert "own.txt" in on_own.out
-    assert numbers(on_own.out)["test/loss"] != numbers(on_val.out)["test/loss"]
+    assert metrics(on_own.out)["test/loss"] != metrics(on_val.out)["test/loss"]
 
 
 def test_text_with_characters_outside_the_vocabulary_is_rejected(run: Run, finished: Path) -> None:
@@ -72,19 +72,21 @@ def test_command_line_overrides_config_which_overrides_checkpoint(run: Run, fini
     Path("mine.yaml").write_text("data: {val_fraction: 0.3}\n")
 
     def val_loss(*args: str) -> float:
-        return numbers(run("validate", "--ckpt_path", finished, *args).out)["val/loss"]
+        return metrics(run("validate", "--ckpt_path", finished, *args).out)["val/loss"]
 
     from_checkpoint = val_loss()
     assert val_loss("--config", "mine.yaml") != from_checkpoint
-    asked = ["--data.val_fraction", "0.1"]
+    overrides = ["--data.val_fraction", "0.1"]
     assert (
-        val_loss("--config", "mine.yaml", *asked) == val_loss(*asked, "--config=mine.yaml") == from_checkpoint
+        val_loss("--config", "mine.yaml", *overrides)
+        == val_loss(*overrides, "--config=mine.yaml")
+        == from_checkpoint
     )
 
-    # The same for fit: n_embd stands in the checkpoint alone, and is not the default.
+    # The same for fit; n_embd is only in the checkpoint, and is not the default.
     steps = ["--trainer.max_steps", "42", "--run_dir", "r"]
-    asked = ["--config", "mine.yaml", "--data.batch_size", "4"]
-    assert run("fit", "--ckpt_path", finished, *asked, *steps).code == 0
+    overrides = ["--config", "mine.yaml", "--data.batch_size", "4"]
+    assert run("fit", "--ckpt_path", finished, *overrides, *steps).code == 0
     trained = last_checkpoint("r")
     assert trained["hyper_parameters"]["n_embd"] == 32
     assert trained["hyper_parameters"]["dropout"] == 0.1
@@ -106,10 +108,10 @@ def test_learned_bpe_trains_validates_and_predicts(
     assert run("fit", *TINY, *tokenizer, "--run_dir", "r").code == 0
     checkpoint = best_checkpoint("r")
     assert checkpoint["hyper_parameters"]["vocab_size"] == 280
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "another"))  # the checkpoint is enough
+    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "another"))  # the checkpoint has the tokenizer
     done = run("validate", "--ckpt_path", "r")
     assert done.code == 0
-    logged, found = checkpoint["evaluation"], numbers(done.out)
+    logged, found = checkpoint["evaluation"], metrics(done.out)
     assert found["val/loss"] == pytest.approx(logged["val/loss"], abs=1e-5)
     val = tokenizer_from_dict(checkpoint["TextDataModule"]["tokenizer"]).encode(
         HAMLET[int(0.7 * len(HAMLET)) :]
@@ -125,7 +127,6 @@ def test_learned_bpe_trains_validates_and_predicts(
 @pytest.mark.slow
 @needs_gpt2_encoding
 def test_untrained_gpt2_generates_text_and_has_loss_ln_v(run: Run) -> None:
-    """Four tokens of prompt, six greedy ones of gibberish, and an initial loss near ln V."""
     config, prompt = ["--config", ROOT / "configs" / "gpt2.yaml"], "Hello, I am"
     greedy = ["--prompt", prompt, "--max_new_tokens", "6", "--temperature", "0"]
     done = run("predict", *config, *greedy)
@@ -133,8 +134,8 @@ def test_untrained_gpt2_generates_text_and_has_loss_ln_v(run: Run) -> None:
     assert done.out.startswith(prompt)
     assert len(done.out) > len(prompt) + 6
     assert done.out == run("predict", *config, *greedy).out
-    # Tied weights like a token that repeats the last one: in words at random there are few.
+    # Tied weights favour repetitions of the last token, which are rare in random words.
     Path("words.txt").write_text(" ".join(random.Random(1).choices(HAMLET.split(), k=40_000)))
     few = ["--data.corpus", "words.txt", "--data.batch_size", "2", "--trainer.limit_val_batches", "2"]
-    loss = numbers(run("validate", *config, *few).out)["val/loss"]
+    loss = metrics(run("validate", *config, *few).out)["val/loss"]
     assert abs(loss - math.log(50257)) < 0.2

@@ -1,4 +1,4 @@
-"""Starts of a run: in its own folder or another one, from the last checkpoint or an older one."""
+"""Resume in the run folder or another one, from the last checkpoint or an older one."""
 
 import shutil
 from pathlib import Path
@@ -30,8 +30,8 @@ def test_run_resumes_from_another_working_folder(
 def test_resume_in_another_folder_does_not_change_the_run(run: Run) -> None:
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "8", "--run_dir", "r").code == 0
     before = {path.name: path.read_bytes() for path in Path("r").rglob("*.*")}
-    forked = run("fit", "--ckpt_path", "r", "--run_dir", "other", "--trainer.max_steps", "20")
-    assert forked.code == 0
+    resumed = run("fit", "--ckpt_path", "r", "--run_dir", "other", "--trainer.max_steps", "20")
+    assert resumed.code == 0
     assert {path.name: path.read_bytes() for path in Path("r").rglob("*.*")} == before
     assert run("fit", *TINY, *STEPS, "--trainer.max_steps", "20", "--run_dir", "straight").code == 0
     straight, other = (last_checkpoint(n) for n in ("straight", "other"))
@@ -42,9 +42,9 @@ def test_resume_in_another_folder_does_not_change_the_run(run: Run) -> None:
 def test_older_checkpoint_resumes_only_in_another_folder(run: Run) -> None:
     early = ["--best_checkpoint.save_top_k", "-1", "--eval_every", "5", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *early, "--run_dir", "r").code == 0
-    refused = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
-    assert refused.code == 2
-    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to resume" in refused.err
+    rejected = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "12")
+    assert rejected.code == 2
+    assert "r/best-5.ckpt is of step 5, and its run has reached step 10: give r to resume" in rejected.err
     other = run("fit", "--ckpt_path", "r/best-5.ckpt", "--trainer.max_steps", "10", "--run_dir", "other")
     assert other.code == 0
     one, same_steps = (last_checkpoint(name) for name in ("r", "other"))

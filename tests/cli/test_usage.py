@@ -1,4 +1,4 @@
-"""Wrong input is reported in one line with exit code 2, and nothing is written."""
+"""Invalid input exits with 2 and one line, and writes no files."""
 
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,9 @@ def test_invalid_option_of_fit_exits_2_and_writes_no_files(
     run: Run, args: list[str], message: str, tmp_path: Path
 ) -> None:
     if "cuda" in args and __import__("torch").cuda.is_available():
-        pytest.skip("there is a GPU here")
+        pytest.skip("this machine has a GPU")
     assert_one_line_error(run("fit", *TINY, "--run_dir", "run", *args), message)
-    assert not list(tmp_path.iterdir())  # no run folder either
+    assert not list(tmp_path.iterdir())  # no run folder
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_invalid_option_of_predict_exits_2_with_one_line(
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
+    ("name", "suggestion"),
     [("train", "there are fit, validate, test, predict, plan"), ("fitt", "did you mean fit?")],
 )
-def test_unknown_command_exits_2_with_a_suggestion(run: Run, name: str, hint: str) -> None:
-    assert_one_line_error(run(name), f"no such command: {name}; {hint}")
+def test_unknown_command_exits_2_with_a_suggestion(run: Run, name: str, suggestion: str) -> None:
+    assert_one_line_error(run(name), f"no such command: {name}; {suggestion}")
 
 
 @pytest.mark.parametrize("debug", [["--debug"], ["--config", "debug.yaml"]])
@@ -172,13 +172,13 @@ def test_debug_raises_the_exception(run: Run, debug: list[str]) -> None:
 
 
 def test_read_only_run_folder_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulated, because the superuser may write into any folder."""
-    really_open = Path.open
+    """The error is simulated because the superuser can write to any folder."""
+    original_open = Path.open
 
     def read_only(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
         if "w" in mode and self.name == ".config.yaml.part":
             raise PermissionError(13, "Permission denied")
-        return really_open(self, mode, *args, **options)
+        return original_open(self, mode, *args, **options)
 
     monkeypatch.setattr(Path, "open", read_only)
     done = run("fit", *TINY, "--run_dir", "r")

@@ -1,4 +1,4 @@
-"""Windows of tokens."""
+"""Windows of tokens for training and evaluation."""
 
 import re
 import time
@@ -56,12 +56,12 @@ def test_starts_are_uniform_over_all_windows() -> None:
 def test_late_step_of_a_large_text_takes_constant_time(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     with path.open("wb") as file:
-        file.truncate(10 * 10**9)  # a hole: ten gigabytes that take no room
+        file.truncate(10 * 10**9)  # a sparse file of ten gigabytes
     tokens = np.memmap(path, dtype=np.uint16, mode="r")
     late = TrainBatches(tokens, 8, 12, 12, seed=1, first_step=10**6, n_steps=10**6 + 1)
     started = time.perf_counter()
     (item,) = list(late)
-    assert time.perf_counter() - started < 0.5  # a millisecond; a walk through the steps would take minutes
+    assert time.perf_counter() - started < 0.5  # a millisecond; iterating over the steps would take minutes
     assert rows(item) == [[0] * 8] * 12
 
 
@@ -87,7 +87,7 @@ def test_spread_windows_cover_the_text_evenly() -> None:
 
 
 def test_long_validation_text_is_evaluated_on_fixed_windows(run: Run) -> None:
-    """A quarter of the text, spread over all of it; bits per byte are of what was looked at."""
+    """The windows are a quarter of the text, and bits per byte are computed from their bytes."""
     Path("long.txt").write_text("abcd" * 4000 + "é☃" * 2000)
     val = ["--data.corpus", "long.txt", "--data.val_fraction", "0.5", "--data.max_val_tokens", "2500"]
     done = run("fit", *TINY, *val, "--run_dir", "r")
@@ -98,12 +98,12 @@ def test_long_validation_text_is_evaluated_on_fixed_windows(run: Run) -> None:
     )
     data.trainer = Trainer(logger=False, enable_checkpointing=False)
     data.setup("fit")
-    looked_at = data.val_dataloader()[0]
-    targets = torch.cat([targets for _, targets in looked_at]).flatten()
+    batches_evaluated = data.val_dataloader()[0]
+    targets = torch.cat([targets for _, targets in batches_evaluated]).flatten()
     assert len(targets) == 2496
     n_bytes = len("".join(data.tokenizer.decode(targets.tolist())).encode())
     assert data.val_set.bytes_per_token == pytest.approx(n_bytes / 2496)
-    firsts = [inputs[:, 0] for inputs, _ in looked_at]
+    firsts = [inputs[:, 0] for inputs, _ in batches_evaluated]
     assert {data.tokenizer.decode([int(i)]) for i in torch.cat(firsts)} >= {"é", "a"}  # both halves
     validated = run("validate", "--ckpt_path", "r/last.ckpt").out
     evaluation = last_checkpoint("r")["evaluation"]

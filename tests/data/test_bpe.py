@@ -102,7 +102,7 @@ def test_vocab_size_below_257_is_rejected() -> None:
 def test_end_of_text_is_a_special_token_only_on_request(bpe: SubwordTokenizer) -> None:
     assert bpe.encode(END_OF_TEXT, allow_special=True).tolist() == [279]
     assert len(bpe.encode(END_OF_TEXT)) > 1
-    assert bpe.token_n_bytes[279] == 0  # it is no text
+    assert bpe.token_n_bytes[279] == 0  # it stands for no text
     assert encode_prompt(bpe, f"a{END_OF_TEXT}", allow_special=True)[-1] == 279
 
 

@@ -1,4 +1,4 @@
-"""Where text comes from."""
+"""Corpora by name, and from files, folders, glob patterns and URLs."""
 
 import hashlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -93,22 +93,22 @@ def test_download_is_verified_by_checksum_and_cached(tmp_path: Path, monkeypatch
         load_corpus("shakespeare")
 
 
-class _Site(BaseHTTPRequestHandler):
+class _TextServer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/text" else 404)
         self.end_headers()
         self.wfile.write(HAMLET.encode())
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+        """Log nothing."""
 
 
 def test_urls_are_downloaded_or_replaced_if_the_host_is_unreachable() -> None:
-    server = HTTPServer(("127.0.0.1", 0), _Site)
+    server = HTTPServer(("127.0.0.1", 0), _TextServer)
     Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"
     assert text_of(f"{site}/text") == HAMLET
-    with pytest.raises(ValueError, match="there is nothing at"):  # the host answers: nothing stands in
+    with pytest.raises(ValueError, match="there is nothing at"):  # the host is reachable
         load_corpus(f"{site}/wrong", offline_corpus="hamlet")
     server.shutdown()
     server.server_close()

@@ -1,4 +1,4 @@
-"""TextDataModule: what is read at which stage, and in which process."""
+"""TextDataModule: the texts that each stage reads."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A bar for those who look, once it takes long."""
+"""Progress bars on standard error."""
 
 import sys
 import time
@@ -19,18 +19,18 @@ def test_bar_is_shown_on_a_terminal_after_a_delay(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which another test may import
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have imported it
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_watched)
     monkeypatch.setattr(progress_bar, "DELAY_SECONDS", delay_seconds)
     with progress_bar.progress_bar("reading", 4_000_000, "B") as advance:
         for _ in range(4):
-            time.sleep(0.12)  # a bar is drawn anew ten times a second
+            time.sleep(0.12)  # longer than the bar's refresh interval of 0.1 s
             advance(10**6)
     out, err = capsys.readouterr()
     assert out == ""
     assert ("reading" in err and "M/4.00M" in err) == is_shown
     assert bool(err) == is_shown
-    assert "\n" not in err  # it goes when it is done
+    assert "\n" not in err  # the bar is erased at its end
 
 
 def test_printing_above_a_delayed_bar_does_not_show_it(

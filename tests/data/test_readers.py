@@ -1,4 +1,4 @@
-"""Files of several formats become one stream of documents."""
+"""Text files of several formats, read as streams of documents."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ def pieces_of(path: Path) -> list[str | None]:
 def test_blocks_of_any_size_join_to_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "né\r\nЖ☃\U0001f600\r" * 50
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    for n_bytes in (1, 2, 3, 7, 2**20):  # characters and line ends fall between two blocks
+    for n_bytes in (1, 2, 3, 7, 2**20):  # blocks that split characters and line ends
         monkeypatch.setattr(readers, "BLOCK_BYTES", n_bytes)
         assert "".join(piece or "" for piece in pieces_of(tmp_path / "a.txt")) == "né\nЖ☃\U0001f600\n" * 50
 
@@ -91,13 +91,8 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
         return tmp_path / name
 
     texts = ["one", None, "", "two\r\n"] + ["more"] * 1000
-    assert pieces_of(write("a.parquet", text=texts, n=range(1004)))[:5] == [
-        "one",
-        None,
-        "two\n",
-        None,
-        "more",
-    ]
+    pieces = pieces_of(write("a.parquet", text=texts, n=range(1004)))
+    assert pieces[:5] == ["one", None, "two\n", None, "more"]
     with pytest.raises(ValueError, match="has no column text of strings, but title"):
         pieces_of(write("b.parquet", title=["x"]))
     with pytest.raises(ValueError, match="has no column text of strings, but text"):
@@ -114,7 +109,7 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "expected"),
     [
         ("a.TXT", ".txt"),
         ("a.md.gz", ".md"),
@@ -126,8 +121,8 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: 
         ("README", None),
     ],
 )
-def test_file_format_follows_the_suffixes(name: str, found: str | None) -> None:
-    assert file_format(Path(name)) == found
+def test_file_format_follows_the_suffixes(name: str, expected: str | None) -> None:
+    assert file_format(Path(name)) == expected
 
 
 def test_folder_is_read_with_all_its_text_formats(tmp_path: Path) -> None:
@@ -138,7 +133,7 @@ def test_folder_is_read_with_all_its_text_formats(tmp_path: Path) -> None:
     corpus = load_corpus(str(tmp_path))
     assert list(corpus.pieces()) == ["one", None, "two", None, "three"]
     assert corpus.n_chars == corpus.n_bytes == 11
-    assert corpus.alphabet == "\nehnortw"  # the line's end stands between documents
+    assert corpus.alphabet == "\nehnortw"  # a newline separates documents
 
 
 def test_slice_chars_equals_string_slicing() -> None:
@@ -146,7 +141,7 @@ def test_slice_chars_equals_string_slicing() -> None:
     texts = "abcdefgh"
     for start in range(9):
         for stop in range(start, 9):
-            taken = list(slice_chars(iter(stream), start, stop))
-            assert "".join(piece or "" for piece in taken) == texts[start:stop]
-            borders = sum(start < border < stop for border in (4, 7))
-            assert taken.count(None) == borders
+            pieces = list(slice_chars(iter(stream), start, stop))
+            assert "".join(piece or "" for piece in pieces) == texts[start:stop]
+            separators = sum(start < separator < stop for separator in (4, 7))
+            assert pieces.count(None) == separators

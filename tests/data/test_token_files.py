@@ -1,4 +1,4 @@
-"""Token files: the right tokens, made once, whole or not at all."""
+"""Token files: tokens of a text, computed once and written atomically."""
 
 import os
 import random
@@ -32,7 +32,7 @@ RNG = random.Random(3)
 LETTERS = "aé☃Ж中 \n\t.,'0_-"
 
 
-def some_text(n_chars: int) -> str:
+def random_text(n_chars: int) -> str:
     return "".join(RNG.choices(LETTERS, k=n_chars))
 
 
@@ -44,27 +44,28 @@ def bpe() -> SubwordTokenizer:
     return train_bpe(load_corpus("python_docs"), 100_000, 400)
 
 
-def made() -> list[str]:
-    """The token files in the cache, whole ones and what is left of unfinished ones."""
+def cached_token_files() -> list[str]:
+    """Return the names of the token files in the cache, complete and unfinished."""
     files = [path for path in cache_dir().iterdir() if path.suffix != ".lock"]
     return sorted(path.name for path in files if path.name.lstrip(".").startswith("tokens-"))
 
 
 @pytest.mark.parametrize("n_chars", [10, 100, 20_000])
-def test_batched_text_has_the_tokens_of_the_whole_text(n_chars: int) -> None:
-    text = some_text(20_000) + "".join(piece or "" for piece in load_corpus("python_docs").pieces())[:50_000]
+def test_batched_text_has_the_tokens_of_the_original_text(n_chars: int) -> None:
+    docs = "".join(piece or "" for piece in load_corpus("python_docs").pieces())
+    text = random_text(20_000) + docs[:50_000]
     blocks = [text[i : i + n_chars] for i in range(0, len(text), n_chars)]
     cut = list(batches(iter(blocks), n_chars))
-    assert len(cut) > len(text) / n_chars / 8  # it was cut
+    assert len(cut) > len(text) / n_chars / 8  # several batches
     tokenizer = bpe()
     joined = np.concatenate([tokenizer.encode(piece or "") for batch in cut for piece in batch])
     assert joined.tolist() == tokenizer.encode(text).tolist()
 
 
 @needs_gpt2_encoding
-def test_batched_text_has_gpt2s_tokens_of_the_whole_text() -> None:
+def test_batched_text_has_gpt2s_tokens_of_the_original_text() -> None:
     tokenizer = SubwordTokenizer.named("gpt2")
-    text = some_text(50_000)
+    text = random_text(50_000)
     blocks = [text[i : i + 100] for i in range(0, len(text), 100)]
     cut = [piece or "" for batch in batches(iter(blocks), 200) for piece in batch]
     assert len(cut) > 50
@@ -78,7 +79,7 @@ def test_border_is_between_a_letter_and_white_space() -> None:
 
 
 def test_text_without_a_border_is_cut_at_a_maximal_length() -> None:
-    text = "a " + "." * 2**19 + " " * 2**20 + "x"  # tiktoken gives up at a million blanks in one piece
+    text = "a " + "." * 2**19 + " " * 2**20 + "x"  # tiktoken fails on a million spaces in one piece
     for n_chars in (2**16, len(text)):
         blocks = (text[i : i + n_chars] for i in range(0, len(text), n_chars))
         pieces = [piece or "" for batch in batches(blocks) for piece in batch]
@@ -93,7 +94,7 @@ def test_documents_are_separated() -> None:
     subwords = bpe()
     ids = all_tokens(corpus, subwords).ids.tolist()
     end = subwords.vocab_size - 1
-    assert ids.count(end) == 2  # what only looks like it is text
+    assert ids.count(end) == 2  # the last document is text
     assert ids[: ids.index(end)] == subwords.encode("one").tolist()
     for tokenizer in (ByteTokenizer(), CharTokenizer(corpus.alphabet)):
         tokens = all_tokens(corpus, tokenizer)
@@ -107,7 +108,7 @@ def test_token_file_uses_the_smallest_integer_type() -> None:
     assert tokens.ids.dtype == np.uint16
     assert isinstance(tokens.ids.base, np.memmap)
     assert tokens.n_bytes == 300
-    [ids_file, _] = made()
+    [ids_file, _] = cached_token_files()
     assert (cache_dir() / ids_file).stat().st_size == 400
     many = "".join(map(chr, range(0xE000, 0x1E001)))
     assert all_tokens(Corpus.read("many", (many,)), CharTokenizer(many)).ids.dtype == np.uint32
@@ -121,7 +122,7 @@ def test_tokens_are_cached_by_content_and_tokenizer(tmp_path: Path, monkeypatch:
     def counted(*args: object) -> Iterator[object]:
         nonlocal calls
         calls += 1
-        return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
+        return tokenize(*args)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(token_files, "tokenize", counted)
 
@@ -135,7 +136,7 @@ def test_tokens_are_cached_by_content_and_tokenizer(tmp_path: Path, monkeypatch:
     assert calls == 3
     stamp = file.stat()
     file.write_text("same size")
-    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # content alone counts
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # only the content matters
     assert load(ByteTokenizer()) == "same size"
     file.rename(tmp_path / "b.md")
     assert calls == 4
@@ -152,14 +153,14 @@ def test_damaged_token_file_is_computed_again(
     corpus = Corpus.read("text", ("some text " * 100,))
     all_tokens(corpus, ByteTokenizer())
     [path] = [path for path in cache_dir().glob("tokens-*") if path.suffix == suffix]
-    whole = path.read_bytes()
-    broken = {"flipped": whole[:50] + b"7" + whole[51:], "cut": whole[:-2], "empty": b""}
+    original = path.read_bytes()
+    contents = {"flipped": original[:50] + b"7" + original[51:], "cut": original[:-2], "empty": b""}
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(broken[damage])
+        path.write_bytes(contents[damage])
     assert ByteTokenizer().decode(all_tokens(corpus, ByteTokenizer()).ids) == "some text " * 100
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == original
     if (damage, suffix) != ("gone", ".json"):
         assert f"{path.name} is damaged and is computed again" in caplog.text
 
@@ -182,7 +183,7 @@ data.load("fit")
 print(len(data.train_tokens), len(data.val_set.tokens), hash(data.train_tokens.ids.tobytes()))
 """
 
-# Put before PREPARE: the process kills itself once it has the given number of arrays of tokens.
+# Before PREPARE: kill the process after the given number of arrays of tokens.
 KILLED_AFTER = """
 import os, signal, sys
 from lit_gpt_scratch.data import token_files as tokens
@@ -213,7 +214,7 @@ def test_full_disk_ends_preparation_with_one_line(tmp_path: Path) -> None:
         f"error: cannot write the tokens of {text} to {cache_dir()} (File too large)"
     )
     assert len(done.stderr.splitlines()) == 1
-    assert made() == []
+    assert cached_token_files() == []
     assert not (tmp_path / "r").exists()
 
 
@@ -238,14 +239,14 @@ def test_killed_preparation_does_not_change_later_results(tmp_path: Path) -> Non
     for n_arrays in (0, 1, 4):
         killed = run_process(text, "char", n_arrays, code=KILLED_AFTER + PREPARE, env=env)
         assert killed.returncode == -signal.SIGKILL
-        assert [Path(name).suffix for name in made()] == [".part"]  # of the last one killed
+        assert [Path(name).suffix for name in cached_token_files()] == [".part"]  # of the last killed process
     after = run_process(text, "char", code=PREPARE, env=env)
     assert after.returncode == 0
     assert "damaged" not in after.stderr
     env["LIT_GPT_CACHE"] = str(tmp_path / "another")
     undisturbed = run_process(text, "char", code=PREPARE, env=env)
     assert after.stdout == undisturbed.stdout
-    assert {Path(name).suffix for name in made()} == {".bin", ".json"}
+    assert {Path(name).suffix for name in cached_token_files()} == {".bin", ".json"}
 
 
 @pytest.mark.faults
@@ -256,7 +257,7 @@ def test_simultaneous_preparations_agree(tmp_path: Path) -> None:
     results = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], results
     assert len({out for out, _ in results}) == 1
-    assert len(made()) == 4  # two files for each of the two parts
+    assert len(cached_token_files()) == 4  # two files for each of the two parts
 
 
 def test_waiting_thread_uses_the_result_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +268,7 @@ def test_waiting_thread_uses_the_result_of_the_first(monkeypatch: pytest.MonkeyP
         nonlocal calls
         calls += 1
         time.sleep(0.3)
-        return tokenize(*args)  # type: ignore[arg-type]  # whatever was given
+        return tokenize(*args)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(token_files, "tokenize", slow)
     threads = [Thread(target=all_tokens, args=(corpus, ByteTokenizer())) for _ in range(3)]
@@ -285,4 +286,4 @@ def test_text_that_changes_while_it_is_read_is_rejected(tmp_path: Path) -> None:
     file.write_text("another text")
     with pytest.raises(ValueError, match="was changed while it was read: start again"):
         all_tokens(corpus, ByteTokenizer())
-    assert made() == []
+    assert cached_token_files() == []

@@ -46,7 +46,7 @@ def test_byte_tokenizer_encodes_utf8() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.encode("né").tolist() == [110, 195, 169]
     assert tokenizer.decode(tokenizer.encode(UNICODE_TEXT)) == UNICODE_TEXT
-    assert tokenizer.decode([110, 195]) == "n�"  # a character cut in the middle
+    assert tokenizer.decode([110, 195]) == "n�"  # an incomplete character
 
 
 def test_token_label_is_one_nonempty_line() -> None:
@@ -57,6 +57,6 @@ def test_token_label_is_one_nonempty_line() -> None:
     assert labels[ord("A")] == "A"
     assert labels[ord(" ")] == "␣"
     assert labels[0x0B] == "\\x0b"
-    assert labels[0xE5] == "#229"  # a part of a character
+    assert labels[0xE5] == "#229"  # part of a character
     wide = CharTokenizer("\u3000字")
     assert sorted(token_label(wide, i) for i in range(2)) == ["\\x3000", "字"]

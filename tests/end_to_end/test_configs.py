@@ -1,4 +1,4 @@
-"""Every config runs, and those of a tutorial have its settings."""
+"""The shipped configs."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {ROOT / "configs" / "sca
 def test_every_config_takes_two_steps(run: Run, path: Path) -> None:
     small = ["--data.corpus", "python_docs", "--samples.max_new_tokens", "5"]
     small += ["--trainer.limit_val_batches", "2"]
-    if path.name.startswith("gpt2"):  # 124 M parameters are too many for a test
+    if path.name.startswith("gpt2"):  # 124 M parameters take too long
         small += ["--model.n_layer", "1", "--model.n_embd", "24", "--data.batch_size", "2"]
     assert run("fit", "--config", path, *small, "--trainer.max_steps", "2", "--run_dir", "r").code == 0
     assert last_checkpoint("r")["global_step"] == 2

@@ -1,4 +1,4 @@
-"""Runs of two processes, with the weights on each of them or shared out: the same as one device's."""
+"""Runs on two devices, with replicated (ddp) or sharded (fsdp) weights, equal runs on one."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 def test_bfloat16_gradients_on_two_devices_equal_those_on_one_within_rounding(
     run: Run, strategy: str
 ) -> None:
-    """AdamW's moments after one step are the gradient and its square, each times a constant."""
+    """AdamW's first moment after one step is the gradient times a constant."""
     common = ["fit", *TINY, "--precision", "bf16-mixed", "--trainer.max_steps", "1"]
     assert run(*common, *ONE_DEVICE, "--trainer.accelerator", "cpu", "--run_dir", "one").code == 0
     done = run_process(*common, *two_devices(strategy), "--run_dir", "two")
@@ -32,7 +32,6 @@ def test_bfloat16_gradients_on_two_devices_equal_those_on_one_within_rounding(
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_training_on_two_devices_equals_training_on_one(run: Run, strategy: str) -> None:
-    """The same global batches, gradients and losses, on whatever the batch is cut for."""
     common = ["fit", *TINY, "--trainer.max_steps", "6", "--eval_every", "3", "--trainer.accelerator", "cpu"]
     common += ["--trainer.log_every_n_steps", "1", "--step_control.max_norm", "null"]
     common += ["--callbacks.inspection", "true"]
@@ -40,14 +39,14 @@ def test_training_on_two_devices_equals_training_on_one(run: Run, strategy: str)
     two = [*two_devices(strategy), "--data.micro_batch_size", "2"]
     done = run_process(*common, *two, "--run_dir", "two")
     assert done.returncode == 0, done.stderr
-    assert not list(Path().glob("two-*"))  # the second process found the first one's folder
+    assert not list(Path().glob("two-*"))  # both processes use one folder
     one, other = last_checkpoint("one"), last_checkpoint("two")
     torch.testing.assert_close(one["state_dict"], other["state_dict"], atol=1e-6, rtol=0)
-    # AdamW's first moment is a mean of gradients, each with a weight of 0.1 when it is new.
+    # AdamW's first moment is a running mean of gradients, in which a new one has a weight of 0.1.
     moments = [each["optimizer_states"][0]["state"] for each in (one, other)]
     torch.testing.assert_close(*moments, atol=1e-7, rtol=0)
     assert one["evaluation"] == pytest.approx(other["evaluation"], abs=1e-6)
-    for tag in ("train/loss", "train/grad_norm", "val/loss"):  # and each step logged once
+    for tag in ("train/loss", "train/grad_norm", "val/loss"):  # each step is logged once
         assert scalars(Path("one"), tag) == pytest.approx(scalars(Path("two"), tag), abs=1e-5), tag
     assert Path("one/samples.md").read_text() == Path("two/samples.md").read_text()
 
@@ -57,27 +56,27 @@ def test_run_resumes_from_one_device_to_sharded_and_back(run: Run) -> None:
     common += ["--model.decay_steps", "18"]
     assert run(*common, "--run_dir", "straight", "--trainer.max_steps", "18").code == 0
     sharded = two_devices("fsdp")
-    assert run_process(*common, *sharded, "--run_dir", "turns", "--trainer.max_steps", "6").returncode == 0
-    assert run("fit", "--ckpt_path", "turns", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
-    done = run_process("fit", "--ckpt_path", "turns", *sharded, "--trainer.max_steps", "18")
+    assert run_process(*common, *sharded, "--run_dir", "resumed", "--trainer.max_steps", "6").returncode == 0
+    assert run("fit", "--ckpt_path", "resumed", *ONE_DEVICE, "--trainer.max_steps", "12").code == 0
+    done = run_process("fit", "--ckpt_path", "resumed", *sharded, "--trainer.max_steps", "18")
     assert done.returncode == 0, done.stderr
     assert "changed trainer.strategy auto -> fsdp, trainer.devices 1 -> 2" in done.stdout
-    straight, turns = last_checkpoint("straight"), last_checkpoint("turns")
-    assert straight.keys() == turns.keys()
-    torch.testing.assert_close(straight["state_dict"], turns["state_dict"], atol=1e-5, rtol=0)
-    moments = [each["optimizer_states"][0]["state"] for each in (straight, turns)]
+    straight, resumed = last_checkpoint("straight"), last_checkpoint("resumed")
+    assert straight.keys() == resumed.keys()
+    torch.testing.assert_close(straight["state_dict"], resumed["state_dict"], atol=1e-5, rtol=0)
+    moments = [each["optimizer_states"][0]["state"] for each in (straight, resumed)]
     torch.testing.assert_close(*moments, atol=1e-6, rtol=0)
-    assert run("predict", "--ckpt_path", "turns", "--max_new_tokens", "5").code == 0
-    whole = run("validate", "--ckpt_path", "turns", *ONE_DEVICE).out
-    parts = run_process("validate", "--ckpt_path", "turns", *sharded)
+    assert run("predict", "--ckpt_path", "resumed", "--max_new_tokens", "5").code == 0
+    unsharded = run("validate", "--ckpt_path", "resumed", *ONE_DEVICE).out
+    sharded_run = run_process("validate", "--ckpt_path", "resumed", *sharded)
     numbers = r"\d+\.\d+"
-    assert [float(n) for n in re.findall(numbers, parts.stdout)] == pytest.approx(
-        [float(n) for n in re.findall(numbers, whole)], abs=1e-4
+    assert [float(n) for n in re.findall(numbers, sharded_run.stdout)] == pytest.approx(
+        [float(n) for n in re.findall(numbers, unsharded)], abs=1e-4
     )
 
 
 def test_sharded_run_skips_the_same_step_as_one_device(run: Run) -> None:
-    # Weights that hardly change: about every second batch is above the mean of the last hundred.
+    # The weights hardly change, so about half of the batches have a loss above the mean of the last 100.
     options = ["--model.learning_rate", "1e-9", "--model.min_learning_rate", "0", "--step_control.loss_jump"]
     options += ["1e-3", "--step_control.max_skipped_steps", "1", "--save_every", "50"]
     options += ["--eval_every", "200", "--trainer.max_steps", "110"]

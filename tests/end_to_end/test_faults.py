@@ -1,4 +1,4 @@
-"""Harm from outside: nothing is lost, and one line says what happened."""
+"""Kills, signals, full disks and lost devices."""
 
 import os
 import random
@@ -30,19 +30,22 @@ from helpers.events import scalars
 from lit_gpt_scratch.cli.main import main
 
 pytestmark = pytest.mark.faults
-OFTEN = ["--eval_every", "5", "--save_every", "3", "--trainer.max_steps", "40", *LOG_EVERY_STEP]
+FREQUENT_SAVES = ["--eval_every", "5", "--save_every", "3", "--trainer.max_steps", "40", *LOG_EVERY_STEP]
 
 
-def on_a_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script whose folder `disk` is a file system of its own; `fit` in it is ours."""
+def run_on_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script with `fit` and with a folder `disk`, which is a file system of limited size."""
     (folder / "disk").mkdir()
-    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    in_namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     mount = f"mount -t tmpfs -o size={n_kib}k tmpfs disk"
-    if shutil.which("unshare") is None or subprocess.run([*alone, mount], cwd=folder, check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*in_namespace, mount], cwd=folder, check=False).returncode
+    ):
         pytest.skip("needs the right to mount a file system of its own")
     fit = f'fit() {{ "{sys.executable}" -m lit_gpt_scratch fit {" ".join(TINY)} "$@"; }}'
     return subprocess.run(
-        [*alone, f"{mount}; {fit}; {script}", "sh", *OFTEN],
+        [*in_namespace, f"{mount}; {fit}; {script}", "sh", *FREQUENT_SAVES],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -52,10 +55,10 @@ def on_a_small_disk(folder: Path, n_kib: int, script: str) -> subprocess.Complet
 
 
 @pytest.fixture(scope="module")
-def finished_often(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nobody killed."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("often") / "run"
-    args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", str(folder)]
+    args = [*TINY, "--model.dropout", "0.2", *FREQUENT_SAVES, "--run_dir", str(folder)]
     assert main(["fit", *args]) == 0
     return folder
 
@@ -64,47 +67,47 @@ def step_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"])
 
 
-def fit_alone(*args: object) -> subprocess.Popen[str]:
-    """A run on one core, so that there can be two of them."""
+def start_fit_on_one_core(*args: object) -> subprocess.Popen[str]:
+    """Start a run on one core; there are two at a time."""
     return start_process("fit", *args, env=environment() | {"OMP_NUM_THREADS": "1"}, stderr=None)
 
 
-def kill_often(args: list[str], run_dir: Path, n_kills: int, rng: random.Random) -> None:
-    """Begin a run, kill it, resume it, kill it ..., and let it come to its end."""
+def kill_and_resume(args: list[str], run_dir: Path, n_kills: int, rng: random.Random) -> None:
+    """Start a run, kill and resume it `n_kills` times, and resume it to its end."""
     last = run_dir / "last.ckpt"
     longest_seconds = 0.7
     for _ in range(n_kills):
         beginning = ["--ckpt_path", run_dir] if last.exists() else [*args, "--run_dir", run_dir]
-        with fit_alone(*beginning) as process:
+        with start_fit_on_one_core(*beginning) as process:
             assert process.stdout is not None
-            while not (line := process.stdout.readline()).startswith("run "):  # the last one before training
-                assert line, "over before it was killed often enough"
+            while not (line := process.stdout.readline()).startswith("run "):  # the last line before training
+                assert line, "the run ended before the last kill"
             time.sleep(rng.uniform(0.1, longest_seconds))
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        if not last.exists():  # killed before the first save: the run begins again
+        if not last.exists():  # killed before the first save: start again
             shutil.rmtree(run_dir)
-            longest_seconds *= 2  # the machine is slow, or busy
+            longest_seconds *= 2  # on a slow machine
     assert 0 < step_of(last) < 3000
-    with fit_alone("--ckpt_path", run_dir) as process:
+    with start_fit_on_one_core("--ckpt_path", run_dir) as process:
         process.communicate()
     assert process.returncode == 0
 
 
 def test_resume_is_bit_identical_after_twenty_kills_at_random_times(run: Run, tmp_path: Path) -> None:
-    """At random moments: a good part of this run's time goes into saves and evaluations."""
-    often = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOG_EVERY_STEP]
-    args = [*TINY, "--model.dropout", "0.2", *often, "--callbacks.ema", "true"]
+    """A large part of this run's time is spent on saves and evaluations."""
+    length = ["--eval_every", "30", "--save_every", "10", "--trainer.max_steps", "3000", *LOG_EVERY_STEP]
+    args = [*TINY, "--model.dropout", "0.2", *length, "--callbacks.ema", "true"]
     args += ["--callbacks.early_stopping", "true", "--early_stopping.patience", "1000"]
     folders = [tmp_path / "one", tmp_path / "other"]
-    with ThreadPoolExecutor() as at_once:
+    with ThreadPoolExecutor() as executor:
         killed = [
-            at_once.submit(kill_often, args, folder, 10, random.Random(seed))
+            executor.submit(kill_and_resume, args, folder, 10, random.Random(seed))
             for seed, folder in enumerate(folders)
         ]
         for each in killed:
             each.result()
-    with fit_alone(*args, "--run_dir", "straight") as process:
+    with start_fit_on_one_core(*args, "--run_dir", "straight") as process:
         process.communicate()
     for folder in folders:
         assert_bit_identical_runs(Path("straight"), folder)
@@ -113,7 +116,7 @@ def test_resume_is_bit_identical_after_twenty_kills_at_random_times(run: Run, tm
         assert not list(folder.glob(".*"))
 
 
-AT_A_CHOSEN_MOMENT = """
+KILL_AT_MOMENT = """
 import io, os, signal, sys
 import torch
 from lit_gpt_scratch.cli.main import main
@@ -121,7 +124,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_gpt_scratch.training import module
 from lit_gpt_scratch.training.callbacks import samples
 
-def killed_at(owner, name, number, first=lambda *args: None):
+def kill_at(owner, name, number, first=lambda *args: None):
     real, n_calls = getattr(owner, name), 0
     def call(*args, **kwargs):
         nonlocal n_calls
@@ -148,7 +151,7 @@ moments = {
     "a log": (TensorBoardLogger, "log_metrics", 20),
     "a gradient": (module.LitGPT, "backward", 14),
 }
-killed_at(*moments[sys.argv[1]])
+kill_at(*moments[sys.argv[1]])
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -165,15 +168,15 @@ sys.exit(main(sys.argv[2:]))
         "a gradient",
     ],
 )
-def test_resume_is_bit_identical_after_sigkill(run: Run, finished_often: Path, moment: str) -> None:
-    args = [*TINY, "--model.dropout", "0.2", *OFTEN, "--run_dir", "killed"]
-    done = run_process(moment, "fit", *args, code=AT_A_CHOSEN_MOMENT)
+def test_resume_is_bit_identical_after_sigkill(run: Run, uninterrupted: Path, moment: str) -> None:
+    args = [*TINY, "--model.dropout", "0.2", *FREQUENT_SAVES, "--run_dir", "killed"]
+    done = run_process(moment, "fit", *args, code=KILL_AT_MOMENT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 0 < step_of(Path("killed/last.ckpt")) < 40
     assert run("fit", "--ckpt_path", "killed").code == 0
-    assert_bit_identical_runs(finished_often, Path("killed"))
+    assert_bit_identical_runs(uninterrupted, Path("killed"))
     for tag in ("train/loss", "val/loss"):
-        assert scalars(finished_often, tag) == scalars(Path("killed"), tag)
+        assert scalars(uninterrupted, tag) == scalars(Path("killed"), tag)
     assert not list(Path("killed").rglob(".*"))
 
 
@@ -189,11 +192,11 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def start_two_devices(strategy: str, sign_of_life: str = "two/last.ckpt") -> subprocess.Popen[str]:
-    """A run of two processes, once it has written a file."""
+def start_two_devices(strategy: str, awaited_file: str = "two/last.ckpt") -> subprocess.Popen[str]:
+    """Start a run of two processes, and wait until it has written a file."""
     length = ["--trainer.max_steps", "3000", "--eval_every", "1000", "--save_every", "20", "--run_dir", "two"]
     process = start_process("fit", *TINY, *two_devices(strategy), *length, start_new_session=True)
-    while not Path(sign_of_life).exists():
+    while not Path(awaited_file).exists():
         assert process.poll() is None
         time.sleep(0.05)
     return process
@@ -211,7 +214,7 @@ def second_device(process: subprocess.Popen[str]) -> int:
         ("ddp", "first", signal.SIGTERM, 143),
         ("ddp", "second", signal.SIGTERM, 143),
         ("ddp", "first", signal.SIGINT, 130),
-        ("ddp", "second", signal.SIGINT, 143),  # the first does not know why it was asked to stop
+        ("ddp", "second", signal.SIGINT, 143),  # the first device does not know which signal it was
         ("fsdp", "first", signal.SIGINT, 130),
         ("fsdp", "second", signal.SIGTERM, 143),
     ],
@@ -237,7 +240,7 @@ def test_two_devices_stop_together(
 def test_signal_before_the_first_step_leaves_no_files(
     run: Run, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
-    """It comes in the middle of the evaluation of step 0."""
+    """The signal arrives during the evaluation of step 0."""
     done = run_process(int(sent), "fit", *TINY, "--run_dir", "r", code=SIGNAL_AT_FIRST_EVALUATION)
     assert (done.returncode, done.stderr) == (code, "")
     assert not list(tmp_path.iterdir())
@@ -273,7 +276,7 @@ def test_torchrun_starts_one_run_on_two_devices(tmp_path: Path) -> None:
     assert step_of(tmp_path / "r-2" / "last.ckpt") == 20
 
 
-STAND_INS = """
+SLURM_FUNCTIONS = """
 srun() { "$@" --trainer.accelerator cpu --trainer.max_steps 1500 & echo $! > pid; wait $!; }
 scontrol() { echo "$@" > requeued; }
 SLURM_NTASKS_PER_NODE=1 SLURM_NNODES=1 SLURM_JOB_ID=7
@@ -282,8 +285,8 @@ set -- config.yaml run
 
 
 def test_preempted_slurm_job_is_requeued_and_resumed(tmp_path: Path) -> None:
-    """The job's script, with functions in place of Slurm's commands."""
-    script = STAND_INS + (ROOT / "docs" / "slurm.sbatch").read_text()
+    """docs/slurm.sbatch, with functions in place of Slurm's commands."""
+    script = SLURM_FUNCTIONS + (ROOT / "docs" / "slurm.sbatch").read_text()
     shutil.copy(TINY[1], tmp_path / "config.yaml")
     bin_folder = Path(sys.executable).parent
     job: dict[str, Any] = {
@@ -306,8 +309,8 @@ def test_preempted_slurm_job_is_requeued_and_resumed(tmp_path: Path) -> None:
 
 def test_full_disk_ends_the_run_and_keeps_its_checkpoints(run: Run, tmp_path: Path) -> None:
     script = 'fit "$@" --run_dir disk/r; code=$?; cp -a disk/r kept; exit $code'
-    done = on_a_small_disk(tmp_path, 1000, script)
-    assert done.returncode == 1  # there is room for two checkpoints, and not for a third beside them
+    done = run_on_small_disk(tmp_path, 1000, script)
+    assert done.returncode == 1  # the disk holds two checkpoints, but not a third one
     lines = done.stderr.splitlines()
     assert lines[0].startswith("WARNING: stopped; step 3 is saved, resume with: ")
     assert lines[1].startswith("error: cannot write ")
@@ -317,7 +320,7 @@ def test_full_disk_ends_the_run_and_keeps_its_checkpoints(run: Run, tmp_path: Pa
     assert step_of(Path("kept/last.ckpt")) == 3
     assert step_of(Path("kept/best.ckpt")) == 5
     assert run("fit", "--ckpt_path", "kept").code == 0
-    assert run("fit", *TINY, *OFTEN, "--run_dir", "straight").code == 0
+    assert run("fit", *TINY, *FREQUENT_SAVES, "--run_dir", "straight").code == 0
     assert_bit_identical_runs(Path("straight"), Path("kept"))
 
 
@@ -327,11 +330,11 @@ def test_read_only_disk_ends_the_run_with_one_error(tmp_path: Path) -> None:
         while ! [ -f disk/r/last.ckpt ]; do sleep 0.1; done
         mount -o remount,ro disk || exit 77
         wait $!; code=$?; cp -a disk/r kept; exit $code"""
-    done = on_a_small_disk(tmp_path, 4000, script)
-    if done.returncode == 77:  # a file is being written
+    done = run_on_small_disk(tmp_path, 4000, script)
+    if done.returncode == 77:  # remount fails while a file is open
         pytest.skip(done.stderr)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1  # TensorBoard's own thread may print its error as well
+    assert len(errors) == 1  # TensorBoard's thread may print other lines
     assert "Read-only file system" in errors[0]
     assert step_of(tmp_path / "kept" / "last.ckpt") > 0

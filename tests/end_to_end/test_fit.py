@@ -1,4 +1,4 @@
-"""A training run from the command line: what it says, what it leaves, how it learns."""
+"""`fit`: output, files, metrics and learning."""
 
 import math
 import re
@@ -21,21 +21,14 @@ from lit_gpt_scratch.training import module
 
 def test_run_folder_has_the_documented_files(finished: Path) -> None:
     names = {path.name.split(".out.")[0] for path in finished.iterdir()}
-    assert names == {
-        "best.ckpt",
-        "last.ckpt",
-        "config.yaml",
-        "samples.md",
-        "curves.png",
-        "events",
-        "hparams.yaml",
-    }
+    documented = "best.ckpt last.ckpt config.yaml samples.md curves.png events hparams.yaml"
+    assert names == {*documented.split()}
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_tensorboard_has_every_metric_at_its_steps(finished: Path) -> None:
-    shown = events(finished)
-    steps = {tag: [point.step for point in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
+    logged = events(finished)
+    steps = {tag: [point.step for point in logged.Scalars(tag)] for tag in logged.Tags()["scalars"]}
     evaluations, logs = [0, 14, 29, 39], list(range(4, 40, 5))  # Lightning counts steps from 0
     assert steps == {
         "val/loss": evaluations,
@@ -50,17 +43,16 @@ def test_tensorboard_has_every_metric_at_its_steps(finished: Path) -> None:
         "throughput/tokens_per_second": logs,
         "epoch": sorted([*evaluations[1:], *logs]),
     }
-    assert [point.step for point in shown.Tensors("samples/text_summary")] == [0, 15, 30, 40]
+    assert [point.step for point in logged.Tensors("samples/text_summary")] == [0, 15, 30, 40]
 
 
 def test_logged_metrics_are_consistent(finished: Path) -> None:
-    shown = events(finished)
-    value = {tag: [point.value for point in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
+    logged = events(finished)
+    value = {tag: [point.value for point in logged.Scalars(tag)] for tag in logged.Tags()["scalars"]}
     for i, loss in enumerate(value["val/loss"]):
         assert value["val/perplexity"][i] == pytest.approx(math.exp(loss), rel=1e-5)
-        assert value["val/bits_per_byte"][i] == pytest.approx(
-            loss / math.log(2), rel=1e-5
-        )  # ASCII: a byte a token
+        bits_per_byte = loss / math.log(2)  # ASCII: one byte per token
+        assert value["val/bits_per_byte"][i] == pytest.approx(bits_per_byte, rel=1e-5)
         assert value["val/gap"][i] == pytest.approx(loss - value["train/eval_loss"][i], abs=1e-6)
     assert value["val/loss"][0] == pytest.approx(math.log(CharTokenizer(HAMLET).vocab_size), abs=0.1)
     assert value["train/loss"][-1] < value["train/loss"][0] - 0.3
@@ -69,13 +61,13 @@ def test_logged_metrics_are_consistent(finished: Path) -> None:
 
 @torch.no_grad()
 def test_validation_loss_is_the_mean_over_all_tokens(finished: Path) -> None:
-    """The logged loss is the mean over every character of the validation text but its first."""
+    """The first character of the validation text has no prediction."""
     checkpoint = last_checkpoint(finished)
     ids = torch.from_numpy(CharTokenizer(HAMLET).encode(HAMLET).astype("int64"))
     val = ids[int(0.9 * len(ids)) :]
     gpt, total = load(finished / "last.ckpt").gpt.cpu(), 0.0
     for first in range(0, len(val) - 1, 32):
-        start = min(first, len(val) - 33)  # the last window is moved back to be whole
+        start = min(first, len(val) - 33)  # the last window is moved back to full length
         loss = torch.nn.functional.cross_entropy(
             gpt(val[None, start : start + 32])[0], val[start + 1 : start + 33], reduction="none"
         )
@@ -134,12 +126,8 @@ def test_last_step_is_evaluated_and_saved(run: Run) -> None:
 @pytest.mark.slow
 def test_max_time_ends_the_run_with_an_evaluation(run: Run) -> None:
     limits = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "-1", "--model.decay_steps", "100"]
-    assert (
-        run(
-            "fit", *TINY, *limits, "--eval_every", "1000000", "--save_every", "1000000", "--run_dir", "r"
-        ).code
-        == 0
-    )
+    limits += ["--eval_every", "1000000", "--save_every", "1000000"]
+    assert run("fit", *TINY, *limits, "--run_dir", "r").code == 0
     last = last_checkpoint("r")
     assert last["global_step"] == last["evaluation"]["step"] > 0
     again = run("fit", "--ckpt_path", "r")  # for another second
@@ -171,7 +159,7 @@ def test_run_without_network_warns_and_trains_on_the_offline_corpus(run: Run) ->
     assert done.err.count("\n") == 1
     assert "TRAINING ON THE EMBEDDED hamlet INSTEAD" in done.err
     assert last_checkpoint("r")["TextDataModule"]["corpus"]["name"] == "hamlet"
-    assert run("validate", "--ckpt_path", "r").code == 0  # reads hamlet, not the network
+    assert run("validate", "--ckpt_path", "r").code == 0  # reads hamlet, without a download
 
 
 def test_callbacks_are_configured_in_yaml(run: Run) -> None:
@@ -187,17 +175,17 @@ def test_callbacks_are_configured_in_yaml(run: Run) -> None:
 
 
 def test_gradient_clipping_bounds_the_update(run: Run) -> None:
-    """The logged norm is the one before clipping, and a tiny bound changes what is learned."""
+    """The logged norm is the one before clipping."""
     args = ["fit", *TINY, "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
     assert run(*args, "--run_dir", "free", "--step_control.max_norm", "null").code == 0
     assert run(*args, "--run_dir", "bound", "--step_control.max_norm", "1e-9").code == 0
     free, bound = (events(Path(name)).Scalars("train/grad_norm")[0].value for name in ("free", "bound"))
     assert free == pytest.approx(bound, rel=1e-6)
     assert free > 0.1
-    moved = [
+    momenta = [
         last_checkpoint(name)["optimizer_states"][0]["state"][0]["exp_avg"] for name in ("free", "bound")
     ]
-    assert moved[1].norm() < 1e-8 < moved[0].norm()
+    assert momenta[1].norm() < 1e-8 < momenta[0].norm()
 
 
 def test_debug_config_overfits(run: Run) -> None:
@@ -209,7 +197,7 @@ def test_debug_config_overfits(run: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("shakespeare")
 def test_char_config_learns_more_than_bigrams_in_150_steps(run: Run) -> None:
-    """150 steps of char.yaml: under the 2.45 nats that pairs of characters alone allow."""
+    """Bigrams have a loss of 2.45 nats."""
     args = ["--trainer.max_steps", "150", "--run_dir", "r"]
     assert run("fit", "--config", ROOT / "configs" / "char.yaml", *args).code == 0
     assert last_checkpoint("r")["evaluation"]["val/loss"] < 2.35
@@ -221,7 +209,7 @@ MODERN = ["--model.arch", "modern", "--trainer.max_steps", "6", "--eval_every", 
 @pytest.mark.slow
 @needs_compiler
 def test_compiled_run_equals_eager_run_within_rounding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same weights within rounding, under the same names; each goes on from the other's checkpoint."""
+    """Each also resumes from the other's checkpoint."""
     graphs = torch._dynamo.utils.counters["stats"]
     graphs.clear()
     assert run("fit", *TINY, *MODERN, "--compile", "true", "--run_dir", "short").code == 0
@@ -256,7 +244,7 @@ def test_muon_trains_the_matrices_and_adamw_the_rest(run: Run) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_modern_architecture_learns_a_repeated_text(run: Run, optimizer: str) -> None:
-    """Two words over and over hold no surprise but at a window's beginning."""
+    """Two alternating words are predictable except at the beginning of a window."""
     Path("words.txt").write_text("tick tock " * 500)
     args = ["--data.corpus", "words.txt", "--model.arch", "modern", "--model.optimizer", optimizer]
     assert run("fit", *TINY, *args, "--trainer.max_steps", "120", "--eval_every", "120").code == 0
@@ -268,7 +256,7 @@ def test_k_best_checkpoints_are_kept(run: Run) -> None:
     args = [*TINY, "--eval_every", "2", "--best_checkpoint.save_top_k", "3", "--model.decay_steps", "400"]
     done = run("fit", *args, "--trainer.max_steps", "150", "--run_dir", "r")
     assert done.code == 0
-    # The text is memorized, so that the best evaluations are not the last ones.
+    # The run overfits, so the best evaluations are not the last ones.
     losses = {int(step): float(loss) for step, loss in re.findall(r"step +(\d+)/.*? val (\d\S+)", done.out)}
     best = sorted((loss, step) for step, loss in losses.items() if step > 0)[:3]
     assert {path.name for path in Path("r").glob("best-*")} == {f"best-{step}.ckpt" for _, step in best}
@@ -283,10 +271,10 @@ def test_k_best_checkpoints_are_kept(run: Run) -> None:
 
 def test_terminal_shows_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["fit", *TINY, "--trainer.max_steps", "3", "--run_dir", "r"]
-    unwatched = run(*args)
-    assert unwatched.err == ""
+    without_terminal = run(*args)
+    assert without_terminal.err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    watched = run(*args, "--run_dir", "s")
-    assert watched.err.startswith("loading PyTorch ...\r")  # at once: the import takes seconds
-    assert "step 3/3" in watched.err
-    assert watched.out.count("step 3/3") == unwatched.out.count("step 3/3") == 1
+    on_terminal = run(*args, "--run_dir", "s")
+    assert on_terminal.err.startswith("loading PyTorch ...\r")  # at once: the import takes seconds
+    assert "step 3/3" in on_terminal.err
+    assert on_terminal.out.count("step 3/3") == without_terminal.out.count("step 3/3") == 1

@@ -1,4 +1,4 @@
-"""LitGPT and TextDataModule with Lightning's own Trainer, callbacks and loggers, in a script."""
+"""LitGPT and TextDataModule with Lightning's Trainer, callbacks and loggers."""
 
 import tempfile
 from datetime import timedelta
@@ -32,7 +32,7 @@ SIZES: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "warmup_steps"
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,9 +41,9 @@ def data() -> TextDataModule:
 
 
 def trainer(max_steps: int = 8, **options: Any) -> Trainer:
-    usual = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    usual |= {"enable_checkpointing": False, "val_check_interval": 4, "check_val_every_n_epoch": None}
-    return Trainer(max_steps=max_steps, max_epochs=-1, accelerator="cpu", **(usual | options))
+    defaults = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    defaults |= {"enable_checkpointing": False, "val_check_interval": 4, "check_val_every_n_epoch": None}
+    return Trainer(max_steps=max_steps, max_epochs=-1, accelerator="cpu", **(defaults | options))
 
 
 def with_checkpoints(*callbacks: Callback, **options: Any) -> Trainer:
@@ -52,17 +52,17 @@ def with_checkpoints(*callbacks: Callback, **options: Any) -> Trainer:
 
 def test_vocab_size_and_block_size_come_from_the_data_module() -> None:
     module = LitGPT(**SIZES)
-    fitted = trainer()
-    fitted.fit(module, data())
+    fit_trainer = trainer()
+    fit_trainer.fit(module, data())
     vocab_size = len(set(HAMLET))
     assert module.gpt.config.vocab_size == vocab_size
     assert module.gpt.config.block_size == 16
     assert module(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, vocab_size)
-    assert fitted.callback_metrics["val/loss"] < 3.7
+    assert fit_trainer.callback_metrics["val/loss"] < 3.7
 
 
 def test_gpt_options_are_parsed_without_the_source_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    """jsonargparse reads the source of the class to find what `**gpt` stands for."""
+    """jsonargparse reads the source of the class to resolve `**gpt`."""
     names: dict[str, Any] = {}
     exec("def backward(self, *args, **kwargs): pass", names)
     monkeypatch.setattr(LitGPT, "backward", names["backward"])
@@ -80,10 +80,10 @@ def test_plain_dataloader_trains() -> None:
     ids = torch.randint(8, (64, 9), generator=torch.Generator().manual_seed(0))
     pairs = DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=16)
     module = LitGPT(vocab_size=8, block_size=8, **SIZES)
-    fitted = trainer(callbacks=[StepControl()])
-    fitted.fit(module, pairs, pairs)
+    fit_trainer = trainer(callbacks=[StepControl()])
+    fit_trainer.fit(module, pairs, pairs)
     assert module.n_tokens == 8 * 16 * 8
-    assert fitted.callback_metrics["val/loss"] < 2.2
+    assert fit_trainer.callback_metrics["val/loss"] < 2.2
 
 
 def test_plain_dataloader_run_resumes_bit_identically() -> None:
@@ -116,18 +116,18 @@ class RowsModule(LightningDataModule):
 
 def test_data_module_without_tokenizer_trains() -> None:
     module = LitGPT(**SIZES, vocab_size=8, block_size=8)
-    fitted = trainer(max_steps=2, val_check_interval=2)
-    fitted.fit(module, datamodule=RowsModule())
-    assert fitted.global_step == 2
+    fit_trainer = trainer(max_steps=2, val_check_interval=2)
+    fit_trainer.fit(module, datamodule=RowsModule())
+    assert fit_trainer.global_step == 2
     assert module.tokenizer is None
     assert module.evaluation["val/loss"] > 0
 
 
 def test_weights_only_checkpoint_predicts() -> None:
-    fitted = with_checkpoints(
+    fit_trainer = with_checkpoints(
         ModelCheckpoint(".", "weights", every_n_train_steps=2, save_weights_only=True), max_steps=2
     )
-    fitted.fit(LitGPT(**SIZES), data())
+    fit_trainer.fit(LitGPT(**SIZES), data())
     module = LitGPT(**SIZES, vocab_size=len(set(HAMLET)), block_size=16)
     [[text]] = trainer().predict(module, DataLoader(["To be"]), ckpt_path="weights.ckpt")
     assert text.startswith("To be")
@@ -135,7 +135,7 @@ def test_weights_only_checkpoint_predicts() -> None:
 
 @pytest.mark.parametrize(("device", "dtype"), [("mps", torch.float32), ("cuda", torch.float64)])
 def test_loss_is_summed_in_float64_unless_the_device_lacks_it(device: str, dtype: torch.dtype) -> None:
-    """The module is still on the CPU in `setup`; the strategy knows the device."""
+    """In `setup`, the module is still on the CPU, and the strategy has the device."""
     module = LitGPT(**SIZES)
     module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
     module.setup("fit")
@@ -144,19 +144,19 @@ def test_loss_is_summed_in_float64_unless_the_device_lacks_it(device: str, dtype
 
 def test_trainer_validate_returns_the_metrics() -> None:
     module = LitGPT(**SIZES)
-    fitted = trainer()
-    fitted.fit(module, data())
-    (metrics, *_) = fitted.validate(module, data(), verbose=False)
-    assert metrics["val/loss"] == pytest.approx(float(fitted.callback_metrics["val/loss"]))
+    fit_trainer = trainer()
+    fit_trainer.fit(module, data())
+    (metrics, *_) = fit_trainer.validate(module, data(), verbose=False)
+    assert metrics["val/loss"] == pytest.approx(float(fit_trainer.callback_metrics["val/loss"]))
 
 
 def test_trainer_predict_continues_prompts() -> None:
     module = LitGPT(**SIZES)
-    fitted = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=8))
-    fitted.fit(module, data())
+    fit_trainer = with_checkpoints(ModelCheckpoint("kept", "last", every_n_train_steps=8))
+    fit_trainer.fit(module, data())
     prompts = DataLoader(["To be", "Or not"], batch_size=2)
     module.sampling = SamplingOptions(max_new_tokens=20, seed=1)
-    (texts,) = fitted.predict(module, prompts)
+    (texts,) = fit_trainer.predict(module, prompts)
     assert [text[:5] for text in texts] == ["To be", "Or no"]
     assert [len(text) for text in texts] == [25, 26]
     loaded = LitGPT.load_from_checkpoint("kept/last.ckpt")
@@ -167,23 +167,23 @@ def test_trainer_predict_continues_prompts() -> None:
 def test_learning_rate_follows_the_schedule() -> None:
     module = LitGPT(schedule="linear", learning_rate=1.0, min_learning_rate=0.0, **SIZES)
     rates = Rates()
-    fitted = trainer(max_steps=6, callbacks=[rates])
-    fitted.fit(module, data())
-    assert rates.seen == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])
+    fit_trainer = trainer(max_steps=6, callbacks=[rates])
+    fit_trainer.fit(module, data())
+    assert rates.values == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])
 
 
 class Rates(Callback):
-    """Collect the learning rate that each step is taken with."""
+    """Collect the learning rate of each step."""
 
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.values: list[float] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.seen.append(optimizer.param_groups[0]["lr"])
+        self.values.append(optimizer.param_groups[0]["lr"])
 
 
-class OwnOptimizer(LitGPT):
-    """Trains with SGD at one rate."""
+class SgdModule(LitGPT):
+    """A module that trains with SGD and a constant learning rate."""
 
     def configure_optimizers(self) -> Any:
         return SGD(self.parameters(), lr=0.25)
@@ -191,10 +191,10 @@ class OwnOptimizer(LitGPT):
 
 def test_overridden_optimizer_is_used() -> None:
     rates = Rates()
-    fitted = trainer(callbacks=[rates])
-    fitted.fit(OwnOptimizer(**SIZES), data())
-    assert type(fitted.optimizers[0]) is SGD
-    assert rates.seen == [0.25] * 8
+    fit_trainer = trainer(callbacks=[rates])
+    fit_trainer.fit(SgdModule(**SIZES), data())
+    assert type(fit_trainer.optimizers[0]) is SGD
+    assert rates.values == [0.25] * 8
 
 
 def test_resumed_run_uses_the_new_optimizer_options() -> None:
@@ -204,16 +204,16 @@ def test_resumed_run_uses_the_new_optimizer_options() -> None:
     module = LitGPT(learning_rate=0.5, weight_decay=0.25, schedule="constant", **SIZES)
     resumed = trainer(callbacks=[rates])
     resumed.fit(module, data(), ckpt_path="kept/last.ckpt")
-    assert rates.seen == [0.5] * 4
+    assert rates.values == [0.5] * 4
     assert resumed.optimizers[0].param_groups[0]["weight_decay"] == 0.25
 
 
 @pytest.mark.parametrize(
-    ("option", "instead"),
+    ("option", "replacement"),
     [({"gradient_clip_val": 1.0}, "StepControl"), ({"accumulate_grad_batches": 2}, "data.micro_batch_size")],
 )
-def test_unsupported_trainer_option_names_its_replacement(option: dict[str, Any], instead: str) -> None:
-    with pytest.raises(ValueError, match=instead):
+def test_unsupported_trainer_option_names_its_replacement(option: dict[str, Any], replacement: str) -> None:
+    with pytest.raises(ValueError, match=replacement):
         trainer(**option).fit(LitGPT(**SIZES), data())
 
 
@@ -255,8 +255,8 @@ def test_ema_checkpoint_has_averaged_and_raw_weights() -> None:
 def test_csv_logger_and_monitors_receive_their_metrics() -> None:
     logger = CSVLogger("logs", name=None, version="")
     monitors = [LearningRateMonitor(), DeviceStatsMonitor(cpu_stats=True), RichProgressBar()]
-    fitted = trainer(logger=logger, callbacks=monitors, log_every_n_steps=2, enable_progress_bar=True)
-    fitted.fit(LitGPT(**SIZES), data())
+    fit_trainer = trainer(logger=logger, callbacks=monitors, log_every_n_steps=2, enable_progress_bar=True)
+    fit_trainer.fit(LitGPT(**SIZES), data())
     columns = Path("logs/metrics.csv").read_text().splitlines()[0].split(",")
     assert {"learning_rate/decay", "learning_rate/no_decay", "train/loss", "val/loss"} <= {*columns}
     assert any("cpu_percent" in column for column in columns)
@@ -303,39 +303,36 @@ def test_standard_callbacks_work_on_the_command_line(run: Run, given: list[str])
 
 def test_standard_callbacks_work_in_a_config(run: Run) -> None:
     stopping = "{class_path: EarlyStopping, init_args: {monitor: val/loss, min_delta: 99, patience: 1}}"
-    Path("own.yaml").write_text(f"trainer:\n  max_steps: 40\n  callbacks:\n    - {stopping}\n")
-    done = run("fit", *TINY, "--config", "own.yaml", "--eval_every", "2", "--run_dir", "r")
+    Path("custom.yaml").write_text(f"trainer:\n  max_steps: 40\n  callbacks:\n    - {stopping}\n")
+    done = run("fit", *TINY, "--config", "custom.yaml", "--eval_every", "2", "--run_dir", "r")
     assert done.code == 0
     assert last_checkpoint("r")["global_step"] == 4
 
 
 def test_subclasses_are_selected_with_class_path(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("own.py").write_text(
+    Path("custom.py").write_text(
         "from lit_gpt_scratch import LitGPT, TextDataModule\n"
-        "class OwnGPT(LitGPT):\n"
+        "class CustomGPT(LitGPT):\n"
         "    def learning_rate_at(self, step):\n"
         "        return 0.0\n"
-        "class OwnData(TextDataModule):\n"
+        "class CustomData(TextDataModule):\n"
         "    pass\n"
     )
     monkeypatch.syspath_prepend(Path.cwd())
-    own = ["--model.class_path", "own.OwnGPT", "--data.class_path", "own.OwnData"]
-    one, two = (
-        ("fit", *TINY, *own, "--trainer.max_steps", "2"),
-        ["--ckpt_path", "r", "--trainer.max_steps", "3"],
-    )
-    assert run(*one, "--run_dir", "r").code == 0
+    classes = ["--model.class_path", "custom.CustomGPT", "--data.class_path", "custom.CustomData"]
+    assert run("fit", *TINY, *classes, "--trainer.max_steps", "2", "--run_dir", "r").code == 0
+    resume = ["--ckpt_path", "r", "--trainer.max_steps", "3"]
     before = last_checkpoint("r")["state_dict"]
-    refused = run("fit", *two)
-    assert refused.code == 2
-    assert "was trained with --model.class_path own.OwnGPT: give it again" in refused.err
-    assert run("fit", *two, *own).code == 0
+    rejected = run("fit", *resume)
+    assert rejected.code == 2
+    assert "was trained with --model.class_path custom.CustomGPT: give it again" in rejected.err
+    assert run("fit", *resume, *classes).code == 0
     assert bit_identical(before, last_checkpoint("r")["state_dict"])
     assert run("predict", "--ckpt_path", "r", "--max_new_tokens", "3").code == 0
 
 
-@pytest.mark.parametrize("wrong", ["own", "nowhere.Own", "pathlib.Path", "pathlib.Nothing"])
-def test_invalid_class_path_exits_2(run: Run, wrong: str) -> None:
-    refused = run("fit", *TINY, "--model.class_path", wrong)
-    assert refused.code == 2
-    assert refused.err.startswith("error: --model.class_path must ")
+@pytest.mark.parametrize("class_path", ["custom", "missing.Custom", "pathlib.Path", "pathlib.Nothing"])
+def test_invalid_class_path_exits_2(run: Run, class_path: str) -> None:
+    rejected = run("fit", *TINY, "--model.class_path", class_path)
+    assert rejected.code == 2
+    assert rejected.err.startswith("error: --model.class_path must ")

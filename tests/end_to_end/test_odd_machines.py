@@ -1,4 +1,4 @@
-"""Closed streams, other encodings, broken links, missing folders: one clear line, or work as ever."""
+"""Closed streams, other encodings, broken links, missing folders."""
 
 import os
 import shlex
@@ -56,14 +56,14 @@ def test_unwritable_standard_output_is_an_error(tmp_path: Path, finished: Path) 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("nowhere", ["&-", "/dev/full"])
+@pytest.mark.parametrize("target", ["&-", "/dev/full"])
 def test_exit_code_is_correct_without_standard_error(
-    tmp_path: Path, finished: Path, nowhere: str, unbuffered: str
+    tmp_path: Path, finished: Path, target: str, unbuffered: str
 ) -> None:
     wrong = "$lit_gpt predict --ckpt_path nothing"
     with_a_warning = f"$lit_gpt predict --ckpt_path {finished} --top_k 1000 --max_new_tokens 1"
     for command, code in ((wrong, 2), (with_a_warning, 0)):
-        done = shell(f"{command} 2>{nowhere}", tmp_path, PYTHONUNBUFFERED=unbuffered)
+        done = shell(f"{command} 2>{target}", tmp_path, PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == code
 
 
@@ -83,7 +83,7 @@ def test_terminal_without_a_width_shows_the_run(tmp_path: Path) -> None:
 
 
 def test_deleted_working_folder_exits_2(tmp_path: Path) -> None:
-    done = shell("mkdir gone; cd gone; rmdir ../gone; $fit --run_dir /r", tmp_path)
+    done = shell("mkdir deleted; cd deleted; rmdir ../deleted; $fit --run_dir /r", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: the working folder does not exist: change to another one\n"
 
@@ -104,13 +104,13 @@ from lit_gpt_scratch.__main__ import main; sys.exit(main())
 def test_cache_folder_exists_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LIT_GPT_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no entry in the password file
     assert cache_dir().is_absolute()
 
 
 @pytest.mark.parametrize("option", ["--run_dir", "--ckpt_path", "--init_from", "--data.corpus"])
 def test_tilde_without_a_home_folder_exits_2(run: Run, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no entry names the user
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no entry in the password file
     done = run("fit", *TINY, option, "~/x")
     assert done.code == 2
     assert done.err == "error: there is no home folder, which ~ stands for: write paths in full\n"
@@ -134,7 +134,7 @@ def test_printed_commands_quote_paths(run: Run) -> None:
     assert shell_path("my run") == "'my run'"
 
 
-TOOLS = """
+WITHOUT_LIGHTNING = """
 import sys
 from lit_gpt_scratch.__main__ import main
 assert main() == 0
@@ -143,12 +143,12 @@ assert "lightning" not in sys.modules
 
 
 def test_tools_do_not_import_lightning(finished: Path, tmp_path: Path) -> None:
-    """It takes seconds to be imported."""
+    """Importing Lightning takes seconds."""
     shutil.copytree(finished, tmp_path / "run")
     for args in (
         ["evaluate", "--ckpt_path", "run", "--corpus", "hamlet"],
         ["export", "--ckpt_path", "run", "--to", "exported"],
         ["scale", "--reference"],
     ):
-        done = run_process(*args, code=TOOLS, cwd=tmp_path)
+        done = run_process(*args, code=WITHOUT_LIGHTNING, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

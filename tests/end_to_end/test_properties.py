@@ -1,4 +1,4 @@
-"""What holds for any text, any windows, any logits and any numbers on the command line."""
+"""Properties of tokenizers, batches and sampling, for random inputs."""
 
 import functools
 import json
@@ -24,8 +24,8 @@ from lit_gpt_scratch.data.tokenizers import ByteTokenizer, CharTokenizer
 from lit_gpt_scratch.generation import sampling
 from lit_gpt_scratch.generation.detokenizer import Detokenizer
 
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.load_profile("steady")
+settings.register_profile("deterministic", deadline=None, derandomize=True)
+settings.load_profile("deterministic")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
@@ -51,15 +51,15 @@ def test_tokenizers_decode_what_they_encode(text: str) -> None:
 @given(text=TEXTS, stop=st.lists(st.text(min_size=1, max_size=3), max_size=2))
 def test_decoded_text_ends_before_a_stop_string(text: str, stop: list[str]) -> None:
     detokenizer = Detokenizer(bpe(), stop)
-    shown = ""
+    decoded = ""
     for token in bpe().encode(text).tolist():
-        shown += detokenizer.feed(token)
+        decoded += detokenizer.feed(token)
         if detokenizer.stopped:
             break
-    shown += detokenizer.finish()
-    assert text.startswith(shown)
-    assert not any(string in shown for string in stop)
-    assert shown == text or any(text[len(shown) :].startswith(string) for string in stop)
+    decoded += detokenizer.finish()
+    assert text.startswith(decoded)
+    assert not any(string in decoded for string in stop)
+    assert decoded == text or any(text[len(decoded) :].startswith(string) for string in stop)
 
 
 @given(
@@ -111,11 +111,11 @@ def test_full_pass_evaluates_each_token_once(
     block_size = min(block_size, n_tokens - 1)
     tokens = np.arange(n_tokens, dtype=np.uint16)
     starts = full_pass_starts(n_tokens, block_size)
-    assume(len(starts) >= world_size)  # fewer windows than devices are refused
+    assume(len(starts) >= world_size)  # fewer windows than devices are rejected
     windows = EvalSet(Tokens(tokens, n_tokens), starts, block_size)
     ranks = [EvalBatches(windows, batch_size, rank, world_size) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1  # FSDP gathers the weights for each batch
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for batches in ranks:
         items = list(batches)
         assert len(items) == len(batches)
@@ -123,8 +123,8 @@ def test_full_pass_evaluates_each_token_once(
             assert inputs.shape[1] == block_size
             counted = targets != IGNORE
             assert torch.equal(targets[counted], inputs[counted] + 1)
-            seen.update(targets[counted].tolist())
-    assert seen == Counter(range(1, n_tokens))
+            counts.update(targets[counted].tolist())
+    assert counts == Counter(range(1, n_tokens))
     spread = spread_starts(n_tokens, block_size, len(starts))
     assert spread.min() == 0
     assert spread.max() <= n_tokens - block_size - 1
@@ -139,15 +139,15 @@ def test_filters_keep_the_most_probable_tokens_and_sample_chooses_among_them(
 ) -> None:
     x = torch.tensor([logits])
     probabilities = x.softmax(dim=-1)[0]
-    where = torch.tensor([uniform], dtype=torch.float64)
+    uniforms = torch.tensor([uniform], dtype=torch.float64)
     for kept in (sampling.keep_top_k(x, k), sampling.keep_top_p(x, p), sampling.keep_min_p(x, p)):
         allowed = kept[0].isfinite()
         assert torch.equal(kept[0][allowed], x[0][allowed])
         assert probabilities[allowed].max() == probabilities.max()
         if not allowed.all():
             assert probabilities[allowed].min() >= probabilities[~allowed].max()
-        assert allowed[sampling.sample(kept, where)[0]]
+        assert allowed[sampling.sample(kept, uniforms)[0]]
     assert int(sampling.keep_top_k(x, k)[0].isfinite().sum()) >= min(k, len(logits))
     assert float(probabilities[sampling.keep_top_p(x, p)[0].isfinite()].sum()) >= p - 1e-5
-    drawn, ends = int(sampling.sample(x, where)[0]), probabilities.double().cumsum(0)
-    assert float(ends[drawn] - probabilities[drawn]) - 1e-6 <= uniform <= float(ends[drawn]) + 1e-6
+    sampled, ends = int(sampling.sample(x, uniforms)[0]), probabilities.double().cumsum(0)
+    assert float(ends[sampled] - probabilities[sampled]) - 1e-6 <= uniform <= float(ends[sampled]) + 1e-6

@@ -1,4 +1,4 @@
-"""A run that was stopped and one that was not end with the same bits."""
+"""Stopped and resumed runs equal uninterrupted ones, bit for bit."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import torch
 
 from helpers.checkpoints import assert_bit_identical_runs, bit_identical, last_checkpoint
 from helpers.command_line import LOG_EVERY_STEP, TINY, Run, run_process, start_process
-from helpers.events import scalars
+from helpers.events import events, scalars
 from helpers.marks import needs_compiler
 from lit_gpt_scratch.data import corpus
 from lit_gpt_scratch.data.corpus import HAMLET
@@ -49,7 +49,7 @@ def test_stopped_and_resumed_run_is_bit_identical(
         assert first_difference(straight.get(name), parts.get(name), name) is None
     assert ("current_model_state" in parts) == ("--callbacks.ema" in options)
     assert scalars("straight", "train/loss") == scalars("parts", "train/loss")
-    # The parts have one more evaluation, at the end of the first one.
+    # The first part ends with an additional evaluation.
     assert scalars("straight", "val/loss").items() <= scalars("parts", "val/loss").items()
 
 
@@ -102,17 +102,8 @@ def test_failed_run_resumes_bit_identically(run: Run, monkeypatch: pytest.Monkey
 
     real = module.next_token_loss
     monkeypatch.setattr(module, "next_token_loss", out_of_memory)
-    args = [
-        "--trainer.max_steps",
-        "20",
-        "--eval_every",
-        "6",
-        "--save_every",
-        "3",
-        *LOG_EVERY_STEP,
-        "--model.dropout",
-        "0.2",
-    ]
+    args = ["--trainer.max_steps", "20", "--eval_every", "6", "--save_every", "3", *LOG_EVERY_STEP]
+    args += ["--model.dropout", "0.2"]
     failed = run("fit", *TINY, *args, "--run_dir", "failed")
     assert failed.code == 1
     assert "error: DefaultCPUAllocator: can't allocate memory" in failed.err
@@ -172,7 +163,7 @@ def test_signal_during_an_evaluation_stops_after_it(
         assert "step 6 is saved" in stopped.err
         assert run("fit", "--ckpt_path", "parts").code == 0
     else:
-        assert stopped.code == 143  # also where nothing is left to stop
+        assert stopped.code == 143  # also after the last step
     assert_bit_identical_runs("straight", "parts")
     assert scalars("straight", "val/loss") == scalars("parts", "val/loss")
 
@@ -218,20 +209,20 @@ def test_resume_to_another_last_step_prints_the_changed_learning_rate(run: Run) 
     linear = ["--model.schedule", "linear", "--model.warmup_steps", "0", "--trainer.max_steps", "10"]
     assert run("fit", *TINY, *linear, "--run_dir", "r").code == 0
     longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "20")
-    assert "\nrate    0.00165 in step 11, in place of 0.0003\n" in longer.out  # half way from 3e-3 to 3e-4
+    assert "\nrate    0.00165 in step 11, in place of 0.0003\n" in longer.out  # halfway from 3e-3 to 3e-4
 
 
 def test_wsd_decays_before_the_new_last_step_after_a_resume(run: Run) -> None:
-    """Its learning rate is high until the last fifth, wherever that comes to lie."""
+    """The learning rate decays in the last fifth of the steps."""
     wsd = ["--model.schedule", "wsd", "--model.warmup_steps", "2", *LOG_EVERY_STEP]
     assert run("fit", *TINY, *wsd, "--trainer.max_steps", "20", "--run_dir", "r").code == 0
     longer = run("fit", "--ckpt_path", "r", "--trainer.max_steps", "40")
     assert "rate    0.003 in step 21, in place of 0.0003\n" in longer.out
     first = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 20) for step in range(20)]
-    then = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
-    assert then[:12] == [3e-3] * 12
-    assert then[12:] == sorted(then[12:], reverse=True)
-    assert list(scalars("r", "learning_rate/decay").values()) == pytest.approx([*first, *then])
+    second = [learning_rate("wsd", step, 3e-3, 3e-4, 2, 40) for step in range(20, 40)]
+    assert second[:12] == [3e-3] * 12
+    assert second[12:] == sorted(second[12:], reverse=True)
+    assert list(scalars("r", "learning_rate/decay").values()) == pytest.approx([*first, *second])
 
 
 def test_resume_with_a_changed_text_is_rejected(run: Run) -> None:
@@ -241,11 +232,11 @@ def test_resume_with_a_changed_text_is_rejected(run: Run) -> None:
     )
     Path("own.txt").write_text(HAMLET + " To be.")
     more = ["--ckpt_path", "r", "--trainer.max_steps", "6"]
-    refused = run("fit", *more)
-    assert refused.code == 2
-    assert refused.err.startswith("error: this is not the text that the checkpoint was trained on (")
-    assert f"own.txt, {len(HAMLET)} characters, sha256 " in refused.err
-    assert f"own.txt, {len(HAMLET) + 7} characters, sha256 " in refused.err
+    rejected = run("fit", *more)
+    assert rejected.code == 2
+    assert rejected.err.startswith("error: this is not the text that the checkpoint was trained on (")
+    assert f"own.txt, {len(HAMLET)} characters, sha256 " in rejected.err
+    assert f"own.txt, {len(HAMLET) + 7} characters, sha256 " in rejected.err
     assert run("fit", *more, "--run_dir", "other").code == 0
 
 
@@ -281,3 +272,5 @@ def test_steps_before_a_save_are_in_the_logs_after_sigkill(run: Run) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert run("fit", "--ckpt_path", "killed").code == 0
     assert list(scalars("killed", "train/loss")) == list(range(20))
+    samples = events("killed").Tensors("samples/text_summary")
+    assert [sample.step for sample in samples] == [0, 6, 12, 18, 20]

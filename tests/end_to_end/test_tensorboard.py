@@ -18,7 +18,8 @@ FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "-
 
 def weights_of(folder: str) -> list[torch.Tensor]:
     weights = last_checkpoint(folder)["state_dict"]
-    return [tensor for name, tensor in weights.items() if name != "gpt.lm_head.weight"]  # tied: stored twice
+    del weights["gpt.lm_head.weight"]  # tied to wte, stored twice
+    return [*weights.values()]
 
 
 def points(folder: Path | str, tag: str) -> list[tuple[int, float]]:
@@ -27,12 +28,12 @@ def points(folder: Path | str, tag: str) -> list[tuple[int, float]]:
 
 def settings(folder: str) -> dict[str, Any]:
     content = events(folder).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    shown = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in shown.items()}
+    logged = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in logged.items()}
 
 
 def test_steps_repeated_by_a_resume_are_logged_once(run: Run) -> None:
-    """A killed run has logged steps after its last save, which the resumed run repeats."""
+    """A resumed run repeats the steps that a killed run logged after its last save."""
     late = ["--save_every", 5, "--eval_every", 100, "--trainer.log_every_n_steps", 1]
     assert run("fit", *TINY, *late, "--trainer.max_steps", 9, "--run_dir", "r").code == 0
     before = last_checkpoint("r")
@@ -54,18 +55,18 @@ def test_other_loggers_get_the_same_metrics(run: Run) -> None:
 
 def test_hparams_table_has_options_and_metrics(run: Run) -> None:
     assert run(*FIT, "--trainer.max_steps", 5, "--run_dir", "r").code == 0
-    shown = settings("r")
-    assert shown["model.n_embd"] == 32
-    assert shown["data.batch_size"] == 8
-    assert shown["data.corpus"] == "hamlet"
-    assert shown["data.tokenizer"] == "char"
-    assert shown["trainer.max_steps"] == 5
-    assert shown["model.tie_weights"] == "True"
-    assert shown["callbacks.ema"] == "False"
-    assert shown["data.vocab_size"] == CharTokenizer(HAMLET).vocab_size
-    assert shown["parameters"] == sum(p.numel() for p in weights_of("r"))
-    assert shown["precision"] in ("32-true", "bf16-mixed")
-    assert not shown.keys() & {"model.vocab_size", "data.seed", "data.block_size"}  # say nothing new
+    logged = settings("r")
+    assert logged["model.n_embd"] == 32
+    assert logged["data.batch_size"] == 8
+    assert logged["data.corpus"] == "hamlet"
+    assert logged["data.tokenizer"] == "char"
+    assert logged["trainer.max_steps"] == 5
+    assert logged["model.tie_weights"] == "True"
+    assert logged["callbacks.ema"] == "False"
+    assert logged["data.vocab_size"] == CharTokenizer(HAMLET).vocab_size
+    assert logged["parameters"] == sum(p.numel() for p in weights_of("r"))
+    assert logged["precision"] in ("32-true", "bf16-mixed")
+    assert not logged.keys() & {"model.vocab_size", "data.seed", "data.block_size"}  # redundant
     content = events("r").SummaryMetadata("_hparams_/experiment").plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     metrics = {info.name.tag for info in experiment.metric_infos}
@@ -91,11 +92,11 @@ def test_rejected_resume_does_not_change_the_hparams(run: Run) -> None:
 
 
 def test_custom_chart_has_both_losses(finished: Path) -> None:
-    shown = events(finished)
-    (tensor,) = shown.Tensors("custom_scalars__config__")
+    logged = events(finished)
+    (tensor,) = logged.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
     tags = {tag for part in layout.category for chart in part.chart for tag in chart.multiline.tag}
-    assert {"train/eval_loss", "val/loss"} < tags <= set(shown.Tags()["scalars"])
+    assert {"train/eval_loss", "val/loss"} < tags <= set(logged.Tags()["scalars"])
 
 
 def test_option_of_an_optional_callback_turns_it_on(run: Run) -> None:

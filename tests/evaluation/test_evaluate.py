@@ -1,4 +1,4 @@
-"""Losses of known sources, losses of transformers, and coverage of the confidence intervals."""
+"""Losses of known sources, equality with transformers, and coverage of the confidence intervals."""
 
 import json
 import math
@@ -23,7 +23,7 @@ ENTROPY = 1.75 * math.log(2)  # nats
 
 @pytest.fixture
 def context_free_model() -> Model:
-    """A model that predicts CHARS with PROBABILITIES in any context."""
+    """Return a model that predicts CHARS with PROBABILITIES in any context."""
     gpt = GPT(GPTConfig(len(CHARS), block_size=16, n_layer=1, n_head=1, n_embd=8, tie_weights=False))
     with torch.no_grad():
         for parameter in gpt.parameters():
@@ -48,11 +48,11 @@ def test_loss_of_a_known_source_is_its_entropy(context_free_model: Model, tmp_pa
         assert found.loss.low is not None
         assert found.loss.high is not None
         n_covered += found.loss.low < ENTROPY < found.loss.high
-    assert n_covered >= 34  # 38 are to be expected; of fewer than 34 the probability is 1 %
+    assert n_covered >= 34  # 38 are expected; fewer than 34 have a probability of 1 %
 
 
 def test_intervals_cover_the_mean_of_correlated_losses() -> None:
-    """Losses that are correlated over twenty tokens: an interval from single tokens would be too narrow."""
+    """Losses correlated over twenty tokens, for which an interval from independent tokens is too narrow."""
     rng = np.random.default_rng(0)
     n_covered = 0
     for _ in range(200):
@@ -74,7 +74,7 @@ def test_perplexity_matches_transformers_strided_perplexity(run: Run, hub_folder
     assert run("import", "--from", hub_folder, "--run_dir", "ours").code == 0
     Path("text.txt").write_text(HAMLET)
     model = lit_gpt_scratch.load("ours")
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(hub_folder).eval()
+    reference = transformers.GPT2LMHeadModel.from_pretrained(hub_folder).eval()
     ids = torch.from_numpy(model.tokenizer.encode(HAMLET).astype(np.int64))[None]
     for stride in (8, 31):
         nats, n_scored, end_before = 0.0, 0, 0
@@ -83,7 +83,7 @@ def test_perplexity_matches_transformers_strided_perplexity(run: Run, hub_folder
             window, labels = ids[:, begin:end], ids[:, begin:end].clone()
             labels[:, : -(end - end_before)] = -100
             with torch.no_grad():
-                mean = theirs(window, labels=labels).loss
+                mean = reference(window, labels=labels).loss
             n = int((labels[:, 1:] != -100).sum())
             nats, n_scored, end_before = nats + float(mean) * n, n_scored + n, end
             if end == ids.shape[1]:

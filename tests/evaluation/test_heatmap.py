@@ -20,7 +20,7 @@ def test_heatmap_shows_each_token_and_the_highest_loss_first(run: Run, finished:
     assert done.code == 0
     assert done.out.endswith("heat map  page.html\n")
     page = Path("page.html").read_text()
-    assert not re.search(r"https?://", page)  # it needs no other file
+    assert not re.search(r"https?://", page)  # it loads no other files
     losses = [float(loss) for loss in re.findall(r'data-loss="([\d.]+)"', page)]
     assert losses == sorted(losses, reverse=True)
     passages = {

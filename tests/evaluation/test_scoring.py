@@ -32,10 +32,10 @@ def test_batches_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.random.default_rng(0).integers(50, size=101).astype(np.uint16)
     together = score_tokens(gpt, ids, stride=3, n_guesses=2)
     monkeypatch.setattr("lit_gpt_scratch.evaluation.scoring.MAX_BATCH_TOKENS", 8)
-    alone = score_tokens(gpt, ids, stride=3, n_guesses=2)
-    np.testing.assert_allclose(together.losses, alone.losses, rtol=1e-5)
-    np.testing.assert_array_equal(together.guesses, alone.guesses)
-    # The fifth token is scored with the four before it.
+    single = score_tokens(gpt, ids, stride=3, n_guesses=2)
+    np.testing.assert_allclose(together.losses, single.losses, rtol=1e-5)
+    np.testing.assert_array_equal(together.guesses, single.guesses)
+    # The context of the fifth token is the four before it.
     logits = gpt(torch.from_numpy(ids[:4].astype(np.int64))[None])[0, -1].detach()
     assert together.losses[3] == pytest.approx(-float(logits.log_softmax(0)[int(ids[4])]), rel=1e-5)
     top = logits.softmax(0).topk(2)

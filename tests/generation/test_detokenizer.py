@@ -1,4 +1,4 @@
-"""Detokenizer: whole characters only, and nothing of a stop string."""
+"""Detokenizer: complete characters only, and no part of a stop string."""
 
 import random
 
@@ -11,7 +11,7 @@ BYTES = ByteTokenizer()
 
 
 def decode(text: str | bytes, stop: list[str]) -> tuple[list[str], Detokenizer]:
-    """Return the text that each byte adds, and at last the rest."""
+    """Return the text that each byte adds and the rest, and the detokenizer."""
     detokenizer = Detokenizer(BYTES, stop)
     parts = []
     for byte in text if isinstance(text, bytes) else text.encode():
@@ -68,4 +68,4 @@ def test_bytes_decode_one_by_one_as_together(seed: int) -> None:
     text = b"".join(rng.choice(some) for _ in range(12))
     parts, _ = decode(text, [])
     assert "".join(parts) == BYTES.decode(text)
-    assert all(len(part) <= 2 for part in parts)  # no more than a character is held back
+    assert all(len(part) <= 2 for part in parts)  # at most one character is held back

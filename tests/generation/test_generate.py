@@ -1,4 +1,4 @@
-"""Cached generation against the model without a cache, and sampling of several rows."""
+"""Generation: equality with the model without a cache, and sampling of several rows."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def continue_each(gpt: GPT, prompts: list[list[int]], **options: Any) -> list[Co
 @pytest.mark.parametrize("settings", ARCHITECTURES)
 @torch.no_grad()
 def test_rows_of_different_lengths_generate_in_mixed_precision(settings: dict[str, Any]) -> None:
-    """Autocast makes keys of bfloat16, and the cache has the weights' float32."""
+    """Autocast computes keys in bfloat16; the cache is float32, as the weights."""
     gpt = random_gpt(block_size=12, **settings)
     with torch.autocast("cpu", torch.bfloat16):
         together = continue_each(gpt, PROMPTS[:3], max_new_tokens=2, **GREEDY)
@@ -38,11 +38,11 @@ def test_greedy_chooses_the_most_probable_token_and_slides_by_half_a_block(
 ) -> None:
     gpt = random_gpt(block_size, **settings)
     for prompt in ([1, 2, 3], list(range(20))):
-        (written,) = continue_each(gpt, [prompt], max_new_tokens=25, **GREEDY)
-        assert len(written.tokens) == 25
+        (generated,) = continue_each(gpt, [prompt], max_new_tokens=25, **GREEDY)
+        assert len(generated.tokens) == 25
         ids = list(prompt)
         begin = max(0, len(ids) - block_size)
-        for token, logprob in zip(written.tokens, written.logprobs, strict=True):
+        for token, logprob in zip(generated.tokens, generated.logprobs, strict=True):
             logits = gpt(torch.tensor([ids[begin:]]))[0, -1]
             assert token == int(logits.argmax())
             assert logprob == pytest.approx(float(logits.log_softmax(0)[token]), abs=1e-4)
@@ -77,17 +77,17 @@ def test_stopped_rows_are_removed_from_the_batch() -> None:
     gpt = random_gpt()
     sizes = []
     gpt.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    told: list[int] = []
+    calls: list[int] = []
 
     def stop_first_rows(row: int, token: int) -> bool:
-        told.append(row)
-        return len(told) >= 4 * (row + 1)
+        calls.append(row)
+        return len(calls) >= 4 * (row + 1)
 
     options = SamplingOptions(9, **GREEDY)
-    written = generate_tokens(gpt, PROMPTS[:3], options, on_token=stop_first_rows).continuations
-    assert [len(row.tokens) for row in written] == [2, 4, 6]
+    generated = generate_tokens(gpt, PROMPTS[:3], options, on_token=stop_first_rows).continuations
+    assert [len(row.tokens) for row in generated] == [2, 4, 6]
     assert sizes == [3, 2, 2, 1, 1]
-    assert {row.finish_reason for row in written} == {"stop"}
+    assert {row.finish_reason for row in generated} == {"stop"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -101,23 +101,25 @@ def test_gpu_and_cpu_generate_the_same_tokens(settings: dict[str, Any]) -> None:
 
 def test_seed_reproduces_the_text() -> None:
     gpt = random_gpt()
-    one, again, other, none, nothing = (
+    one, again, other, unseeded, unseeded_again = (
         [row.tokens for row in continue_each(gpt, [[0], [0]], max_new_tokens=20, temperature=1.0, seed=seed)]
         for seed in (1, 1, 2, None, None)
     )
     assert one == again
     assert one != other
-    assert none != nothing
-    assert one[0] != one[1]  # rows are drawn apart
+    assert unseeded != unseeded_again
+    assert one[0] != one[1]  # rows are sampled independently
     assert one[1] == other[0]  # the second has the next seed
 
 
 def test_banned_tokens_are_not_sampled() -> None:
     gpt = random_gpt()
-    (free,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1)
-    banned = sorted(set(free.tokens))[:5]
-    (held,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1, banned_tokens=banned)
-    assert not set(held.tokens) & set(banned)
+    (unrestricted,) = continue_each(gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1)
+    banned = sorted(set(unrestricted.tokens))[:5]
+    (restricted,) = continue_each(
+        gpt, [[1]], max_new_tokens=30, temperature=1.5, seed=1, banned_tokens=banned
+    )
+    assert not set(restricted.tokens) & set(banned)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +139,13 @@ def test_generation_keeps_training_mode_and_global_rng_state() -> None:
     gpt = random_gpt(dropout=0.5).train()
     before = torch.get_rng_state()
     first, second = (continue_each(gpt, [[0]], max_new_tokens=20, **GREEDY)[0].tokens for _ in range(2))
-    assert first == second  # nothing is dropped
+    assert first == second  # no dropout
     assert gpt.training
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "options",
     [
         {"max_new_tokens": 0},
         {"temperature": -0.1},
@@ -158,6 +160,6 @@ def test_generation_keeps_training_mode_and_global_rng_state() -> None:
         {"repetition_penalty": float("inf")},
     ],
 )
-def test_sampling_options_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
-        SamplingOptions(**wrong)
+def test_sampling_options_out_of_range_are_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        SamplingOptions(**options)

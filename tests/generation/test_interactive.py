@@ -25,7 +25,7 @@ def gpt() -> GPT:
 
 
 def typed(*lines: str | BaseException) -> Callable[[str], str]:
-    """Return a replacement of `input` that gives these lines, then the end of the input."""
+    """Return a replacement of `input` that returns these lines or raises these exceptions, then EOFError."""
     remaining = iter(lines)
 
     def read(prompt: str) -> str:

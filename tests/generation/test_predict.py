@@ -107,7 +107,7 @@ def test_invalid_prompts_file_exits_2_with_one_line(
 
 
 def test_progress_bar_does_not_change_standard_output(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts that go to a file while a terminal shows the progress."""
+    """Standard output goes to a file while the terminal shows the progress."""
     Path("prompts.txt").write_text("To be\n" * 3)
     args = ("--seed", "1", "--prompts_file", "prompts.txt", "--batch_size", "1")
     expected = predict(*args)

@@ -1,4 +1,4 @@
-"""Sampling's functions, against known values and transformers' own."""
+"""Sampling: known values, and equality with transformers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,9 +45,9 @@ def test_filters_match_transformers(
 def test_repetition_penalty_matches_transformers(logits: torch.Tensor, penalty: float) -> None:
     transformers = pytest.importorskip("transformers")
     ids = torch.randint(70, (200, 9), generator=torch.Generator().manual_seed(1))
-    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
+    expected = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())
     seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
-    torch.testing.assert_close(penalize_repeats(logits, seen, penalty), theirs, atol=0, rtol=0)
+    torch.testing.assert_close(penalize_repeats(logits, seen, penalty), expected, atol=0, rtol=0)
 
 
 def test_filters_have_known_values() -> None:
@@ -95,10 +95,10 @@ def test_combined_options_match_transformers_order(logits: torch.Tensor) -> None
         transformers.TopPLogitsWarper(0.9),
         transformers.MinPLogitsWarper(0.02),
     ]
-    theirs = transformers.LogitsProcessorList(processors)(ids, logits.clone())
+    expected = transformers.LogitsProcessorList(processors)(ids, logits.clone())
     uniforms = torch.rand(200, dtype=torch.float64)
     seen = torch.zeros(200, 70, dtype=torch.bool).scatter_(1, ids, True)
     options = SamplingOptions(
         repetition_penalty=1.2, banned_tokens=[5], temperature=0.7, top_k=20, top_p=0.9, min_p=0.02
     )
-    assert torch.equal(sample_next(logits, options, uniforms, seen), sample(theirs, uniforms))
+    assert torch.equal(sample_next(logits, options, uniforms, seen), sample(expected, uniforms))

@@ -19,13 +19,13 @@ from lit_gpt_scratch.hub.tokenizer import to_hub
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
 
 
-def loss_before(out: str) -> str:
-    """The validation loss before the first step of a run, as it is printed."""
+def printed_loss_of_fit(out: str) -> str:
+    """Return the validation loss before the first step, as `fit` prints it."""
     return re.findall(r"^step 0/.* val ([0-9.]+) ", out, flags=re.M)[0]
 
 
-def loss_measured(out: str) -> str:
-    """The one that `validate` prints, in as many digits."""
+def printed_loss_of_validate(out: str) -> str:
+    """Return the validation loss that `validate` prints, rounded as in `fit`."""
     return f"{float(re.findall(r'^val/loss +([0-9.]+)', out, flags=re.M)[0]):.4f}"
 
 
@@ -39,7 +39,7 @@ def test_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_
     for start, run_dir in (("gpt2", "fine"), (hub_folder, "direct")):
         steps = ["--trainer.max_steps", "2", "--run_dir", run_dir]
         fit = run("fit", "--init_from", start, *data, *steps)
-        assert loss_before(fit.out) == loss_measured(measured.out)
+        assert printed_loss_of_fit(fit.out) == printed_loss_of_validate(measured.out)
         assert "untrained" not in fit.out
     no_optimizer = run("fit", "--ckpt_path", "gpt2")
     assert no_optimizer.code == 2
@@ -55,15 +55,15 @@ def test_imported_checkpoint_predicts_validates_and_is_fine_tuned(run: Run, hub_
 def test_init_from_loads_weights_without_step_and_optimizer(run: Run, finished: Path) -> None:
     Path("own.txt").write_text(HAMLET[::-1])
     args = ["--data.corpus", "own.txt", "--trainer.max_steps", "3", "--run_dir", "fine"]
-    args += ["--precision", "32-true"]  # that of the checkpoint, which validate takes
+    args += ["--precision", "32-true"]  # of the checkpoint; validate uses it
     done = run("fit", "--init_from", finished, *args, "--model.warmup_steps", "0")
-    assert (done.code, done.err) == (0, "")  # another text is what fine-tuning is for
+    assert (done.code, done.err) == (0, "")  # no warning about another text
     assert "untrained" not in done.out
     fine = read_checkpoint("fine/last.ckpt")
     assert fine["global_step"] == 3
     assert all(state["step"] == 3 for state in fine["optimizer_states"][0]["state"].values())
     before = run("validate", "--ckpt_path", finished, "--data.corpus", "own.txt").out
-    assert loss_before(done.out) == loss_measured(before)
+    assert printed_loss_of_fit(done.out) == printed_loss_of_validate(before)
 
 
 def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
@@ -74,7 +74,7 @@ def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     done = run(*fit, "r")
     assert "3 layers, 4 heads, 48 wide, block 32" in done.out
     assert "vocabulary 281" in done.out
-    assert run(*fit, "short", "--model.block_size", "16").code == 0  # later positions are left out
+    assert run(*fit, "short", "--model.block_size", "16").code == 0  # later positions are dropped
     for args, message in (
         (["--model.n_layer", "2"], "'s model.n_layer is 3, not 2: leave the architecture out"),
         (["--model.arch", "modern"], "'s model.arch is gpt2, not modern"),
@@ -91,7 +91,7 @@ def test_init_from_a_hub_folder_in_yaml(run: Run, hub_folder: Path) -> None:
     Path("bpe.yaml").write_text("data:\n  tokenizer: bpe\n  vocab_size: 281\n")
     assert run(*fit, "in-a-config", "--config", "bpe.yaml").code == 0
 
-    shutil.rmtree(hub_folder)  # no longer needed
+    shutil.rmtree(hub_folder)  # not needed to resume
     assert run("fit", "--ckpt_path", "r", "--trainer.max_steps", "3").code == 0
     assert f"init_from: {hub_folder}" in Path("r/config.yaml").read_text()
 
@@ -100,7 +100,7 @@ Damage = Callable[[Path], object]
 
 
 def edit(name: str, **changes: Any) -> Damage:
-    """Replace values in a JSON file of a folder."""
+    """Return a function that replaces values in a JSON file."""
 
     def damage(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -110,7 +110,7 @@ def edit(name: str, **changes: Any) -> Damage:
 
 
 def edit_weights(**changes: torch.Tensor) -> Damage:
-    """Replace the matrix `C_FC` by the given ones."""
+    """Return a function that replaces the matrix `C_FC` by the given ones."""
 
     def damage(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")
@@ -120,7 +120,7 @@ def edit_weights(**changes: torch.Tensor) -> Damage:
     return damage
 
 
-def refer_to_shard(shard: str) -> Damage:
+def replace_weights_by_index_of(shard: str) -> Damage:
     def damage(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         index = {"metadata": {}, "weight_map": {"a": shard}}
@@ -129,23 +129,23 @@ def refer_to_shard(shard: str) -> Damage:
     return damage
 
 
-def qwen3(**settings: Any) -> Damage:
+def replace_by_qwen3(**settings: Any) -> Damage:
     return lambda folder: write_hub_folder(folder, random_hub_model("qwen3", **settings))
 
 
-def split_otherwise(**changes: Any) -> Damage:
+def change_pre_tokenizer(**changes: Any) -> Damage:
     gpt2s = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True, "trim_offsets": True}
     return edit("tokenizer.json", pre_tokenizer=gpt2s | changes)
 
 
 class Malicious:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("executed", "w")
 
 
-def put_code_into_weights(folder: Path) -> None:
+def replace_weights_by_code(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(Malicious(), folder / "pytorch_model.bin")
 
@@ -160,8 +160,8 @@ DAMAGES: list[tuple[Damage, str]] = [
     (edit(CONFIG, activation_function="relu"), "gpt2 is not supported: activation_function relu"),
     (edit(CONFIG, scale_attn_by_inverse_layer_idx=True), "supported: scale_attn_by_inverse_layer_idx True"),
     (edit(CONFIG, n_inner=7), "not supported: n_inner 7"),
-    (qwen3(rope_parameters=OTHER_ROPE), "qwen3 is not supported: rope_parameters {'"),
-    (qwen3(head_dim=24), "qwen3 is not supported: head_dim 24"),
+    (replace_by_qwen3(rope_parameters=OTHER_ROPE), "qwen3 is not supported: rope_parameters {'"),
+    (replace_by_qwen3(head_dim=24), "qwen3 is not supported: head_dim 24"),
     (edit(CONFIG, n_layer="two"), BAD_CONFIG + "Validation error for field 'n_layer'"),
     (edit(CONFIG, resid_pdrop=None), BAD_CONFIG + "Validation error for field 'resid_pdrop'"),
     (edit(CONFIG, n_head=5), "must be a multiple of model.n_head (5)"),
@@ -174,15 +174,15 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda f: (f / CONFIG).write_text("[]"), BAD_CONFIG),
     (lambda f: (f / WEIGHTS).unlink(), BAD_WEIGHTS + "Error no file named model.safetensors"),
     (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:5000]), BAD_WEIGHTS),
-    (refer_to_shard("gone.safetensors"), BAD_WEIGHTS),
-    (refer_to_shard("../../x.safetensors"), "the weights of theirs"),
-    (put_code_into_weights, "the weights of theirs are damaged, or hold more than tensors"),
+    (replace_weights_by_index_of("gone.safetensors"), BAD_WEIGHTS),
+    (replace_weights_by_index_of("../../x.safetensors"), "the weights of theirs"),
+    (replace_weights_by_code, "the weights of theirs are damaged, or hold more than tensors"),
     (lambda f: (f / TOKENIZER).unlink(), BAD_TOKENIZER + "there is neither tokenizer.json nor vocab.json"),
     (lambda f: (f / TOKENIZER).write_text("{}"), BAD_TOKENIZER),
     (lambda f: to_hub(bpe(270)).save(str(f / TOKENIZER)), BAD_TOKENIZER + "its 270 ids are not those of"),
     (edit(TOKENIZER, normalizer={"type": "NFC"}), BAD_TOKENIZER + "it is BPE with the normalizer"),
-    (split_otherwise(add_prefix_space=True), BAD_TOKENIZER + NOT_GPT2S),
-    (split_otherwise(use_regex=False), BAD_TOKENIZER + NOT_GPT2S),
+    (change_pre_tokenizer(add_prefix_space=True), BAD_TOKENIZER + NOT_GPT2S),
+    (change_pre_tokenizer(use_regex=False), BAD_TOKENIZER + NOT_GPT2S),
 ]
 
 
@@ -224,7 +224,7 @@ def test_invalid_options_exit_2_with_one_line(run: Run, finished: Path, hub_fold
 
 WITHOUT_TRANSFORMERS = """
 import sys
-import lit_gpt_scratch.training.module  # libraries that use transformers where it is
+import lit_gpt_scratch.training.module  # imports libraries that use transformers if it is installed
 sys.modules["transformers"] = None
 from lit_gpt_scratch.__main__ import main
 sys.exit(main())

@@ -30,7 +30,7 @@ def save_bin_shards(model: Any, folder: Path) -> None:
 
 
 def save_without_head(model: Any, folder: Path) -> None:
-    """As the first published files were: no prefix, no head, and the masks among the tensors."""
+    """Save the layout of the first published files: no prefix, no head, but causal masks."""
     tensors = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
     tensors |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32) for i in range(3)}
     model.config.save_pretrained(folder)

@@ -28,11 +28,11 @@ def test_pattern_and_special_ids_of_other_encodings_are_exported() -> None:
     )
     ranks = bpe().encoding._mergeable_ranks
     ranks = ranks | {b"12": 280, b"123": 281, b"34": 282}
-    special = {END_OF_TEXT: 600, "<|fim|>": 601}  # after a gap, as there
+    special = {END_OF_TEXT: 600, "<|fim|>": 601}  # after a gap, as in cl100k_base
     encoding = tiktoken.Encoding("newer", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     newer = SubwordTokenizer(encoding, {"kind": "tiktoken", "name": "newer"})
     assert newer.decode([65, 550, 600]) == f"{newer.decode([65])}{END_OF_TEXT}"  # nothing has the id 550
-    made = to_hub(newer)
+    exported = to_hub(newer)
     for text in (HAMLET, UNICODE_TEXT, "don't DON'T 1234567 !!\r\n\n  x\n "):
-        assert made.encode(text).ids == encoding.encode(text, disallowed_special=())
-    assert made.encode(f"a{END_OF_TEXT}<|fim|>").ids[-2:] == [600, 601]
+        assert exported.encode(text).ids == encoding.encode(text, disallowed_special=())
+    assert exported.encode(f"a{END_OF_TEXT}<|fim|>").ids[-2:] == [600, 601]

@@ -18,7 +18,7 @@ from lit_gpt_scratch.model.cpu_linear import (
 @torch.no_grad()
 def test_int8_logits_are_close_to_float_logits(settings: dict[str, Any]) -> None:
     gpt = random_gpt(**settings)
-    gpt.wte.weight[3] = 0  # a channel without a scale
+    gpt.wte.weight[3] = 0  # scale 0
     ids = torch.randint(30, (4, 8))
     exact = gpt(ids)
     quantize_linear_layers(gpt)
@@ -37,11 +37,11 @@ def test_int8_layer_rounds_by_half_a_step_per_token(with_bias: bool) -> None:
     x = torch.randn(5, 64) * torch.logspace(-3, 3, 5)[:, None]
     layer = Int8Linear(linear)
     weight_step = linear.weight.abs().amax(dim=1) / 127  # (20,)
-    token_step = (x.amax(dim=1) - x.amin(dim=1)) / 127  # (5,), if there are seven bits only
-    most = 0.5 * (
+    token_step = (x.amax(dim=1) - x.amin(dim=1)) / 127  # (5,); seven bits, which some CPUs use
+    bound = 0.5 * (
         x.abs().sum(dim=1)[:, None] * weight_step + token_step[:, None] * linear.weight.abs().sum(dim=1)
     )
-    assert bool(((layer(x) - linear(x)).abs() <= 1.01 * most).all())
+    assert bool(((layer(x) - linear(x)).abs() <= 1.01 * bound).all())
     for i, row in enumerate(x):
         torch.testing.assert_close(layer(row[None])[0], layer(x)[i], atol=0, rtol=1e-6)
     torch.testing.assert_close(layer(torch.zeros(1, 64)), linear(torch.zeros(1, 64)))
@@ -58,5 +58,5 @@ def test_packed_weights_give_equal_outputs(shape: tuple[int, ...], with_bias: bo
     with packed_weights(model):
         y = model(x)
     torch.testing.assert_close(y, expected, atol=1e-4, rtol=0)
-    assert y.is_contiguous()  # attention is slow with what is not
-    assert torch.equal(model(x), expected)  # and the layer is what it was
+    assert y.is_contiguous()  # attention is slow with strided inputs
+    assert torch.equal(model(x), expected)  # the layer is unchanged afterwards

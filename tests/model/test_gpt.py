@@ -1,4 +1,4 @@
-"""The model: sizes, shapes, causality, initialisation."""
+"""GPT: parameter counts, causality, initialization."""
 
 import math
 
@@ -28,7 +28,7 @@ def gpt(request: pytest.FixtureRequest) -> GPT:
     torch.manual_seed(0)
     gpt = GPT(request.param).eval()
     for name, parameter in gpt.named_parameters():
-        if name.endswith("c_proj.weight"):  # modern begins them at 0, and would pass nothing on
+        if name.endswith("c_proj.weight"):  # zero at the start in modern: blocks would have no effect
             torch.nn.init.normal_(parameter, std=0.02)
     return gpt
 
@@ -55,8 +55,8 @@ def test_parameter_counts_follow_the_options() -> None:
 
 
 def test_parameter_count_of_modern() -> None:
-    """The embedding; of a block queries and output, keys and values, the MLP's three, four norms."""
-    width, inner = 128, 352  # 8/3 of the width, up to a multiple of 32
+    """Embedding; in each block queries and output, keys and values, three MLP matrices and four norms."""
+    width, inner = 128, 352  # 8/3 of the width, rounded up to a multiple of 32
     block = 2 * width**2 + 2 * width * width // 2 + 3 * width * inner + 2 * width + 2 * width // 4
     config = GPTConfig(vocab_size=65, arch="modern", n_kv_head=2)
     assert n_parameters(config) == 65 * width + 4 * block + width
@@ -117,19 +117,20 @@ def test_initial_block_of_modern_is_the_identity() -> None:
 @needs_compiler
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
 def test_block_with_dropout_compiles_to_one_graph(arch: str) -> None:
-    """In one graph: where a graph breaks, PyTorch has handed views on that lead nowhere, and crashed."""
+    """PyTorch has crashed on dangling views that it passed across graph breaks."""
     torch._dynamo.reset()
     gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=1, n_head=2, n_embd=32, dropout=0.5))
     block = torch.compile(gpt.h[0], fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 16, 32)
     rope = gpt.rope if arch == "modern" else None
-    made = []
+    outputs = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        made.append(block(x, rope))
-        made[-1].sum().backward()
-    assert torch.equal(made[0], made[1])
-    assert arch == "modern" or not torch.equal(made[0], made[2])  # modern's layers pass nothing on yet
+        outputs.append(block(x, rope))
+        outputs[-1].sum().backward()
+    assert torch.equal(outputs[0], outputs[1])
+    if arch == "gpt2":  # the initial block of modern is the identity
+        assert not torch.equal(outputs[0], outputs[2])
     compiled = torch.compile(dropout, fullgraph=True)
     dropped = compiled(torch.ones(500, 800), 0.1, training=True) == 0
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.005)
@@ -139,7 +140,7 @@ def test_block_with_dropout_compiles_to_one_graph(arch: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("arch", "n_embd"), [("gpt2", 32), ("modern", 32), ("modern", 512)])
 def test_initial_loss_is_ln_v(arch: str, n_embd: int) -> None:
-    """Nor does modern's tied head favour the token at hand, as a wide GPT-2's does."""
+    """Also if the target is the input token, which the tied head of a wide GPT-2 favours."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=50, arch=arch, block_size=16, n_layer=2, n_head=2, n_embd=n_embd)).eval()
     idx = torch.randint(50, (8, 16))
@@ -178,7 +179,7 @@ def test_more_tokens_than_block_size_are_rejected(gpt: GPT) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("options", "message"),
     [
         ({"n_embd": 130}, "n_embd .130. must be a multiple of model.n_head .4.: try 128"),
         ({"n_layer": 0}, "n_layer must be at least 1"),
@@ -190,6 +191,6 @@ def test_more_tokens_than_block_size_are_rejected(gpt: GPT) -> None:
         ({"attn_bias": True, "arch": "modern"}, "modern has no biases"),
     ],
 )
-def test_invalid_gpt_config_is_rejected(wrong: dict[str, int], message: str) -> None:
+def test_invalid_gpt_config_is_rejected(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GPTConfig(vocab_size=65, **wrong)
+        GPTConfig(vocab_size=65, **options)

@@ -10,7 +10,7 @@ def test_rms_norm_matches_pytorch() -> None:
     torch.manual_seed(0)
     ours, theirs = RMSNorm(8, eps=1e-2), torch.nn.RMSNorm(8, eps=1e-2)
     torch.nn.init.normal_(ours.weight)
-    theirs.load_state_dict(ours.state_dict())  # which has no other names
+    theirs.load_state_dict(ours.state_dict())  # both have the same names
     x, same_x = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1)) * 0.1 for _ in range(2))
     y, expected = ours(x.requires_grad_()), theirs(same_x.requires_grad_())
     for out in (y, expected):
@@ -25,7 +25,6 @@ def test_rms_norm_matches_pytorch() -> None:
 
 @torch.no_grad()
 def test_rope_scores_depend_only_on_distance() -> None:
-    """The product of a turned query and a turned key is the same wherever the pair stands."""
     rope = precompute_rope(32, 8, 10_000.0)
     q, k = torch.randn(8), torch.randn(8)
     rotated_q, rotated_k = (apply_rope(x.expand(1, 1, 32, 8), rope)[0, 0] for x in (q, k))
@@ -40,18 +39,18 @@ def test_rope_scores_depend_only_on_distance() -> None:
 @torch.no_grad()
 def test_grouped_query_attention_repeats_keys_and_values() -> None:
     q, kv = torch.randn(2, 4, 16, 8), torch.randn(2, 2, 16, 8)
-    whole = kv[:, [0, 0, 1, 1]]
-    torch.testing.assert_close(attend(q, kv, kv), attend(q, whole, whole))
+    repeated = kv[:, [0, 0, 1, 1]]
+    torch.testing.assert_close(attend(q, kv, kv), attend(q, repeated, repeated))
 
 
 @torch.no_grad()
 def test_attention_is_computed_in_float32_under_bfloat16_autocast() -> None:
     q, k, v = torch.randn(3, 2, 4, 16, 8).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        made = attend(q, k, v)
-    assert made.dtype == torch.bfloat16
+        output = attend(q, k, v)
+    assert output.dtype == torch.bfloat16
     exact = attend(q.float(), k.float(), v.float())
-    assert torch.equal(made, exact.bfloat16())
+    assert torch.equal(output, exact.bfloat16())
 
 
 @torch.no_grad()
@@ -64,20 +63,20 @@ def test_mean_of_attention_with_dropout_equals_attention_without() -> None:
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    x = torch.ones(1003, 1001, requires_grad=True)  # no multiple of four
+    x = torch.ones(1003, 1001, requires_grad=True)  # not a multiple of four
     y = dropout(x, 0.3, training=True)
     assert float((y == 0).float().mean()) == pytest.approx(0.3, abs=0.002)
     assert float(y.detach().mean()) == pytest.approx(1, abs=0.003)
     y.sum().backward()
-    assert torch.equal(x.grad, y.detach())  # what is dropped learns nothing
+    assert torch.equal(x.grad, y.detach())  # zeroed elements have no gradient
     assert float((y[::2] == 0).float().mean()) == pytest.approx(0.3, abs=0.003)
     assert dropout(x, 0.3, training=False) is x
 
 
 def test_dropout_follows_the_seed() -> None:
-    draws = []
+    masks = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(dropout(torch.ones(64), 0.5, training=True))
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+        masks.append(dropout(torch.ones(64), 0.5, training=True))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])

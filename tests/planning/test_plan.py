@@ -1,4 +1,4 @@
-"""Plans: figures, warnings, measurements, and the loss by a scaling law."""
+"""`plan`: estimates, warnings, measurements, and the loss by a scaling law."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def test_plan_computes_parameters_tokens_and_flops(run: Run) -> None:
     assert (plan["steps"], plan["tokens_per_step"], plan["n_tokens"]) == (20, 256, 5120)
     assert plan["epochs"] == pytest.approx(5120 / 545)
     assert plan["tokens_per_parameter"] == pytest.approx(5120 / 27_488)
-    # 6 for each parameter but the positions', and 12 L T C for attention.
+    # 6 for each parameter except position embeddings, and 12 L T C for attention.
     assert plan["flops"] == 5120 * (6 * (27_488 - 32 * 32) + 12 * 2 * 32 * 32)
     assert plan["measured"] is plan["total_seconds"] is plan["expected_loss"] is None
     assert "9 epochs over 545 tokens will overfit" in done.err
@@ -51,7 +51,7 @@ def test_total_time_extends_the_short_run() -> None:
 
 
 def test_measured_plan_leaves_no_files(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopwatch, "MIN_SECONDS", math.inf)  # on a busy machine, fewer steps are enough
+    monkeypatch.setattr(stopwatch, "MIN_SECONDS", math.inf)  # a slow machine would measure fewer steps
     done = run("plan", *TINY, "--json")
     assert done.code == 0
     plan = json.loads(done.out)

@@ -16,9 +16,9 @@ def test_published_parameter_counts_follow_from_the_shapes() -> None:
             return GPT(GPTConfig(50_257, attn_bias=True, **sizes)).n_parameters
 
     layers, width, kv, mlp = 80, 8192, 1024, 28_672
-    # Attention of five matrices, one for relative positions; an MLP of two; two norms, and one at the end.
+    # Five attention matrices, one of them for relative positions; two MLP matrices; two norms; a final norm.
     chinchilla = layers * (5 * width**2 + 2 * width * 4 * width + 2 * width) + 32_000 * width + width
-    # Grouped-query attention; an MLP of three matrices; an output head.
+    # Grouped-query attention; three MLP matrices; an output head.
     block = 2 * width**2 + 2 * width * kv + 3 * width * mlp + 2 * width
     assert {name: n for name, (n, _) in MODELS.items()} == {
         "GPT-2 small": gpt(12, 768, 12, 1024),
@@ -38,4 +38,4 @@ def test_reference_shows_published_models_and_own_runs(run: Run, finished: Path)
     (own,) = (line for line in lines if line.startswith("run"))
     assert own.split()[:3] == ["run", "27,488", "1.0e+04"]  # 40 steps of 8 x 32
     assert Path("out/reference.png").read_bytes()[1:4] == b"PNG"
-    assert "your run" not in run("scale", "--reference").out  # there are none yet
+    assert "your run" not in run("scale", "--reference").out  # there are no runs yet

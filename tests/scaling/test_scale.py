@@ -19,7 +19,7 @@ from lit_gpt_scratch.scaling.law import (
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Arguments of each `fit`, which runs in this process: a separate one takes seconds to start."""
+    """Return the arguments of each `fit`; it runs in this process, which is faster."""
     calls = []
 
     def run_fit(arguments: list[str]) -> None:
@@ -33,7 +33,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_interrupted_grid_is_resumed_and_finished_runs_are_kept(run: Run, fits: list[list[str]]) -> None:
-    """The shipped grid, on fewer tokens of a smaller text."""
+    """The grid of configs/scaling.yaml, with fewer tokens of a smaller text."""
     config = yaml.safe_load((ROOT / "configs" / "scaling.yaml").read_text())
     config |= {"run_dir": "grid", "sizes": config["sizes"][:3], "tokens": [512, 1024, 2048]}
     config["held_out"]["tokens"] = 4096
@@ -58,7 +58,7 @@ def test_interrupted_grid_is_resumed_and_finished_runs_are_kept(run: Run, fits: 
     assert last["evaluation"]["val/loss"] == held_out["loss"]
     assert Path("grid/scaling.png").read_bytes()[1:4] == b"PNG"
 
-    # One run has not saved yet, another one is at half its steps, all others are finished.
+    # One run has not saved yet, one is at half of its steps, and the others are finished.
     Path("grid/2x32-1024/last.ckpt").unlink()
     shutil.rmtree("grid/3x64-2048")
     half = ["--trainer.max_steps", "2", "--model.decay_steps", "4", "--run_dir", "grid/3x64-2048"]
@@ -72,9 +72,9 @@ def test_interrupted_grid_is_resumed_and_finished_runs_are_kept(run: Run, fits: 
 
     config["fit"]["data"]["batch_size"] = 4
     Path("scaling.yaml").write_text(yaml.safe_dump(config))
-    refused = run(*args)
-    assert (refused.code, len(fits)) == (2, 12)
-    assert "grid/2x32-512 is a run with other options: name another --run_dir" in refused.err
+    rejected = run(*args)
+    assert (rejected.code, len(fits)) == (2, 12)
+    assert "grid/2x32-512 is a run with other options: name another --run_dir" in rejected.err
 
 
 SIZES = ["--sizes", "[{n_layer: 1, n_embd: 16}, {n_layer: 1, n_embd: 32}, {n_layer: 2, n_embd: 32}]"]

@@ -1,4 +1,4 @@
-"""`verify-resume` passes for an exact resume, and fails for another one."""
+"""`verify-resume`: success for a bit-identical resume, and failure for another one."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ if "-m" in sys.orig_argv:
 def test_history_dependent_dropout_is_detected(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout from one generator for all steps, whose state a resumed run does not have."""
+    """Dropout uses one generator for all steps, whose state a resumed run does not have."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_SEEDS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     config = Path("dropout.yaml")

@@ -1,4 +1,4 @@
-"""Checkpoint files are found, written atomically, and read as data only."""
+"""Checkpoint files: found, written atomically, and read as data only."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint
 
 
 class Malicious:
-    """Runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,11 +106,11 @@ def test_inconsistent_sizes_are_rejected(
 ) -> None:
     checkpoint = last_checkpoint(finished)
     damage(checkpoint)
-    torch.save(checkpoint, tmp_path / "absurd.ckpt")
+    torch.save(checkpoint, tmp_path / "inconsistent.ckpt")
     for command in ("fit", "predict", "validate"):
-        done = run(command, "--ckpt_path", "absurd.ckpt")
+        done = run(command, "--ckpt_path", "inconsistent.ckpt")
         assert done.code == 2
-        assert done.err == "error: absurd.ckpt is damaged: its sizes do not fit each other\n"
+        assert done.err == "error: inconsistent.ckpt is damaged: its sizes do not fit each other\n"
 
 
 def test_compressed_checkpoint_is_rejected(finished: Path, tmp_path: Path) -> None:

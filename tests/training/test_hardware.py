@@ -1,4 +1,4 @@
-"""Precision and compilation that `auto` chooses, and explicit choices."""
+"""Precision and compilation: choices of `auto`, and explicit ones."""
 
 import inspect
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_auto_compile_chooses_long_runs_if_a_compiler_exists(
     Path("Python.h").touch()
     monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: ".")
     assert hardware.auto_compile("cpu", modern, 1e14) == (True, "a long run")
-    assert not hardware.auto_compile("cpu", gpt2, 2e14)[0]  # it gains less
+    assert not hardware.auto_compile("cpu", gpt2, 2e14)[0]  # compilation speeds it up less
     monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: "/nowhere")
     assert hardware.auto_compile("cpu", modern, 1e14) == (False, "Python's headers are not installed")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
@@ -91,7 +91,6 @@ def test_auto_compile_chooses_long_runs_if_a_compiler_exists(
 
 
 def test_resumed_run_keeps_its_precision(run: Run) -> None:
-    """Weights stay in float32 with bf16-mixed."""
     asked = ["--precision", "bf16-mixed", "--model.arch", "modern", "--trainer.accelerator", "cpu"]
     done = run("fit", *TINY, *asked, "--trainer.max_steps", "3")
     assert "precision bf16-mixed (as asked)" in done.out

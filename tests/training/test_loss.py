@@ -38,9 +38,9 @@ def test_chunked_loss_in_bfloat16_is_close_to_float32(monkeypatch: pytest.Monkey
     exact = loss_and_gradients(gpt, inputs, targets)
     monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 5 * 301)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = loss_and_gradients(gpt, inputs, targets)
-    assert all(tensor.dtype == torch.float32 for tensor in rough)
-    for a, b in zip(exact, rough, strict=True):
+        approximate = loss_and_gradients(gpt, inputs, targets)
+    assert all(tensor.dtype == torch.float32 for tensor in approximate)
+    for a, b in zip(exact, approximate, strict=True):
         assert (a - b).norm() < 0.02 * a.norm() + 1e-3
 
 
@@ -53,12 +53,12 @@ def test_loss_without_targets_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("arch", ["gpt2", "modern"])
 def test_activation_checkpointing_gives_identical_gradients(arch: str) -> None:
-    """With dropout: a recomputed block drops the same activations."""
+    """With dropout, whose masks are recomputed."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(**{**vars(CONFIG), "arch": arch, "dropout": 0.2}))
     inputs, targets = torch.randint(301, (2, 3, 16))
-    made = []
+    results = []
     for gpt.activation_checkpointing in (False, True):
         torch.manual_seed(1)
-        made.append(loss_and_gradients(gpt, inputs, targets))
-    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+        results.append(loss_and_gradients(gpt, inputs, targets))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -1,4 +1,4 @@
-"""Learning rates at the ends of warmup and decay, and between."""
+"""Learning-rate schedules at the ends of warmup and decay, and between."""
 
 import math
 
@@ -13,7 +13,7 @@ def rate(schedule: str, step: int, warmup: int = 10, end: int = 110) -> float:
 
 @pytest.mark.parametrize(("schedule", "half"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
 def test_schedules_at_warmup_and_decay_ends(schedule: str, half: float) -> None:
-    assert rate(schedule, 0) == pytest.approx(1 / 11)  # the first step trains
+    assert rate(schedule, 0) == pytest.approx(1 / 11)  # not 0 in the first step
     assert rate(schedule, 10) == 1.0
     assert rate(schedule, 60) == pytest.approx(half)
     assert rate(schedule, 110) == rate(schedule, 10_000) == 0.1
@@ -26,7 +26,7 @@ def test_schedules_during_decay() -> None:
     assert rate("cosine", 35) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi / 4)))
     assert rate("linear", 35) == pytest.approx(0.775)
     assert rate("wsd", 88) == 1.0
-    assert rate("wsd", 99) == pytest.approx(0.55)  # half of the last fifth
+    assert rate("wsd", 99) == pytest.approx(0.55)  # halfway through the last fifth
     assert {rate("constant", step) for step in (10, 60, 10_000)} == {1.0}
 
 

@@ -1,4 +1,4 @@
-"""Runs compared with a plain training loop, and gradients of micro-batches."""
+"""LitGPT: equality with a plain training loop, and gradients of micro-batches."""
 
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ def gradients_of_first_step(
 ) -> dict[str, torch.Tensor]:
     found: list[dict[str, torch.Tensor]] = []
 
-    def keep(self: StepControl, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
+    def store_gradients(self: StepControl, trainer: Trainer, pl_module: LitGPT, optimizer: Any) -> None:
         found.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
 
-    monkeypatch.setattr(StepControl, "on_before_optimizer_step", keep)
+    monkeypatch.setattr(StepControl, "on_before_optimizer_step", store_gradients)
     assert run("fit", *TINY, "--trainer.max_steps", "1", *options).code == 0
     (gradients,) = found
     return gradients

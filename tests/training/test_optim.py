@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
@@ -20,23 +20,24 @@ def bf16_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_newton_schulz_orthogonalizes_matrices() -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(shape) for shape in ((16, 16), (16, 40), (40, 16), (16, 16))]
-    for matrix, made in zip(matrices, newton_schulz(matrices, (3.4445, -4.775, 2.0315), 5), strict=True):
-        assert made.shape == matrix.shape
-        scales = torch.linalg.svdvals(made.float())
+    results = newton_schulz(matrices, (3.4445, -4.775, 2.0315), 5)
+    for matrix, orthogonal in zip(matrices, results, strict=True):
+        assert orthogonal.shape == matrix.shape
+        scales = torch.linalg.svdvals(orthogonal.float())
         assert 0.4 < scales.min() < scales.max() < 1.3
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-        assert torch.nn.functional.cosine_similarity(made.flatten(), (left @ right).flatten(), dim=0) > 0.95
+        assert cosine_similarity(orthogonal.flatten(), (left @ right).flatten(), dim=0) > 0.95
 
 
 def test_newton_schulz_uses_bfloat16_where_the_cpu_has_units(bf16_units: bool) -> None:
     torch.manual_seed(0)
-    (made,) = newton_schulz([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
-    assert torch.equal(made, made.bfloat16().float()) == bf16_units
+    (orthogonal,) = newton_schulz([torch.randn(16, 40)], (3.4445, -4.775, 2.0315), 5)
+    assert torch.equal(orthogonal, orthogonal.bfloat16().float()) == bf16_units
 
 
 @pytest.mark.usefixtures("bf16_units")
 def test_muon_matches_pytorch() -> None:
-    """With stacked matrices, in both precisions."""
+    """With matrices of equal shapes, which are stacked, and with both precisions."""
     torch.manual_seed(0)
     shapes = [(8, 24), (24, 8), (16, 16), (16, 16)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -73,12 +74,12 @@ def test_muon_with_adamw_resumes_bit_identically() -> None:
     config = GPTConfig(vocab_size=65, arch="modern", block_size=8, n_layer=2, n_head=2, n_embd=16)
     torch.manual_seed(0)
     straight = GPT(config)
-    begun, resumed = GPT(config), GPT(config)
-    begun.load_state_dict(straight.state_dict())
+    first, resumed = GPT(config), GPT(config)
+    first.load_state_dict(straight.state_dict())
     muon_run(straight, range(6), muon_of(straight))
-    optimizer = muon_of(begun)
-    muon_run(begun, range(3), optimizer)
-    resumed.load_state_dict(begun.state_dict())
+    optimizer = muon_of(first)
+    muon_run(first, range(3), optimizer)
+    resumed.load_state_dict(first.state_dict())
     again = muon_of(resumed)
     again.load_state_dict(optimizer.state_dict())
     muon_run(resumed, range(3, 6), again)

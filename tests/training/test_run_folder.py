@@ -1,4 +1,4 @@
-"""Each run gets its own folder."""
+"""Run folders."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,8 +7,8 @@ from lit_gpt_scratch.training.run_folder import create_run_folder
 
 
 def test_folders_in_use_are_numbered(tmp_path: Path) -> None:
-    wanted = tmp_path / "deep" / "run"
-    assert [create_run_folder(wanted).name for _ in range(3)] == ["run", "run-2", "run-3"]
+    path = tmp_path / "deep" / "run"
+    assert [create_run_folder(path).name for _ in range(3)] == ["run", "run-2", "run-3"]
 
 
 def test_existing_files_are_not_changed(tmp_path: Path) -> None:
@@ -24,5 +24,5 @@ def test_existing_files_are_not_changed(tmp_path: Path) -> None:
 
 def test_simultaneous_runs_get_different_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
-        taken = list(pool.map(create_run_folder, [tmp_path / "run"] * 64))
-    assert len(set(taken)) == 64
+        folders = list(pool.map(create_run_folder, [tmp_path / "run"] * 64))
+    assert len(set(folders)) == 64

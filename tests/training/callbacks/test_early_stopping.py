@@ -1,4 +1,4 @@
-"""Overfitting is reported with each evaluation, and early stopping ends a run."""
+"""Early stopping, and the report of overfitting."""
 
 import re
 

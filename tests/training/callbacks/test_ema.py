@@ -7,7 +7,6 @@ from helpers.command_line import TINY, Run
 
 
 def test_checkpoint_has_averaged_and_raw_weights(run: Run) -> None:
-    """After two steps, the average is 0.75 of the first step's weights and 0.25 of the second's."""
     common = [*TINY, "--trainer.max_steps", "2", "--save_every", "1", "--model.decay_steps", "20"]
     assert run("fit", *common, "--trainer.max_steps", "1", "--run_dir", "first").code == 0
     assert run("fit", *common, "--run_dir", "plain").code == 0

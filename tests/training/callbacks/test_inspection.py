@@ -32,7 +32,7 @@ def test_attention_maps_reproduce_the_models_attention(sizes: dict[str, Any]) ->
         torch.testing.assert_close(weights @ values, attend(q, k, v)[0], atol=1e-5, rtol=1e-5)
         assert torch.all(weights.triu(1) == 0)
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, 12))
-    assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # this test's own
+    assert all(len(block.attn._forward_pre_hooks) == 1 for block in gpt.h)  # the hook of this test
 
 
 def test_attention_plot_accepts_any_label() -> None:
@@ -46,9 +46,9 @@ def test_inspection_shows_attention_maps(run: Run) -> None:
     sentence = ["--callbacks.inspection", "true", "--inspection.sentence", "To be, or"]
     done = run(*FIT, "--trainer.max_steps", 5, *sentence, "--run_dir", "r")
     assert (done.code, done.err) == (0, "")
-    shown = events("r")
-    assert shown.Tags()["images"] == ["attention/layer_01", "attention/layer_02"]
-    assert [picture.step for picture in shown.Images("attention/layer_01")] == [0, 5]
+    logged = events("r")
+    assert logged.Tags()["images"] == ["attention/layer_01", "attention/layer_02"]
+    assert [picture.step for picture in logged.Images("attention/layer_01")] == [0, 5]
 
 
 def test_default_sentence_is_the_beginning_of_the_validation_text(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Steps with a bad loss or gradient are skipped."""
+"""Steps with a non-finite or unusually large loss or gradient are skipped."""
 
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def test_text_of_a_skipped_step_is_written(run: Run, spoil: Any) -> None:
 
 def test_spike_far_above_the_running_mean_is_skipped(run: Run, spoil: Any) -> None:
     args = [*TINY, *ARGS, "--trainer.max_steps", "130", "--eval_every", "200", "--save_every", "200"]
-    spoil([50, 120], 3.0)  # the first comes before there is a mean of 100 steps
+    spoil([50, 120], 3.0)  # at step 50 there is no mean of 100 steps yet
     done = run("fit", *args, "--run_dir", "r")
     assert done.code == 0
     assert [path.name for path in Path("r/spikes").iterdir()] == ["step-120.md"]
