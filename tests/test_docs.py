@@ -1,7 +1,6 @@
-"""Every command and script of the README and of docs/ runs, cut down to a few steps."""
+"""Commands and scripts of the README and of docs/, run with few steps."""
 
 import io
-import os
 import re
 import shlex
 import shutil
@@ -14,15 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Run, environment
 
-from lit_gpt_scratch.data.bpe import train_bpe
-from lit_gpt_scratch.data.corpus import load_corpus
-from lit_gpt_scratch.hub.tokenizer import to_hub
+from helpers.command_line import ROOT, Run, environment, run_process
+from helpers.events import events
+from helpers.marks import HAS_GPT2_ENCODING
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# In the order in which they run: later pages use the runs of earlier ones. scaling_up.md needs devices:
-# tests/test_devices.py and tests/test_faults.py have its commands.
+# In the order of execution: later pages use the runs of earlier ones. The commands of scaling_up.md, which
+# needs devices, are in end_to_end/test_devices.py and end_to_end/test_faults.py.
 PAGES = ("configuration", "data", "runs", "generation", "hub", "scaling_laws", "tutorials", "troubleshooting")
 DOCS = {page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
 
@@ -41,23 +39,8 @@ COMMANDS = [
 SHORT = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "2", "--samples.max_new_tokens", "5"]
 
 
-def has_gpt2() -> bool:
-    """Whether GPT-2's encoding is at hand: no test downloads."""
-    return bool(os.environ.get("TIKTOKEN_CACHE_DIR"))
-
-
-def hub_folder(folder: Path) -> None:
-    """What somebody has who downloaded a GPT-2, in small."""
-    transformers = pytest.importorskip("transformers")
-    tokenizer = train_bpe(load_corpus("hamlet"), 600, 300)
-    sizes = {"vocab_size": tokenizer.vocab_size, "n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 2}
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)).save_pretrained(folder)
-    to_hub(tokenizer).save(str(folder / "tokenizer.json"))
-
-
-def test_the_first_screen_has_the_two_commands() -> None:
-    """`.ci/run` runs these as they stand."""
+def test_readme_begins_with_the_two_commands() -> None:
+    """`.ci/run` executes both."""
     assert COMMANDS[:2] == [
         "pip install -c constraints.txt -e . && python -m lit_gpt_scratch fit --config configs/char.yaml",
         'pip install -c constraints.txt -e ".[test]" && pytest',
@@ -66,19 +49,13 @@ def test_the_first_screen_has_the_two_commands() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_there_is_no_other_kind_of_command() -> None:
-    programs = {command.split(" --")[0] for command in COMMANDS[2:]}
-    prefix = "python -m lit_gpt_scratch"
-    names = ("fit", "predict", "validate", "import", "export", "verify-resume", "plan", "evaluate", "scale")
-    runs = {f"{prefix} {name}" for name in names}
-    assert programs <= {*runs, "tensorboard"}
-
-
-def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that has what the README's reader has after the first command."""
-    monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
+@pytest.mark.usefixtures("empty_cache")
+def test_documented_commands_run_in_order(
+    run: Run, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with the files that the pages mention; `gpt2-folder` stands for a downloaded GPT-2."""
     shutil.copytree(ROOT / "configs", "configs")
-    for config in Path("configs").glob("*.yaml"):  # no network in a test
+    for config in Path("configs").glob("*.yaml"):  # without network
         settings = yaml.safe_load(config.read_text())
         if config.stem == "scaling":
             continue
@@ -89,32 +66,35 @@ def test_the_commands_run_in_order(run: Run, tmp_path: Path, monkeypatch: pytest
     Path("prompts.txt").write_text("Half a league,\nonward\n")
     for name in ("my.txt", "story.txt"):
         Path(name).write_text("Half a league, half a league, half a league onward.\n" * 300)
-    hub_folder(Path("gpt2-folder"))
+    hub_folder.rename("gpt2-folder")
     assert run("fit", "--config", "configs/char.yaml", *SHORT).code == 0
     last_step = 2
     for command in COMMANDS[2:]:
         words = shlex.split(command)
-        if "verify-resume" in words or "configs/scaling.yaml" in words:  # they have tests of their own
+        assert words[0] == "tensorboard" or words[:3] == ["python", "-m", "lit_gpt_scratch"], command
+        # Tested by tools/test_verify_resume.py and scaling/test_scale.py
+        if "verify-resume" in words or "configs/scaling.yaml" in words:
             continue
-        if words[0] == "tensorboard" or ("configs/gpt2.yaml" in words and not has_gpt2()):
+        if words[0] == "tensorboard" or ("configs/gpt2.yaml" in words and not HAS_GPT2_ENCODING):
             continue
         args, _, redirected = (part.split() for part in shlex.join(words[3:]).partition("'>'"))
         if "fit" in args and "--help" not in args:
             last_step += "--ckpt_path" in args
             args += [*SHORT, "--trainer.max_steps", str(last_step if "--ckpt_path" in args else 2)]
         if "plan" in args:
-            args += ["--no_measure"]  # tests/test_plan.py does
-        monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for a prompt that is kept open
+            args += ["--no_measure"]  # planning/test_plan.py measures
+        monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))  # for an interactive session
         done = run(*shlex.split(" ".join(args)))
         assert done.code == 0, f"{command}: {done.err}"
         assert done.out, command
         if "predict" in args:
-            assert "python -m" not in done.out  # what is written is text alone
+            assert "python -m" not in done.out  # only generated text
     runs = {"char", "char-2", "char-3", "char_muon", "wide", "wide-2", "slower", "finetuned", "bpe"}
-    runs |= {"gpt2-small", "mine", "scaling", "tutorial_char", "debug", *(["gpt2"] if has_gpt2() else [])}
+    runs |= {"gpt2-small", "mine", "scaling", "tutorial_char", "debug"}
+    runs |= {"gpt2"} if HAS_GPT2_ENCODING else set()
     assert {path.name for path in Path("checkpoints").iterdir()} == runs
     for script in (block for text in DOCS.values() for block in code_blocks(text, "python")):
-        exec(script, {})  # load, generate, evaluate; an exported folder in transformers
+        exec(script, {})  # the Python API, and an exported folder in transformers
 
 
 @pytest.mark.slow
@@ -142,26 +122,23 @@ def test_tensorboard_serves_a_run(finished: Path) -> None:
         server.wait()
 
 
-def test_the_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_script_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.txt").write_text("ROMEO: Half a league, half a league, half a league onward.\n" * 300)
     (script,) = code_blocks(README, "python")
     short = script.replace("max_steps=1700", "max_steps=4").replace("interval=425", "interval=2")
     assert "max_steps=4" in short
     assert "interval=2" in short
-    done = subprocess.run(
-        [sys.executable, "-c", short], env=environment(), capture_output=True, text=True, check=True
-    )
+    done = run_process(code=short)
+    assert done.returncode == 0, done.stderr
     assert "ROMEO:" in done.stdout
     assert [*Path("best").glob("*.ckpt")]
 
 
-def test_every_number_of_the_tags_table_is_logged(finished: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_documented_tags_are_logged(finished: Path) -> None:
     documented = set(re.findall(r"`((?:train|val|throughput|learning_rate)/\w+|epoch)`", DOCS["runs"]))
     documented -= {"throughput/mfu", "learning_rate/muon"}  # of a GPU, and of Muon
-    assert documented == set(EventAccumulator(str(finished)).Reload().Tags()["scalars"])
+    assert documented == set(events(finished).Tags()["scalars"])
 
 
 def test_troubleshooting_quotes_messages_of_the_program() -> None:

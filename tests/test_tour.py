@@ -1,4 +1,4 @@
-"""The tour of docs/tour.ipynb runs, in small, and is stored as it ran at full length."""
+"""docs/tour.ipynb: its stored output, and an execution with few steps."""
 
 import json
 import math
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+
+from helpers.command_line import ROOT
+from helpers.marks import HAS_GPT2_ENCODING
 
 TOUR = ROOT / "docs" / "tour.ipynb"
-SMALL = """
+PARAMETERS = """
 corpus = "python_docs"
 max_steps = 4
 more = "--data.offline_corpus python_docs --model.decay_steps 4 --model.warmup_steps 2 --eval_every 4"
@@ -24,24 +26,24 @@ gpt2_size = {{"n_layer": 2, "n_head": 2, "n_embd": 24}}
 
 
 def printed(cells: list[dict[str, Any]]) -> str:
-    """What a notebook's cells wrote."""
+    """Return the text output of a notebook's cells."""
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
 
 
-def test_the_tour_is_stored_as_it_ran() -> None:
+def test_stored_tour_has_the_output_of_one_complete_execution() -> None:
     cells = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
-    written = printed(cells)
-    assert "807,808 parameters" in written
-    assert "[15496, 11, 314, 716]" in written
-    assert "WARNING" not in written
+    output_text = printed(cells)
+    assert "807,808 parameters" in output_text
+    assert "[15496, 11, 314, 716]" in output_text
+    assert "WARNING" not in output_text
     assert not re.search(r"/(home|root|tmp|usr|work)/", TOUR.read_text())
 
 
 @pytest.mark.slow
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tour_runs_with_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
@@ -50,17 +52,16 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copytree(ROOT / name, tmp_path / name)
     tour = nbformat.read(TOUR, as_version=4)
     (parameters,) = (cell for cell in tour.cells if "parameters" in cell.metadata.get("tags", []))
-    has_gpt2 = bool(os.environ.get("TIKTOKEN_CACHE_DIR"))  # no test downloads
-    parameters.source = SMALL.format(subwords="gpt2" if has_gpt2 else "bpe")
+    parameters.source = PARAMETERS.format(subwords="gpt2" if HAS_GPT2_ENCODING else "bpe")
     resources = {"metadata": {"path": str(tmp_path / "docs")}}
     nbclient.NotebookClient(tour, timeout=300, kernel_name="python3", resources=resources).execute()
-    written = printed(tour.cells)
-    assert "error:" not in written
+    output_text = printed(tour.cells)
+    assert "error:" not in output_text
     assert (tmp_path / "checkpoints" / "tour" / "best.ckpt").is_file()
-    untrained = re.findall(r"loss ([\d.]+) (?:before training; |\()ln [\d,]+ = ([\d.]+)", written)
+    untrained = re.findall(r"loss ([\d.]+) (?:before training; |\()ln [\d,]+ = ([\d.]+)", output_text)
     assert len(untrained) == 2  # the character model, and GPT-2's shape
     for loss, guess in untrained:
         assert float(loss) == pytest.approx(float(guess), abs=0.2)
-    assert "GPT-3" in written
-    vocab_size = 50257 if has_gpt2 else 512
-    assert f"ln {vocab_size:,} = {math.log(vocab_size):.2f}" in written
+    assert "GPT-3" in output_text
+    vocab_size = 50257 if HAS_GPT2_ENCODING else 512
+    assert f"ln {vocab_size:,} = {math.log(vocab_size):.2f}" in output_text

@@ -1,0 +1,1 @@
+"""Functions and constants that several tests share."""
