@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import lit_gpt_scratch.__main__  # noqa: F401  # sets the environment as the entry point does
 from helpers.command_line import TINY, Result, Run
+from lit_gpt_scratch.__main__ import configure_process
 from lit_gpt_scratch.cli.main import main
-from lit_gpt_scratch.data import corpus
+from lit_gpt_scratch.data import download
 from lit_gpt_scratch.data.cache import cache_dir
+
+configure_process()  # before torch and Lightning are imported
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,9 +95,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> None:
     """Simulate an empty cache and a network that is down."""
 
     def down(url: str, path: Path) -> None:
-        raise corpus.DownloadError("the network is down")
+        raise download.DownloadError("the network is down")
 
-    monkeypatch.setattr(corpus, "_download", down)
+    monkeypatch.setattr(download, "_fetch", down)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_bpe_learns_tokens_that_span_lines(tmp_path: Path) -> None:
 
 
 def test_bpe_is_learned_from_all_parts_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_gpt_scratch.data.bpe.LEARNING_CHARS", 2**20)
+    monkeypatch.setattr("lit_gpt_scratch.data.bpe.MAX_TRAINING_CHARS", 2**20)
     long = Corpus.read("long", ("early word " * 200_000 + "later ones " * 200_000,))
     tokenizer = train_bpe(long, long.n_chars, 300)
     words = {tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
@@ -108,7 +108,7 @@ def test_end_of_text_is_a_special_token_only_on_request(bpe: SubwordTokenizer) -
 
 @needs_gpt2_encoding
 def test_gpt2_encoding_has_the_published_ids() -> None:
-    gpt2 = SubwordTokenizer.named("gpt2")
+    gpt2 = SubwordTokenizer.from_name("gpt2")
     assert gpt2.vocab_size == 50257
     assert gpt2.encode("Hello, I am").tolist() == [15496, 11, 314, 716]
     assert gpt2.encode(END_OF_TEXT, allow_special=True).tolist() == [50256]
@@ -123,7 +123,7 @@ def test_unavailable_encoding_error_names_two_remedies(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
     with pytest.raises(ValueError, match="set TIKTOKEN_CACHE_DIR .* --data.tokenizer bpe"):
-        SubwordTokenizer.named("gpt2")
+        SubwordTokenizer.from_name("gpt2")
 
 
 @pytest.mark.parametrize(

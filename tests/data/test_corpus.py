@@ -7,8 +7,9 @@ from threading import Thread
 
 import pytest
 
-from lit_gpt_scratch.data import corpus
-from lit_gpt_scratch.data.corpus import HAMLET, DownloadError, load_corpus
+from lit_gpt_scratch.data import corpus, download
+from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
+from lit_gpt_scratch.data.download import DownloadError
 
 
 def text_of(source: object) -> str:
@@ -74,19 +75,19 @@ def test_offline_corpus_replaces_a_failed_download_with_a_warning(caplog: pytest
 
 def test_download_is_verified_by_checksum_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_GPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("something else"))
+    monkeypatch.setattr(download, "_fetch", lambda url, path: path.write_text("something else"))
     with pytest.raises(ValueError, match="checksum is wrong"):
         load_corpus("shakespeare")
     assert not (tmp_path / "cache" / "shakespeare.txt").exists()
 
-    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("the right text"))
+    monkeypatch.setattr(download, "_fetch", lambda url, path: path.write_text("the right text"))
     monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", hashlib.sha256(b"the right text").hexdigest())
     assert text_of("shakespeare") == "the right text"
 
     def unexpected(url: str, path: Path) -> None:
         raise DownloadError("a second download")
 
-    monkeypatch.setattr(corpus, "_download", unexpected)
+    monkeypatch.setattr(download, "_fetch", unexpected)
     assert text_of("shakespeare") == "the right text"
     (tmp_path / "cache" / "shakespeare.txt").write_text("damaged")
     with pytest.raises(ValueError, match="a second download"):
@@ -103,7 +104,7 @@ class _TextServer(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def test_urls_are_downloaded_or_replaced_if_the_host_is_unreachable() -> None:
+def test_urls_are_downloaded_and_never_replaced() -> None:
     server = HTTPServer(("127.0.0.1", 0), _TextServer)
     Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"
@@ -113,5 +114,14 @@ def test_urls_are_downloaded_or_replaced_if_the_host_is_unreachable() -> None:
     server.shutdown()
     server.server_close()
     with pytest.raises(ValueError, match="cannot download"):
-        load_corpus(f"{site}/text")
-    assert load_corpus(f"{site}/text", offline_corpus="hamlet").name == "hamlet"
+        load_corpus(f"{site}/text", offline_corpus="hamlet")
+
+
+def test_a_name_that_is_also_a_file_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hamlet").write_text("My own text.")
+    assert text_of("hamlet") == HAMLET
+    assert "for the file of this name, give ./hamlet" in caplog.text
+    assert text_of("./hamlet") == "My own text."

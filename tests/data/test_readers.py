@@ -93,9 +93,9 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
     texts = ["one", None, "", "two\r\n"] + ["more"] * 1000
     pieces = pieces_of(write("a.parquet", text=texts, n=range(1004)))
     assert pieces[:5] == ["one", None, "two\n", None, "more"]
-    with pytest.raises(ValueError, match="has no column text of strings, but title"):
+    with pytest.raises(ValueError, match="has no string column named text; its columns: title"):
         pieces_of(write("b.parquet", title=["x"]))
-    with pytest.raises(ValueError, match="has no column text of strings, but text"):
+    with pytest.raises(ValueError, match="has no string column named text; its columns: text"):
         pieces_of(write("c.parquet", text=[1, 2]))
     (tmp_path / "d.parquet").write_bytes(b"not a table")
     with pytest.raises(ValueError, match=r"d\.parquet is not a parquet file"):

@@ -20,8 +20,8 @@ from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.token_files import (
     MAX_UNCUT_CHARS,
     Tokens,
-    batches,
-    last_border,
+    batch_pieces,
+    last_word_boundary,
     load_tokens,
     tokenize,
 )
@@ -55,7 +55,7 @@ def test_batched_text_has_the_tokens_of_the_original_text(n_chars: int) -> None:
     docs = "".join(piece or "" for piece in load_corpus("python_docs").pieces())
     text = random_text(20_000) + docs[:50_000]
     blocks = [text[i : i + n_chars] for i in range(0, len(text), n_chars)]
-    cut = list(batches(iter(blocks), n_chars))
+    cut = list(batch_pieces(iter(blocks), n_chars))
     assert len(cut) > len(text) / n_chars / 8  # several batches
     tokenizer = bpe()
     joined = np.concatenate([tokenizer.encode(piece or "") for batch in cut for piece in batch])
@@ -64,25 +64,25 @@ def test_batched_text_has_the_tokens_of_the_original_text(n_chars: int) -> None:
 
 @needs_gpt2_encoding
 def test_batched_text_has_gpt2s_tokens_of_the_original_text() -> None:
-    tokenizer = SubwordTokenizer.named("gpt2")
+    tokenizer = SubwordTokenizer.from_name("gpt2")
     text = random_text(50_000)
     blocks = [text[i : i + 100] for i in range(0, len(text), 100)]
-    cut = [piece or "" for batch in batches(iter(blocks), 200) for piece in batch]
+    cut = [piece or "" for batch in batch_pieces(iter(blocks), 200) for piece in batch]
     assert len(cut) > 50
     assert np.concatenate([*map(tokenizer.encode, cut)]).tolist() == tokenizer.encode(text).tolist()
 
 
 def test_border_is_between_a_letter_and_white_space() -> None:
-    assert last_border("one two! three") == 3
-    assert last_border("end.\n1 2 _ x'") == 0
-    assert last_border("far" + " ." * 3000) == 3
+    assert last_word_boundary("one two! three") == 3
+    assert last_word_boundary("end.\n1 2 _ x'") == 0
+    assert last_word_boundary("far" + " ." * 3000) == 3
 
 
 def test_text_without_a_border_is_cut_at_a_maximal_length() -> None:
     text = "a " + "." * 2**19 + " " * 2**20 + "x"  # tiktoken fails on a million spaces in one piece
     for n_chars in (2**16, len(text)):
         blocks = (text[i : i + n_chars] for i in range(0, len(text), n_chars))
-        pieces = [piece or "" for batch in batches(blocks) for piece in batch]
+        pieces = [piece or "" for batch in batch_pieces(blocks) for piece in batch]
         assert "".join(pieces) == text
         assert max(map(len, pieces)) <= MAX_UNCUT_CHARS
     tokenizer = bpe()
@@ -99,7 +99,7 @@ def test_documents_are_separated() -> None:
     for tokenizer in (ByteTokenizer(), CharTokenizer(corpus.alphabet)):
         tokens = all_tokens(corpus, tokenizer)
         assert tokenizer.decode(tokens.ids) == "one\n\ntwo\n\n<|endoftext|>"
-        assert tokens.n_bytes == len("one\n\ntwo\n\n<|endoftext|>")
+        assert tokens.n_bytes == len("onetwo<|endoftext|>")  # without the separators
 
 
 def test_token_file_uses_the_smallest_integer_type() -> None:

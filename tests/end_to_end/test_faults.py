@@ -147,7 +147,7 @@ moments = {
     "a checkpoint before its renaming": (os, "fsync", 5),
     "a checkpoint after its renaming": (os, "replace", 5, os.replace),
     "an evaluation": (module.LitGPT, "validation_step", 9),
-    "a sample": (samples, "generate", 3),
+    "a sample": (samples, "generate_tokens", 3),
     "a log": (TensorBoardLogger, "log_metrics", 20),
     "a gradient": (module.LitGPT, "backward", 14),
 }

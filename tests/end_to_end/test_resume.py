@@ -14,7 +14,7 @@ from helpers.checkpoints import assert_bit_identical_runs, bit_identical, last_c
 from helpers.command_line import LOG_EVERY_STEP, TINY, Run, run_process, start_process
 from helpers.events import events, scalars
 from helpers.marks import needs_compiler
-from lit_gpt_scratch.data import corpus
+from lit_gpt_scratch.data import download
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.tools.verify_resume import first_difference
 from lit_gpt_scratch.training import module
@@ -182,9 +182,9 @@ def test_rejected_resume_does_not_change_config_yaml(run: Run, finished: Path, t
 def test_run_on_the_offline_corpus_resumes_when_the_network_is_back(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = ["--data.corpus", "https://example.invalid/text", "--data.offline_corpus", "hamlet"]
+    far = ["--data.corpus", "shakespeare", "--data.offline_corpus", "hamlet"]
     assert run("fit", *TINY, *far, "--run_dir", "r").code == 0
-    monkeypatch.setattr(corpus, "_download", lambda url, path: path.write_text("Quite another text.\n" * 50))
+    monkeypatch.setattr(download, "_fetch", lambda url, path: path.write_text("Quite another text.\n" * 50))
     for command in (
         ["fit", "--ckpt_path", "r", "--trainer.max_steps", "22"],
         ["validate", "--ckpt_path", "r"],

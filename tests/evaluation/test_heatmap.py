@@ -13,7 +13,7 @@ from lit_gpt_scratch.evaluation.evaluate import evaluate_corpus
 def test_heatmap_shows_each_token_and_the_highest_loss_first(run: Run, finished: Path) -> None:
     model = lit_gpt_scratch.load(finished)
     text = HAMLET[:300] + "fqmdbxp-" * 10 + HAMLET[300:] + "<b>"
-    text = "".join(char for char in text if not model.tokenizer.unknown(char))
+    text = "".join(char for char in text if not model.tokenizer.unknown_chars(char))
     Path("text.txt").write_text(text)
     args = ("evaluate", "--ckpt_path", finished, "--corpus", "text.txt", "--heatmap", "page.html")
     done = run(*args)

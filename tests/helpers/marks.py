@@ -4,9 +4,11 @@ import os
 
 import pytest
 
-from lit_gpt_scratch.training.hardware import why_not_compile
+from lit_gpt_scratch.training.hardware import missing_compile_requirement
 
-needs_compiler = pytest.mark.skipif(why_not_compile() is not None, reason=f"{why_not_compile()}")
+needs_compiler = pytest.mark.skipif(
+    missing_compile_requirement() is not None, reason=f"{missing_compile_requirement()}"
+)
 # Tests do not download.
 HAS_GPT2_ENCODING = bool(os.environ.get("TIKTOKEN_CACHE_DIR"))
 needs_gpt2_encoding = pytest.mark.skipif(

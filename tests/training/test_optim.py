@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training import optim
-from lit_gpt_scratch.training.optim import Muon, MuonAdamW, adamw, make_optimizer, newton_schulz
+from lit_gpt_scratch.training.optim import Muon, MuonAdamW, make_adamw, make_optimizer, newton_schulz
 
 
 @pytest.fixture(params=[True, False], ids=["bf16 units", "no bf16 units"])
@@ -89,7 +89,7 @@ def test_muon_with_adamw_resumes_bit_identically() -> None:
 
 def test_weight_decay_applies_to_matrices_only() -> None:
     gpt = GPT(GPTConfig(vocab_size=65))
-    decayed, kept = adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True).param_groups
+    decayed, kept = make_adamw(list(gpt.parameters()), (0.9, 0.95), 0.1, fused=True).param_groups
     assert decayed["weight_decay"] == 0.1
     assert kept["weight_decay"] == 0.0
     assert {p.dim() for p in decayed["params"]} == {2}

@@ -12,7 +12,7 @@ from helpers.events import events
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.model.layers import attend
-from lit_gpt_scratch.training.callbacks.inspection import attention_maps, plot_attention
+from lit_gpt_scratch.training.callbacks.attention_maps import attention_maps, plot_attention
 
 FIT = ["fit", *TINY, "--eval_every", "5", "--trainer.log_every_n_steps", "5", "--save_every", "5"]
 

@@ -11,7 +11,7 @@ from lit_gpt_scratch.data.corpus import load_corpus
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.planning import stopwatch
 from lit_gpt_scratch.planning.estimates import parameters_by_part
-from lit_gpt_scratch.planning.stopwatch import Measured
+from lit_gpt_scratch.planning.stopwatch import Measurement
 
 
 def test_plan_computes_parameters_tokens_and_flops(run: Run) -> None:
@@ -43,7 +43,7 @@ def test_parameters_by_part_have_known_counts() -> None:
 
 
 def test_total_time_extends_the_short_run() -> None:
-    measured = Measured(
+    measured = Measurement(
         n_steps=20, elapsed_seconds=10.0, step_seconds=0.1, evaluation_seconds=2.0, peak_bytes=1
     )
     assert measured.total_seconds(steps=20, eval_every=100) == 10
@@ -55,7 +55,7 @@ def test_measured_plan_leaves_no_files(run: Run, tmp_path: Path, monkeypatch: py
     done = run("plan", *TINY, "--json")
     assert done.code == 0
     plan = json.loads(done.out)
-    measured = Measured(**plan["measured"])
+    measured = Measurement(**plan["measured"])
     assert measured.n_steps == 20
     assert plan["total_seconds"] == measured.elapsed_seconds
     assert plan["tokens_per_second"] == pytest.approx(256 / measured.step_seconds)
