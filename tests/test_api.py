@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import lit_gpt_scratch
+from helpers.command_line import run_process
 from lit_gpt_scratch.data.corpus import HAMLET
 
 
@@ -24,3 +25,21 @@ def test_python_api_loads_generates_and_evaluates(finished: Path, tmp_path: Path
         lit_gpt_scratch.generate(model, "To be", stop=["e"])
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         _ = lit_gpt_scratch.train  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_changes_nothing_in_the_process() -> None:
+    code = """
+import os, sys, warnings
+names = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "POSSIBLE_USER_WARNINGS"
+for name in names:
+    os.environ.pop(name, None)
+import torch, lightning.pytorch
+filters, hook = list(warnings.filters), sys.excepthook
+import lit_gpt_scratch
+for name in lit_gpt_scratch.__all__:
+    getattr(lit_gpt_scratch, name)
+ours = [each for each in warnings.filters if each not in filters and "LeafSpec" in str(each)]
+print(ours, [name for name in names if name in os.environ], sys.excepthook is hook)
+"""
+    done = run_process(code=code)
+    assert done.stdout.strip() == "[] [] True", done.stderr

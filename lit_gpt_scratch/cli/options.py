@@ -139,8 +139,9 @@ def parse_options(
     given_configs, others = parse_known(args, "config")
     files = given_configs.config
     for name, other in LINKED_OPTIONS.items():
-        if values_in_configs(files, name):
-            raise ValueError(f"{name} in {' or '.join(files)} has no effect: it follows from {other}")
+        for file in files:
+            if values_in_configs([file], name):
+                raise ValueError(f"{name} in {file} has no effect: it follows from {other}")
     with clear_parser_errors(parser, files):
         # In jsonargparse, a later argument or file overrides an earlier one: put the files first.
         args = [*(word for file in files for word in ("--config", file)), *others]

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy.special import stdtrit  # quantiles of Student's t
 
 from lit_gpt_scratch.api import Model
-from lit_gpt_scratch.data.batches import document_share
 from lit_gpt_scratch.data.corpus import Corpus, load_corpus
 from lit_gpt_scratch.data.progress_bar import progress_bar
 from lit_gpt_scratch.data.token_files import Tokens, load_tokens
@@ -97,8 +96,8 @@ def evaluate_corpus(
             f"{model.path} has losses that are NaN or infinite on this text: its run has diverged"
         )
     n_token_bytes = tokenizer.token_n_bytes[scores.targets]
-    share = document_share(tokens, tokenizer)
-    n_bytes = round(share * int(n_token_bytes.sum()))
+    n_bytes = tokens.n_bytes - int(tokenizer.token_n_bytes[ids[0]])
+    share = n_bytes / int(n_token_bytes.sum())  # the rest are separators
     n_characters = len(tokenizer.decode(scores.targets.tolist()))
     if tokens.n_separators:
         n_characters -= tokens.n_separators * len(tokenizer.decode(tokenizer.separator_ids))

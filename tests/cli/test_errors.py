@@ -80,18 +80,21 @@ def assert_one_line_error(done: Result, message: str) -> None:
             'Parser key "model.learning_rate": Expected float. Got value: nan',
         ),
         (["--model.learning_rate", "0"], "model.learning_rate (0.0) must be above 0"),
-        (["--model.min_learning_rate", "1"], "model.min_learning_rate (1.0) between 0 and it"),
+        (
+            ["--model.min_learning_rate", "1"],
+            "model.min_learning_rate (1.0) between 0 and model.learning_rate",
+        ),
         (["--model.beta2", "1"], "model.beta1 and model.beta2 must be at least 0 and below 1"),
         (["--model.weight_decay", "-1"], "model.weight_decay must not be negative"),
         (["--model.warmup_steps", "-1"], "model.warmup_steps"),
         (["--model.muon_learning_rate", "0"], "model.muon_learning_rate"),
         (["--precision", "bf17"], "'bf17'"),
         (["--trainer.precision", "32-true"], "use precision instead"),
-        (["--compile", "maybe"], "Literal['auto', 'true', 'false']"),
+        (["--compile", "maybe"], "compile takes 'auto' or bool, not 'maybe'"),
         (["--trainer.devices", "0", "--trainer.accelerator", "cpu"], "devices"),
         (
             ["--trainer.strategy", "fsdp", "--model.optimizer", "muon"],
-            "model.optimizer muon needs whole weights, which trainer.strategy fsdp shares out: use ddp",
+            "model.optimizer muon needs whole weights, but trainer.strategy fsdp shards them: use ddp",
         ),
         (["--trainer.strategy", "fsdp", "--callbacks.ema", "true"], "callbacks.ema needs whole weights"),
         (
@@ -184,3 +187,24 @@ def test_read_only_run_folder_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch)
     done = run("fit", *TINY, "--run_dir", "r")
     assert done.code == 2
     assert "cannot write into the run folder r: Permission denied" in done.err
+
+
+@pytest.mark.parametrize(
+    ("yaml", "other"),
+    [
+        (
+            "data:\n  block_size: 8\n",
+            "data.block_size in c.yaml has no effect: it follows from model.block_size",
+        ),
+        ("data:\n  seed: 8\n", "data.seed in c.yaml has no effect: it follows from seed_everything"),
+        (
+            "model:\n  vocab_size: 8\n",
+            "model.vocab_size in c.yaml has no effect: it follows from data.tokenizer",
+        ),
+    ],
+)
+def test_options_that_follow_from_others_are_rejected_in_yaml(run: Run, yaml: str, other: str) -> None:
+    Path("c.yaml").write_text(yaml)
+    done = run("fit", *TINY, "--config", "c.yaml")
+    assert done.code == 2
+    assert other in done.err

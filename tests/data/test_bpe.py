@@ -1,10 +1,13 @@
 """Byte pair encodings: GPT-2's, and one learned from a text."""
 
 import json
+import random
+import time
 from pathlib import Path
 
 import pytest
 
+from helpers.command_line import run_process
 from helpers.marks import needs_gpt2_encoding
 from helpers.text import UNICODE_TEXT
 from lit_gpt_scratch.data.bpe import END_OF_TEXT, SubwordTokenizer, tokenizer_from_dict, train_bpe
@@ -132,3 +135,40 @@ def test_unavailable_encoding_error_names_two_remedies(monkeypatch: pytest.Monke
 def test_invalid_tokenizer_dict_is_rejected(state: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         tokenizer_from_dict(state)
+
+
+@pytest.mark.parametrize("letters", ["ACGT", "".join(map(chr, range(0x4E00, 0x5600))), "a", " "])
+def test_bpe_is_learned_in_seconds_from_text_without_word_borders(letters: str) -> None:
+    content = "".join(random.Random(0).choices(letters, k=200_000))
+    started = time.perf_counter()
+    tokenizer = train_bpe(text(content), len(content), 2000)
+    assert time.perf_counter() - started < 10  # quadratic time would be minutes
+    assert tokenizer.decode(tokenizer.encode(content[:1000])) == content[:1000]
+
+
+INTERRUPTED = """
+import os, random, signal, sys, threading, time
+from lit_gpt_scratch.data.bpe import train_bpe
+from lit_gpt_scratch.data.corpus import Corpus
+
+content = "".join(random.Random(0).choices([chr(i) for i in range(0x4E00, 0x5600)], k=3_000_000))
+corpus = Corpus.read("text", (content,))
+sent = []
+def interrupt():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Timer(2, interrupt).start()
+try:
+    train_bpe(corpus, len(content), 20_000)
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0])
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_bpe_learning_within_a_second() -> None:
+    done = run_process(code=INTERRUPTED)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -145,3 +146,32 @@ def test_slice_chars_equals_string_slicing() -> None:
             assert "".join(piece or "" for piece in pieces) == texts[start:stop]
             separators = sum(start < separator < stop for separator in (4, 7))
             assert pieces.count(None) == separators
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".jsonlines", ".json", ".JSONL"])
+def test_json_lines_are_read_under_all_their_names(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"docs{suffix}").write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert pieces_of(tmp_path / f"docs{suffix}") == ["one", None, "two"]
+
+
+def test_compressed_json_is_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "docs.json.gz").write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    assert pieces_of(tmp_path / "docs.json.gz") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "is an HTML page"),
+        (b"<html lang=en>", "is an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        ("To be".encode("utf-16"), "is UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8"),
+        ("It\u2019s \u20ac5".encode("cp1252"), "iconv -f cp1252 -t utf-8"),
+        ("na\u00efve".encode("latin1"), "iconv -f ENCODING -t utf-8"),
+        ("\u6d4b\u8bd5".encode("gbk") + b"\x81\x40", "iconv -f ENCODING -t utf-8"),
+    ],
+)
+def test_files_that_are_not_the_meant_text_are_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(kind)):
+        pieces_of(tmp_path / "a.txt")

@@ -60,3 +60,9 @@ def test_token_label_is_one_nonempty_line() -> None:
     assert labels[0xE5] == "#229"  # part of a character
     wide = CharTokenizer("\u3000字")
     assert sorted(token_label(wide, i) for i in range(2)) == ["\\x3000", "字"]
+
+
+def test_prompt_is_cleaned_as_texts_are(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = CharTokenizer("ab\n")
+    assert tokenizer.decode(encode_prompt(tokenizer, "\ufeffa\r\nb\ra")) == "a\nb\na"
+    assert caplog.text == ""

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -278,3 +279,21 @@ def test_terminal_shows_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch
     assert on_terminal.err.startswith("loading PyTorch ...\r")  # at once: the import takes seconds
     assert "step 3/3" in on_terminal.err
     assert on_terminal.out.count("step 3/3") == without_terminal.out.count("step 3/3") == 1
+
+
+@pytest.mark.parametrize("value", ["false", "auto", '"auto"'])
+def test_compile_in_yaml_is_a_boolean_or_auto(run: Run, value: str) -> None:
+    Path("c.yaml").write_text(f"compile: {value}\n")
+    done = run("fit", *TINY, "--config", "c.yaml", "--trainer.max_steps", "12", "--run_dir", "r")
+    assert done.code == 0, done.err
+    assert "not compiled" in done.out
+    assert f"compile: {value.strip(chr(34))}\n" in Path("r/config.yaml").read_text()
+
+
+def test_fit_runs_in_a_thread(run: Run) -> None:
+    codes: list[int] = []
+    thread = Thread(target=lambda: codes.append(run("fit", *TINY, "--run_dir", "r").code))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert Path("r/last.ckpt").is_file()

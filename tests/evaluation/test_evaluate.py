@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lit_gpt_scratch
-from helpers.command_line import Run
+from helpers.command_line import TINY, Run
 from lit_gpt_scratch.api import Model
 from lit_gpt_scratch.data.corpus import HAMLET
 from lit_gpt_scratch.data.tokenizers import CharTokenizer
@@ -92,3 +92,58 @@ def test_perplexity_matches_transformers_strided_perplexity(run: Run, hub_folder
         (found,) = json.loads(done.out)
         assert found["n_tokens"] == n_scored == ids.shape[1] - 1
         assert found["perplexity"]["value"] == pytest.approx(math.exp(nats / n_scored), rel=1e-4)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_separators_of_documents_count_no_bytes(run: Run, tokenizer: str) -> None:
+    """All tokenizers have the same denominators, and bits per byte equal bits per character for ASCII."""
+    documents = [f"document {i}: the rest is silence" for i in range(60)]
+    Path("docs.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in documents))
+    data = ["--data.corpus", "docs.jsonl", "--data.tokenizer", tokenizer, "--data.vocab_size", "300"]
+    assert run("fit", *TINY, *data, "--run_dir", "r").code == 0
+    (result,) = json.loads(run("evaluate", "--ckpt_path", "r", "--corpus", "docs.jsonl", "--json").out)
+    model = lit_gpt_scratch.load("r")
+    first = len(model.tokenizer.decode(model.tokenizer.encode(documents[0])[:1]))
+    assert result["n_bytes"] == result["n_characters"] == sum(map(len, documents)) - first
+    assert result["bits_per_byte"]["value"] == pytest.approx(result["bits_per_character"]["value"])
+    total_nats = result["loss"]["value"] * result["n_tokens"]
+    assert result["bits_per_byte"]["value"] == pytest.approx(total_nats / math.log(2) / result["n_bytes"])
+
+
+def test_validation_counts_the_bytes_of_documents(run: Run) -> None:
+    documents = ["the rest is silence"] * 60
+    Path("docs.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in documents))
+    ratios = []
+    for tokenizer in ("char", "byte"):
+        options = ["--data.corpus", "docs.jsonl", "--data.tokenizer", tokenizer, "--run_dir", tokenizer]
+        assert run("fit", *TINY, *options).code == 0
+        val = torch.load(f"{tokenizer}/last.ckpt", weights_only=True)["TextDataModule"]["val"]
+        ratios.append(val["bytes_per_token"])
+    assert ratios[0] == ratios[1] == pytest.approx(113 / 123)  # six documents, two newlines between each
+
+
+def test_nan_weights_are_reported_in_one_line(run: Run, finished: Path) -> None:
+    checkpoint = torch.load(finished / "best.ckpt", weights_only=True)
+    for weights in checkpoint["state_dict"].values():
+        weights.fill_(math.nan)
+    torch.save(checkpoint, "nan.ckpt")
+    for command in (
+        ["evaluate", "--ckpt_path", "nan.ckpt", "--corpus", "hamlet"],
+        ["predict", "--ckpt_path", "nan.ckpt", "--temperature", "0"],
+        ["predict", "--ckpt_path", "nan.ckpt", "--num_samples", "2", "--format", "jsonl"],
+    ):
+        done = run(*command)
+        assert done.code == 2
+        assert "NaN or infinite" in done.err.splitlines()[-1]
+        assert done.err.count("error") == 1
+
+
+def test_infinite_perplexity_is_null_in_json(run: Run, finished: Path) -> None:
+    checkpoint = torch.load(finished / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"]["gpt.ln_f.weight"] *= 1e6
+    torch.save(checkpoint, "huge.ckpt")
+    command = ["evaluate", "--ckpt_path", "huge.ckpt", "--corpus", "hamlet"]
+    assert "inf" in run(*command).out
+    (result,) = json.loads(run(*command, "--json").out, parse_constant=pytest.fail)
+    assert result["loss"]["value"] > 700
+    assert result["perplexity"]["value"] is None

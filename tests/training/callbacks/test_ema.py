@@ -1,5 +1,7 @@
 """Exponential moving average of the weights."""
 
+from pathlib import Path
+
 import torch
 
 from helpers.checkpoints import last_checkpoint
@@ -20,3 +22,16 @@ def test_checkpoint_has_averaged_and_raw_weights(run: Run) -> None:
         torch.testing.assert_close(mean["state_dict"][key], expected, atol=1e-6, rtol=1e-5)
     assert mean["evaluation"]["val/loss"] != plain["evaluation"]["val/loss"]
     assert run("predict", "--ckpt_path", "mean", "--prompt", "To", "--max_new_tokens", "3").code == 0
+
+
+def test_samples_are_of_the_averaged_weights(run: Run) -> None:
+    options = ["--ema.decay", "0.9", "--samples.temperature", "0", "--samples.max_new_tokens", "20"]
+    assert run("fit", *TINY, *options, "--model.learning_rate", "0.02", "--run_dir", "r").code == 0
+    sample = Path("r/samples.md").read_text().split("## Step 20")[1]
+    averaged = run(
+        "predict", "--ckpt_path", "r/last.ckpt", "--temperature", "0", "--max_new_tokens", "20"
+    ).out
+    assert (
+        "".join(line.removeprefix("    ") for line in sample.splitlines()[2:]).strip()
+        == "".join(averaged.splitlines()).strip()
+    )
