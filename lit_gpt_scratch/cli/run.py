@@ -24,7 +24,8 @@ from lit_gpt_scratch.cli.resume_checks import check_architecture, check_class, c
 from lit_gpt_scratch.cli.start import Start, pop_class, read_start
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.training import callbacks
-from lit_gpt_scratch.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
+from lit_gpt_scratch.training.checkpoint import read_checkpoint
 from lit_gpt_scratch.training.fsdp import fsdp_trainer_options
 from lit_gpt_scratch.training.hardware import choose_compile, choose_precision, device_kind, keep_freed_memory
 from lit_gpt_scratch.training.metrics import train_flops_per_token

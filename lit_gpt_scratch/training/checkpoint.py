@@ -1,4 +1,4 @@
-"""Checkpoint files: find them, read them as data only, write them atomically; Lightning's plugin for them."""
+"""Checkpoint files: find them, read them as data only, write them atomically."""
 
 import os
 import pickle
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lit_gpt_scratch.data.atomic_write import atomic_write
 
@@ -89,18 +88,6 @@ def read_checkpoint(path: StrPath, mmap: bool = False) -> dict[str, Any]:
     if not all(map(_fits_its_storage, _tensors(checkpoint))) or not _options_fit_weights(checkpoint):
         raise ValueError(f"{path} is damaged: its sizes do not fit each other")
     return checkpoint
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning plugin that writes checkpoints atomically, and always reads them as data only."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: StrPath, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        write_checkpoint(checkpoint, path)
-
-    def load_checkpoint(self, path: StrPath, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint into CPU memory."""
-        return read_checkpoint(path)
 
 
 def _check_zip(path: StrPath, with_tensors: bool) -> None:

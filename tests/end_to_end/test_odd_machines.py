@@ -113,7 +113,7 @@ def test_tilde_without_a_home_folder_exits_2(run: Run, option: str, monkeypatch:
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no entry in the password file
     done = run("fit", *TINY, option, "~/x")
     assert done.code == 2
-    assert done.err == "error: there is no home folder, which ~ stands for: write paths in full\n"
+    assert done.err == "error: cannot expand ~ in a path: there is no home folder; write paths in full\n"
 
 
 def test_unwritable_heatmap_is_reported_before_the_evaluation(
@@ -125,7 +125,7 @@ def test_unwritable_heatmap_is_reported_before_the_evaluation(
     assert done.code == 2
     assert done.out == ""
     assert "the folder" in done.err
-    assert "must not be written" in done.err
+    assert "is not writable" in done.err
 
 
 def test_printed_commands_quote_paths(run: Run) -> None:

@@ -56,7 +56,7 @@ def test_unknown_characters_are_left_out_up_to_one_percent(run: Run, finished: P
         (["--corpus", "letter.txt"], "the text has 1 token: there is nothing to predict"),
         (
             ["--corpus", "nowhere.txt"],
-            "no such text: 'nowhere.txt' is no file, no folder and none of shakespeare, python_docs, hamlet",
+            "no such text: 'nowhere.txt' is not a file, folder or one of shakespeare, python_docs, hamlet",
         ),
         (["--ckpt_path", ".", "nowhere"], "no such checkpoint: nowhere"),
         (["--heatmap", "no/page.html"], "cannot write no/page.html: there is no folder no"),

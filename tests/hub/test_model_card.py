@@ -14,6 +14,6 @@ def test_model_card_has_no_secrets_and_names_the_first_weights(run: Run, finishe
     checkpoint["TextDataModule"]["corpus"]["name"] = "https://me:password@example.org/a.txt?signature=s"
     card = model_card(checkpoint, load("r"), "gpt2", "mine")
     assert "| corpus | https://example.org/a.txt: 606 characters" in card
-    assert "| first weights | run/last.ckpt |" in card
+    assert "| initial weights | run/last.ckpt |" in card
     assert "password" not in card
     assert "signature" not in card

@@ -33,8 +33,8 @@ def test_plan_computes_parameters_tokens_and_flops(run: Run) -> None:
 def test_parameters_by_part_have_known_counts() -> None:
     gpt = GPT(GPTConfig(50, block_size=8, n_layer=2, n_head=2, n_embd=16, tie_weights=False))
     assert parameters_by_part(gpt) == {
-        "token table": 50 * 16,
-        "positions": 8 * 16,
+        "token embeddings": 50 * 16,
+        "position embeddings": 8 * 16,
         "norms": 5 * 2 * 16,
         "attention": 2 * 4 * 16 * 16,
         "MLPs": 2 * (2 * 4 * 16 * 16 + 5 * 16),
@@ -82,14 +82,14 @@ def test_loss_is_estimated_only_from_a_law_of_the_same_text_tokenizer_and_optimi
     assert json.loads(run(*plan, "--json").out)["expected_loss"] == 2.0
     assert "about 2.00 on the validation text, by law.json" in run(*plan).out
     for other in (["--data.tokenizer", "byte"], ["--model.optimizer", "muon"]):
-        assert "no estimate: law.json is no law for this text, tokenizer" in run(*plan, *other).out
+        assert "no estimate: law.json is no law for this text, vocabulary size" in run(*plan, *other).out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--ckpt_path", "run"], "no such checkpoint: run"),
-        (["--trainer.max_steps", "-1", "--model.decay_steps", "50"], "a plan needs an end"),
+        (["--trainer.max_steps", "-1", "--model.decay_steps", "50"], "plan needs a number of steps"),
         (["--model.n_embd", "33"], "model.n_embd (33) must be a multiple of model.n_head (2)"),
         (["--law"], "error: argument --law: expected one argument"),
         (["--law", "none.json"], "error: no such law: none.json"),

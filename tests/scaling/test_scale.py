@@ -88,7 +88,7 @@ FIT = ["--fit", "{data: {batch_size: 8}, model: {block_size: 16}}"]
         ([], "a law of five constants needs more runs"),
         ([*GRID, "--tokens", "[1024, 2048]", *FIT], "--sizes and --tokens with at least 3 values each"),
         (["--config", "nothing.yaml"], "nothing.yaml"),
-        (GRID, "fit must say how many tokens a step takes: 'data' is missing"),
+        (GRID, "fit must set data.batch_size and model.block_size, the tokens of a step: 'data' is missing"),
         ([*GRID, "--tokens", "[10, 1024, 2048]", *FIT], "10 tokens are less than a step, which takes 128"),
         (
             [*GRID, "--tokens", "[1024, 2048, 2048]", *FIT],

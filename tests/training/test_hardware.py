@@ -85,9 +85,9 @@ def test_auto_compile_chooses_long_runs_if_a_compiler_exists(
     assert hardware.auto_compile("cpu", modern, 1e14) == (False, "Python's headers are not installed")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
     assert hardware.auto_compile("cpu", modern, float("inf")) == (False, "there is no C++ compiler")
-    assert hardware.choose_compile("false", "cpu", modern, 1.0) == (False, "as asked")
+    assert hardware.choose_compile(False, "cpu", modern, 1.0) == (False, "as asked")
     with pytest.raises(ValueError, match="compile: there is no C"):
-        hardware.choose_compile("true", "cpu", modern, 1.0)
+        hardware.choose_compile(True, "cpu", modern, 1.0)
 
 
 def test_resumed_run_keeps_its_precision(run: Run) -> None:

@@ -64,7 +64,7 @@ def test_sentence_longer_than_a_block_is_rejected(run: Run, tmp_path: Path) -> N
     long = ["--callbacks.inspection", "true", "--inspection.sentence", "to be " * 20]
     done = run(*FIT, "--trainer.max_steps", 5, *long, "--run_dir", "r")
     assert done.code == 2
-    assert "inspection.sentence has 120 tokens, and a block 32" in done.err
+    assert "inspection.sentence has 120 tokens, but model.block_size is 32" in done.err
     assert not Path("r").exists()
 
 
@@ -74,7 +74,7 @@ def test_inspection_without_tensorboard_logs_a_warning(run: Run) -> None:
     assert done.code == 0
     assert (
         done.err
-        == "WARNING: callbacks.inspection is for TensorBoard, which this run has not: nothing is shown\n"
+        == "WARNING: callbacks.inspection needs a TensorBoard logger, which is missing: nothing is shown\n"
     )
     assert "tensorboard" not in done.out
     files = {"best.ckpt", "last.ckpt", "config.yaml", "samples.md"}
