@@ -17,6 +17,7 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
 from lit_gpt_scratch.generation.predict import PredictOptions, print_continuations
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.lr_schedule import warmup_warning
 from lit_gpt_scratch.training.run_folder import create_run_folder, shell_path
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def fit(args: list[str]) -> None:
     run = read_run("fit", args)
     prepare(run)  # before anything is written
     max_steps, step = run.config.trainer.max_steps, run.start.step
+    if warning := warmup_warning(run.config.model.warmup_steps, max_steps):
+        log.warning("%s", warning)
     if 0 < max_steps <= step:
         raise ValueError(f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one")
     if not run.start.is_resume:
@@ -80,9 +83,11 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
         raise
     finally:
         is_new = run_dir is not None and run_dir != run.start.run_dir
-        is_unused = is_temporary or trainer is None or trainer.global_step <= run.start.step
-        if run_dir is not None and is_new and is_unused and is_rank_zero():
-            shutil.rmtree(run_dir, ignore_errors=True)
+        took_no_step = trainer is None or trainer.global_step <= run.start.step
+        if run_dir is not None and is_rank_zero():
+            is_unused = is_new and took_no_step and not any(run_dir.glob("*.ckpt"))
+            if is_temporary or is_unused:
+                shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def prepare_run_dir(run: Run, is_temporary: bool) -> Path:
@@ -139,7 +144,11 @@ def print_evaluation(command: str, args: list[str]) -> None:
         getattr(trainer, command)(run.model, run.datamodule, ckpt_path=run.start.path, verbose=False)
     if not trainer.is_global_zero:
         return
-    print(f"text              {run.datamodule.describe_evaluation(command)}")
+    limited = f"limit_{'val' if command == 'validate' else command}_batches"
+    limit = run.config.trainer.get(limited)
+    is_whole = limit is None or (isinstance(limit, float) and limit == 1)  # the integer 1 is one batch
+    part = "" if is_whole else f", a part of it: trainer.{limited} is {limit}"
+    print(f"text              {run.datamodule.describe_evaluation(command)}{part}")
     if run.start.checkpoint is not None:
         print(f"checkpoint        {run.start.path}, step {run.start.checkpoint['global_step']}")
     for name, value in sorted(trainer.callback_metrics.items()):

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from lit_gpt_scratch import COMMANDS, PROGRAM
 from lit_gpt_scratch.cli.options import (
@@ -266,9 +267,13 @@ def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision
 
 def _trainer(arguments: dict[str, Any]) -> Trainer:
     try:
-        return Trainer(**arguments)
+        trainer = Trainer(**arguments)
     except TypeError as error:
         raise ValueError(str(error)) from error
+    # Processes that are forked or spawned return from `fit` without what they trained.
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError("trainer.strategy must start each process with the command itself: use ddp or fsdp")
+    return trainer
 
 
 def _as_list(value: Any) -> list[Any]:

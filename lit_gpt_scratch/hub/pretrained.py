@@ -24,12 +24,13 @@ def read_state(folder: Path) -> dict[str, Tensor]:
         ValueError: A file or a tensor is missing, damaged, or not as config.json describes.
     """
     family, options = read_config(folder)
+    is_tied = options.pop("tie_weights")  # a file may have a head although config.json ties it
     read: Any = family.model_class.from_pretrained
     try:
         model, report = read(
             folder,
             # Only the checked fields: config.json may name kernels or quantizers, which are code.
-            config=family.hub_config(GPTConfig(**options)),
+            config=family.hub_config(GPTConfig(**options, tie_weights=False)),
             dtype=torch.float32,
             weights_only=True,
             ignore_mismatched_sizes=True,  # the report has them, and is checked below
@@ -40,11 +41,18 @@ def read_state(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"the weights of {folder} are damaged, or hold more than tensors") from error
     except Exception as error:  # transformers raises many exception types for damaged files
         raise ValueError(f"cannot read the weights of {folder}: {error}") from error
+    has_head = "lm_head.weight" not in report["missing_keys"]
     for kind, names in report.items():
-        if names:
-            wrong = f"{kind.removesuffix('_keys')} {min(map(str, names))}"
+        if names := {*map(str, names)} - ({"lm_head.weight"} if is_tied else set()):
+            wrong = f"{kind.removesuffix('_keys')} {min(names)}"
             raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")
-    return family.gpt_state(model)
+    state = family.gpt_state(model)
+    if is_tied:
+        if has_head and not torch.equal(state["lm_head.weight"], state["wte.weight"]):
+            head = "lm_head.weight differs from the token embeddings, to which config.json ties it"
+            raise ValueError(f"{folder}: {head}; set tie_word_embeddings to false in config.json")
+        state["lm_head.weight"] = state["wte.weight"]
+    return state
 
 
 def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:

@@ -14,6 +14,7 @@ from lit_gpt_scratch.data.bpe import BYTE_OF_LETTER, END_OF_TEXT, SubwordTokeniz
 from lit_gpt_scratch.data.tokenizers import CharTokenizer, Tokenizer
 
 GPT2_VOCAB_SIZE = 50257
+OTHER_FILES = ("spiece.model", "tokenizer.model", "vocab.txt")  # of tokenizers that are not supported
 # Letters that represent the bytes 0 to 255 in GPT-2's alphabet.
 LETTERS = [chr(letter) for letter in sorted(BYTE_OF_LETTER, key=BYTE_OF_LETTER.__getitem__)]
 # Pre-tokenizer steps in tokenizer.json: BYTES maps bytes to letters, WORDS splits a text into words as GPT-2
@@ -59,12 +60,17 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
         ValueError: The tokenizer is missing, damaged or not supported, or does not have `vocab_size` tokens.
     """
     try:
+        _check_settings(folder)
         if (folder / "tokenizer.json").is_file():
             result = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         elif (folder / "vocab.json").is_file():
             files = str(folder / "vocab.json"), str(folder / "merges.txt")
             result = tokenizers.Tokenizer(models.BPE.from_file(*files))
             result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        elif found := [name for name in OTHER_FILES if (folder / name).is_file()]:
+            raise ValueError(
+                f"{found[0]} is not supported: give tokenizer.json, or vocab.json and merges.txt"
+            )
         elif vocab_size == GPT2_VOCAB_SIZE:
             return {"kind": "tiktoken", "name": "gpt2"}
         else:
@@ -74,11 +80,24 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
         raise ValueError(f"the tokenizer of {folder} cannot be used: {error}") from error
 
 
+def _check_settings(folder: Path) -> None:
+    """Raise ValueError if tokenizer_config.json has a setting that adds to a text."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
+        if settings.get(name):
+            raise ValueError(f"{name} in {path.name} is not supported")
+
+
 def _from_hub(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     """Convert the content of a tokenizer.json to the form of `Tokenizer.to_dict`."""
     model, pre_tokenizer = content["model"], content["pre_tokenizer"] or {"pretokenizers": []}
     if model["type"] != "BPE" or content["normalizer"] is not None:
         raise ValueError(f"it is {model['type']} with the normalizer {content['normalizer']}, not plain BPE")
+    post_processor = content["post_processor"] or {"type": "ByteLevel"}
+    steps_after = post_processor.get("single", [post_processor])
+    if any("Sequence" not in step and step.get("type") != "ByteLevel" for step in steps_after):
+        raise ValueError(f"its post-processor {post_processor['type']} adds tokens to a text")
     id_of = model["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
     if sorted(id_of.values()) != [*range(vocab_size)]:
         raise ValueError(f"its {len(id_of)} ids are not those of the model, 0 to {vocab_size - 1}")

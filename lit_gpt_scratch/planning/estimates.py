@@ -11,6 +11,7 @@ from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.model.gpt import GPT
 from lit_gpt_scratch.planning.stopwatch import Measurement
 from lit_gpt_scratch.scaling.law import Law
+from lit_gpt_scratch.training.lr_schedule import warmup_warning
 from lit_gpt_scratch.training.metrics import train_flops_per_token
 from lit_gpt_scratch.training.module import LitGPT
 
@@ -44,9 +45,8 @@ def make_plan(
     if n_tokens > MAX_EPOCHS * n_train:
         epochs = f"{n_tokens / n_train:.0f} epochs over {n_train:,} tokens"
         warnings.append(f"{epochs} will overfit: give more text, fewer steps, or dropout")
-    if model.warmup_steps >= steps:
-        warmup = f"{model.warmup_steps} steps of warmup leave none of {steps} for decay"
-        warnings.append(f"{warmup}: give fewer model.warmup_steps")
+    if warning := warmup_warning(model.warmup_steps, steps):
+        warnings.append(warning)
     return {
         "parameters": parameters,  # by part of the model
         "n_parameters": n_parameters,

@@ -36,6 +36,8 @@ def choose_precision(option: str, kind: str, previous: dict[str, str] | None) ->
         previous: `kind` and `precision` of the checkpoint's run, or None; auto keeps that precision on the
             same device type.
     """
+    if option == "16-mixed" and kind == "cpu":
+        return "bf16-mixed", "16-mixed is for GPUs"
     if option != "auto":
         return option, "as asked"
     if previous is not None and previous["kind"] == kind:

@@ -51,3 +51,10 @@ def learning_rate(
     if schedule == "cosine":
         return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
     return peak + (floor - peak) * progress
+
+
+def warmup_warning(warmup_steps: int, max_steps: int) -> str | None:
+    """Return a warning if a run ends before its learning rate decays; None otherwise."""
+    if not 0 < max_steps <= warmup_steps:
+        return None
+    return f"{warmup_steps} steps of warmup leave none of {max_steps} for decay: lower model.warmup_steps"

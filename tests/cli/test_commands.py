@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.checkpoints import best_checkpoint, last_checkpoint
-from helpers.command_line import ROOT, TINY, Run
+from helpers.command_line import ROOT, TINY, Run, two_devices
 from helpers.marks import needs_gpt2_encoding
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
 from lit_gpt_scratch.data.corpus import HAMLET
@@ -139,3 +139,28 @@ def test_untrained_gpt2_generates_text_and_has_loss_ln_v(run: Run) -> None:
     few = ["--data.corpus", "words.txt", "--data.batch_size", "2", "--trainer.limit_val_batches", "2"]
     loss = metrics(run("validate", *config, *few).out)["val/loss"]
     assert abs(loss - math.log(50257)) < 0.2
+
+
+def test_a_part_of_the_validation_text_is_named(run: Run, finished: Path) -> None:
+    out = run("validate", "--ckpt_path", finished, "--trainer.limit_val_batches", "1").out
+    assert "the validation part of hamlet, a part of it: trainer.limit_val_batches is 1\n" in out
+    assert "a part of it" not in run("validate", "--ckpt_path", finished).out
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn", "ddp_notebook"])
+def test_strategies_that_fork_or_spawn_are_rejected_before_training(run: Run, strategy: str) -> None:
+    done = run("fit", *TINY, *two_devices(strategy), "--run_dir", "r")
+    assert done.code == 2
+    assert "use ddp or fsdp" in done.err
+    assert not Path("r").exists()
+
+
+def test_warmup_that_does_not_end_is_reported(run: Run) -> None:
+    done = run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r")
+    assert done.code == 0
+    assert "10 steps of warmup leave none of 10 for decay" in done.err
+
+
+def test_float16_on_a_cpu_is_reported_as_bfloat16(run: Run) -> None:
+    done = run("fit", *TINY, "--precision", "16-mixed", "--run_dir", "r")
+    assert "precision bf16-mixed (16-mixed is for GPUs)" in done.out

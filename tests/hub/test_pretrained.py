@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from helpers.hub import assert_same_logits, random_hub_model
 from lit_gpt_scratch.hub.pretrained import read_config, read_state
@@ -56,3 +56,17 @@ def test_weight_file_formats_are_read(save: Callable[[Any, Path], None], tmp_pat
     ours = GPT(GPTConfig(**options))
     ours.load_state_dict(read_state(tmp_path))
     assert_same_logits(ours, theirs.float())
+
+
+def test_head_that_differs_from_tied_embeddings_is_rejected(tmp_path: Path) -> None:
+    theirs = random_hub_model()
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    weights["lm_head.weight"] = weights["transformer.wte.weight"].clone()
+    save_file(weights, file, metadata={"format": "pt"})
+    assert torch.equal(read_state(tmp_path)["lm_head.weight"], theirs.lm_head.weight)
+    weights["lm_head.weight"] += 1
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lm_head.weight differs from the token embeddings"):
+        read_state(tmp_path)

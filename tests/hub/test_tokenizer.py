@@ -1,7 +1,9 @@
 """Tokenizers to and from Hugging Face's `tokenizers`."""
 
+import json
 from pathlib import Path
 
+import pytest
 import tiktoken
 
 from helpers.hub import bpe
@@ -36,3 +38,32 @@ def test_pattern_and_special_ids_of_other_encodings_are_exported() -> None:
     for text in (HAMLET, UNICODE_TEXT, "don't DON'T 1234567 !!\r\n\n  x\n "):
         assert exported.encode(text).ids == encoding.encode(text, disallowed_special=())
     assert exported.encode(f"a{END_OF_TEXT}<|fim|>").ids[-2:] == [600, 601]
+
+
+@pytest.mark.parametrize("name", ["add_prefix_space", "add_bos_token", "add_eos_token"])
+def test_settings_that_add_to_a_text_are_rejected(hub_folder: Path, name: str) -> None:
+    path = hub_folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(settings | {name: True}))
+    with pytest.raises(ValueError, match=f"{name} in tokenizer_config.json is not supported"):
+        read_tokenizer(hub_folder, 281)
+
+
+def test_post_processor_that_adds_tokens_is_rejected(hub_folder: Path) -> None:
+    path = hub_folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    start = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
+    template = [start, {"Sequence": {"id": "A", "type_id": 0}}]
+    content["post_processor"] = {"type": "TemplateProcessing", "single": template, "pair": template}
+    ids = {"id": END_OF_TEXT, "ids": [280], "tokens": [END_OF_TEXT]}
+    content["post_processor"]["special_tokens"] = {END_OF_TEXT: ids}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="TemplateProcessing adds tokens"):
+        read_tokenizer(hub_folder, 281)
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "vocab.txt"])
+def test_foreign_tokenizer_of_gpt2s_size_is_not_taken_for_gpt2s(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name} is not supported"):
+        read_tokenizer(tmp_path, 50257)
