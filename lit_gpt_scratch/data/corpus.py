@@ -196,7 +196,12 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
             "CANNOT DOWNLOAD %s (%s): TRAINING ON THE EMBEDDED %s INSTEAD", source, error, offline_corpus
         )
         return load_corpus(offline_corpus)
-    corpus = Corpus.read(name, sources)
+    try:
+        corpus = Corpus.read(name, sources)
+    except ValueError as error:
+        if "://" not in name:
+            raise
+        raise ValueError(str(error).replace(str(sources[0]), name)) from error  # not the temporary file
     if not corpus.n_chars:
         raise ValueError(f"{source} is empty")
     return corpus

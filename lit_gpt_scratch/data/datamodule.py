@@ -202,6 +202,7 @@ class TextDataModule(LightningDataModule):
             raise ValueError(
                 f"{corpus.name} is too short: {len(train)} tokens to train on, {len(val)} to validate on, "
                 f"for windows of {self.block_size} tokens; use a longer text or a smaller model.block_size"
+                + (" or data.vocab_size" if self.tokenizer_source == "bpe" else "")
             )
         self.train_tokens = train
         self.val_set = EvalSet.from_tokens(val, self.block_size, self.tokenizer, self.max_val_tokens)

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 10
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class DownloadError(OSError):
@@ -24,6 +25,8 @@ def download(url: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / (Path(urlsplit(url).path).name or "text")
     _fetch(url, path)
+    if path.suffix == ".gz" and path.read_bytes()[:2] != GZIP_MAGIC:  # decompressed by the HTTP client
+        path = path.rename(path.with_suffix("" if Path(path.stem).suffix else ".txt"))
     return path
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -123,9 +124,11 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
     try:
         with ParquetFile(path) as table:
             names = table.schema_arrow.names
-            kind = str(table.schema_arrow.field("text").type) if "text" in names else None
-            if kind not in ("string", "large_string"):
-                raise ValueError(f"{path} has no string column named text; its columns: {', '.join(names)}")
+            kind = str(table.schema_arrow.field("text").type) if names.count("text") == 1 else ""
+            if not re.match(r"(large_)?string(_view)?$|dictionary<values=(large_)?string,", kind):
+                raise ValueError(
+                    f"{path} needs one string column named text; its columns: {', '.join(names)}"
+                )
             for batch in table.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     yield unix_line_ends(text or "")

@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader
 from lit_gpt_scratch.data.tokenizers import Tokenizer, token_label
 from lit_gpt_scratch.evaluation.evaluate import Evaluation
 from lit_gpt_scratch.evaluation.scoring import TokenScores
+from lit_gpt_scratch.generation.detokenizer import Detokenizer
 
 N_GUESSES = 5  # most probable tokens in a tooltip
 PASSAGE_TOKENS = 100
 MAX_PASSAGES = 300  # a longer page is slow to open
+PARTIAL = "▫"  # shown for a token that is only the beginning of a character
 
 
 def heatmap(evaluation: Evaluation, tokenizer: Tokenizer, scores: TokenScores) -> str:
@@ -23,18 +25,21 @@ def heatmap(evaluation: Evaluation, tokenizer: Tokenizer, scores: TokenScores) -
     passages = []
     for i in np.argsort(-means, kind="stable")[:MAX_PASSAGES]:
         start, stop = int(starts[i]), min(int(starts[i]) + PASSAGE_TOKENS, len(losses))
-        tokens = [_token(tokenizer, scores, position) for position in range(start, stop)]
+        detokenizer = Detokenizer(tokenizer, [])
+        tokens = [_token(tokenizer, detokenizer, scores, position) for position in range(start, stop)]
         passages.append({"start": start, "mean_bits": float(means[i]) / math.log(2), "tokens": tokens})
     pages = Environment(loader=PackageLoader("lit_gpt_scratch", "evaluation"), autoescape=True)
     page = pages.get_template("heatmap.html")
     return page.render(evaluation=evaluation, passages=passages, n_passages=len(starts))
 
 
-def _token(tokenizer: Tokenizer, scores: TokenScores, position: int) -> dict[str, Any]:
-    """Return text, loss in bits, and tooltip of a token."""
+def _token(
+    tokenizer: Tokenizer, detokenizer: Detokenizer, scores: TokenScores, position: int
+) -> dict[str, Any]:
+    """Return text, loss in bits, and tooltip of a token; a character of several tokens is with the last."""
     token = int(scores.targets[position])
     bits = float(scores.losses[position]) / math.log(2)
     lines = [f"{token_label(tokenizer, token)}: {bits:.1f} bits, {2**-bits:.2%}"]
     for guess, probability in zip(scores.guesses[position], scores.probabilities[position], strict=True):
         lines.append(f"{probability:6.1%}  {token_label(tokenizer, int(guess))}")
-    return {"text": tokenizer.decode([token]), "bits": bits, "title": "\n".join(lines)}
+    return {"text": detokenizer.feed(token) or PARTIAL, "bits": bits, "title": "\n".join(lines)}

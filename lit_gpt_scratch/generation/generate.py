@@ -16,6 +16,7 @@ from lit_gpt_scratch.model.gpt import GPT, eval_mode
 from lit_gpt_scratch.model.kv_cache import KVCache
 
 MIN_TEMPERATURE = 1e-5  # sampling is greedy below it, because dividing by less overflows
+MAX_NEW_TOKENS = 10**6  # a uniform number for each is drawn in advance
 MIN_PACKED_ROWS = 4  # batch size from which `packed_weights` is used
 
 
@@ -53,8 +54,8 @@ class SamplingOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not 1 <= self.max_new_tokens <= MAX_NEW_TOKENS:
+            raise ValueError(f"max_new_tokens must be 1 to {MAX_NEW_TOKENS:,}, not {self.max_new_tokens}")
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
@@ -126,7 +127,7 @@ def generate_tokens(
     Raises:
         ValueError: A banned token is not in the vocabulary, or all are banned; or logits are NaN or infinite.
     """
-    check_banned(options.banned_tokens, gpt.config.vocab_size)
+    check_tokens(options, gpt.config.vocab_size)
     started = time.perf_counter()
     texts = [list(prompt) for prompt in prompts]
     continuations = [Continuation() for _ in prompts]
@@ -251,24 +252,23 @@ def sample_next(logits: Tensor, options: SamplingOptions, uniforms: Tensor, seen
     return sampling.sample(logits, uniforms)
 
 
-def check_banned(tokens: list[int], vocab_size: int) -> None:
-    """Check the banned tokens.
+def check_tokens(options: SamplingOptions, vocab_size: int) -> None:
+    """Check the banned and the stop tokens.
 
     Raises:
-        ValueError: A banned token is not in the vocabulary, or all tokens are banned.
+        ValueError: A token is not in the vocabulary, or all tokens are banned.
     """
-    for token in tokens:
-        if not 0 <= token < vocab_size:
-            raise ValueError(
-                f"banned_tokens has {token}, but the vocabulary's tokens are 0 to {vocab_size - 1}"
-            )
-    if len(set(tokens)) == vocab_size:
+    for name in ("banned_tokens", "stop_tokens"):
+        for token in getattr(options, name):
+            if not 0 <= token < vocab_size:
+                raise ValueError(f"{name} has {token}, but the vocabulary's tokens are 0 to {vocab_size - 1}")
+    if len(set(options.banned_tokens)) == vocab_size:
         raise ValueError("banned_tokens leaves no token to sample")
 
 
 def row_seeds(seed: int | None, n_rows: int) -> list[int]:
     """Return consecutive seeds, one per row; the first is `seed`, or random if that is None."""
-    first = torch.Generator().seed() if seed is None else seed
+    first = torch.Generator().seed() % 2**53 if seed is None else seed  # exact in every JSON reader
     return [first + row for row in range(n_rows)]
 
 

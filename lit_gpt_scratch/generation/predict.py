@@ -166,8 +166,9 @@ def read_prompts(path: Path) -> list[str]:
             prompt: Any = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
             if file_format(path) == ".jsonl":
                 prompt = json.loads(prompt)
+            str(prompt).encode()  # fails for an unpaired surrogate, which JSON allows
         except (ValueError, RecursionError) as error:
-            kind = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
+            kind = "UTF-8" if isinstance(error, UnicodeError) else "JSON"
             raise ValueError(f"line {number} of {path} is not {kind}") from error
         if isinstance(prompt, dict):
             prompt = prompt.get("prompt")

@@ -125,3 +125,15 @@ def test_a_name_that_is_also_a_file_is_reported(
     assert text_of("hamlet") == HAMLET
     assert "for the file of this name, give ./hamlet" in caplog.text
     assert text_of("./hamlet") == "My own text."
+
+
+def test_error_in_a_download_names_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_fetch", lambda url, path: path.write_bytes(b"<html>not found</html>"))
+    with pytest.raises(ValueError, match="^https://example.org/a.txt is an HTML page"):
+        load_corpus("https://example.org/a.txt")
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.txt.gz", "https://example.org/a.gz"])
+def test_download_that_the_client_has_decompressed_is_read(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(download, "_fetch", lambda url, path: path.write_text("plain text"))
+    assert text_of(url) == "plain text"

@@ -94,10 +94,16 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
     texts = ["one", None, "", "two\r\n"] + ["more"] * 1000
     pieces = pieces_of(write("a.parquet", text=texts, n=range(1004)))
     assert pieces[:5] == ["one", None, "two\n", None, "more"]
-    with pytest.raises(ValueError, match="has no string column named text; its columns: title"):
+    with pytest.raises(ValueError, match="needs one string column named text; its columns: title"):
         pieces_of(write("b.parquet", title=["x"]))
-    with pytest.raises(ValueError, match="has no string column named text; its columns: text"):
+    with pytest.raises(ValueError, match="needs one string column named text; its columns: text"):
         pieces_of(write("c.parquet", text=[1, 2]))
+    for kind in (pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.large_string()):
+        assert pieces_of(write("e.parquet", text=pyarrow.array(["one", "two"], kind))) == ["one", None, "two"]
+    twice = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    parquet.write_table(twice, tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match="needs one string column named text; its columns: text, text"):
+        pieces_of(tmp_path / "f.parquet")
     (tmp_path / "d.parquet").write_bytes(b"not a table")
     with pytest.raises(ValueError, match=r"d\.parquet is not a parquet file"):
         pieces_of(tmp_path / "d.parquet")

@@ -4,10 +4,16 @@ import html
 import re
 from pathlib import Path
 
+import numpy as np
+
 import lit_gpt_scratch
 from helpers.command_line import Run
 from lit_gpt_scratch.data.corpus import HAMLET, load_corpus
+from lit_gpt_scratch.data.tokenizers import ByteTokenizer
+from lit_gpt_scratch.evaluation import heatmap
 from lit_gpt_scratch.evaluation.evaluate import evaluate_corpus
+from lit_gpt_scratch.evaluation.scoring import TokenScores
+from lit_gpt_scratch.generation.detokenizer import Detokenizer
 
 
 def test_heatmap_shows_each_token_and_the_highest_loss_first(run: Run, finished: Path) -> None:
@@ -37,3 +43,17 @@ def test_heatmap_shows_each_token_and_the_highest_loss_first(run: Run, finished:
     likeliest = model.tokenizer.decode([int(scores.guesses[0, 0])])
     title = passages[0][0][0].replace("␣", " ").replace("⏎", "\n")
     assert f"{scores.probabilities[0, 0]:6.1%}  {likeliest}" in title
+
+
+def test_character_of_several_tokens_is_shown_with_the_last() -> None:
+    text = "né 日 😀."
+    ids = np.frombuffer(text.encode(), dtype=np.uint8)
+    scores = TokenScores(
+        targets=ids,
+        losses=np.ones(len(ids), dtype=np.float32),
+        guesses=np.zeros((len(ids), 1), dtype=np.int64),
+        probabilities=np.ones((len(ids), 1), dtype=np.float32),
+    )
+    detokenizer = Detokenizer(ByteTokenizer(), [])
+    shown = [heatmap._token(ByteTokenizer(), detokenizer, scores, i)["text"] for i in range(len(ids))]
+    assert shown == ["n", "▫", "é", " ", "▫", "▫", "日", " ", "▫", "▫", "▫", "😀", "."]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.models import ARCHITECTURES, random_gpt
-from lit_gpt_scratch.generation.generate import Continuation, SamplingOptions, generate_tokens
+from lit_gpt_scratch.generation.generate import Continuation, SamplingOptions, generate_tokens, row_seeds
 from lit_gpt_scratch.model.cpu_linear import (
     quantize_linear_layers,
 )
@@ -148,6 +148,7 @@ def test_generation_keeps_training_mode_and_global_rng_state() -> None:
     "options",
     [
         {"max_new_tokens": 0},
+        {"max_new_tokens": 3 * 10**9},
         {"temperature": -0.1},
         {"temperature": float("nan")},
         {"top_k": 0},
@@ -163,3 +164,12 @@ def test_generation_keeps_training_mode_and_global_rng_state() -> None:
 def test_sampling_options_out_of_range_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         SamplingOptions(**options)
+
+
+def test_stop_token_outside_the_vocabulary_is_rejected() -> None:
+    with pytest.raises(ValueError, match="stop_tokens has 30, but the vocabulary's tokens are 0 to 29"):
+        continue_each(random_gpt(), [[1]], stop_tokens=[30])
+
+
+def test_random_seeds_are_exact_as_floats() -> None:
+    assert all(seed == int(float(seed)) for _ in range(20) for seed in row_seeds(None, 1))

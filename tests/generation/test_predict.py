@@ -93,6 +93,7 @@ def test_prompts_file_equals_prompts(predict: Run, name: str, content: str) -> N
         ("p.jsonl", b'"a"\n{"prompt"\n', "line 2 of p.jsonl is not JSON"),
         ("p.jsonl", b'"a"\n' + b"[" * 100_000, "line 2 of p.jsonl is not JSON"),
         ("p.txt", b"good\n\xff\n", "line 2 of p.txt is not UTF-8"),
+        ("p.jsonl", b'"good"\n"\\ud800"\n', "line 2 of p.jsonl is not UTF-8"),
         ("p.txt", b"\n \n", "p.txt has no prompt in it"),
     ],
 )
