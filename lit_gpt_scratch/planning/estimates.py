@@ -114,7 +114,5 @@ def format_plan(plan: dict[str, Any], law: Path) -> str:
     if plan["expected_loss"] is not None:
         rows["loss"] = f"about {plan['expected_loss']:.2f} on the validation text, by {law}"
     else:
-        rows["loss"] = (
-            f"no estimate: {law} is no law for this text, vocabulary size and optimizer; `scale` fits one"
-        )
+        rows["loss"] = f"no estimate: {law} is missing or was fitted on other data; `scale` fits one"
     return "\n".join(f"{name:<8} {value}" for name, value in rows.items())
