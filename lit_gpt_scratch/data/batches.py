@@ -40,7 +40,8 @@ class TrainBatches:
     """Batches of a training run; each item is one optimizer step.
 
     An item is the list of micro-batches that make up this rank's share of the step's global batch. Iteration
-    begins at `first_step`; the length is that of the whole run, because a resumed Trainer counts from step 0.
+    begins at `first_step`. The length is the number of steps of the whole run: a resumed Trainer compares it
+    with a count that includes the steps before the resume.
     """
 
     tokens: TokenArray

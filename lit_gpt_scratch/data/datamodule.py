@@ -26,9 +26,9 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
 
 class TextDataModule(LightningDataModule):
-    """Serve random windows of the training text, and fixed windows of all texts for evaluation.
+    """Serve random windows of the training text, and fixed windows of each text for evaluation.
 
-    `prepare_data` downloads the text, learns the tokenizer and writes the token files to the cache; `setup`
+    `prepare_data` downloads the text, trains the tokenizer and writes the token files to the cache; `setup`
     maps the files into memory. Both call `load`, which a script can call without a Trainer.
     """
 

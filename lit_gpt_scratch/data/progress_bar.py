@@ -16,7 +16,7 @@ class Bar(tqdm):
     monitor_interval = 0
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
-        """Draw the bar after its delay, which tqdm ignores when a line is printed above the bar."""
+        """Draw the bar only if its delay has passed; tqdm draws it at once if a line is printed above it."""
         if not self.delay or self._time() >= self.start_t + self.delay:
             super().refresh(*args, **kwargs)
 

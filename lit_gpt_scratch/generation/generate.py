@@ -32,8 +32,8 @@ class SamplingOptions:
             samples from all.
         min_p: Minimum probability of tokens to sample from, as a fraction of the most probable token's; null
             samples from all.
-        repetition_penalty: Penalty of tokens of the text so far: they become less probable above 1; 1 has no
-            effect.
+        repetition_penalty: Penalty on tokens that occur in the text; values above 1 make them less probable,
+            and 1 has no effect.
         banned_tokens: Ids of tokens that are never sampled.
         stop_tokens: Ids of tokens after which a text ends.
         seed: Seed of the first sample of a prompt; each further sample has the next integer. null is a random

@@ -59,7 +59,7 @@ class Family:
         return options
 
     def hub_config(self, config: GPTConfig) -> PreTrainedConfig:
-        """Return the config of the family for a `GPTConfig`."""
+        """Convert a `GPTConfig` to the config of this model family in transformers."""
         values = {theirs: getattr(config, ours) for theirs, ours in (FIELDS | self.fields).items()}
         values |= {name: supported[0] for name, supported in self.settings(config).items()}
         config_class: Any = self.model_class.config_class

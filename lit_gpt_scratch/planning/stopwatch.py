@@ -37,7 +37,7 @@ class Measurement:
 
 
 class Stopwatch(Callback):
-    """Time steps until there are enough of them, then end the run with an evaluation."""
+    """Measure the duration of enough training steps, then stop the run, which ends with an evaluation."""
 
     def __init__(self) -> None:
         self.n_warmup = WARMUP_STEPS

@@ -71,13 +71,13 @@ BESIROGLU = Law(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 
 
 def fit_law(runs: Floats) -> Law:
-    """Fit a law on runs.
+    """Fit a scaling law to runs.
 
     Args:
         runs: Parameters, training tokens and loss of each run, (n_runs, 3).
 
     Raises:
-        ValueError: There are too few sizes or numbers of tokens.
+        ValueError: The runs have too few distinct model sizes or numbers of training tokens.
     """
     if min(_grid_shape(runs)) < MIN_GRID:
         raise ValueError(f"a law needs runs of at least {MIN_GRID} sizes and {MIN_GRID} numbers of tokens")

@@ -36,7 +36,7 @@ def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) ->
 
 
 def plot_frontier(axes: Axes, law: Law, flops: Sequence[float], color: str) -> None:
-    """Plot the lowest loss for a number of FLOPs, from the smallest run to ten times the largest."""
+    """Plot the law's lowest loss against training FLOPs, from the least of `flops` to ten times the most."""
     budgets = np.geomspace(min(flops), 10 * max(flops))
     losses = [law.optimal_loss(budget) for budget in budgets]
     axes.plot(budgets, losses, "--", color=color, alpha=0.5, label="lowest loss for these FLOPs")

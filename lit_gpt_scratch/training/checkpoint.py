@@ -93,8 +93,13 @@ def read_checkpoint(path: StrPath, mmap: bool = False) -> dict[str, Any]:
 def _check_zip(path: StrPath, with_tensors: bool) -> None:
     """Check the CRC-32 checksums of a checkpoint file, which torch.load does not check.
 
+    Args:
+        path: Path of the file.
+        with_tensors: Check the entries with the data of tensors, too.
+
     Raises:
-        BadZipFile: An entry has a wrong checksum, or is compressed: a small file could then fill the memory.
+        BadZipFile: An entry has a wrong checksum, or is compressed. Compressed entries are rejected, because
+            a small file could expand to fill the memory.
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():

@@ -19,7 +19,7 @@ MIN_COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
 
 
 def device_kind(accelerator: str) -> str:
-    """Return the device type of Lightning's `trainer.accelerator`: cpu, cuda, mps, or the name itself."""
+    """Return the device type for an `accelerator` of the Trainer: cpu, cuda or mps; other names as given."""
     if accelerator in ("auto", "gpu"):
         if torch.cuda.is_available():
             return "cuda"

@@ -1,16 +1,17 @@
-"""Next-token cross-entropy, computed in chunks when all logits together would need too much memory."""
+"""Next-token cross-entropy, in chunks if all logits would need too much memory, and its mean over batches."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
 from lit_gpt_scratch.data.batches import IGNORE
 from lit_gpt_scratch.model.gpt import GPT
 
-# Maximum number of logits in memory at a time during training; 2^24 are 64 MB of float32. Each chunk updates
-# the whole gradient of the output head, so larger chunks cost less, and a GPU has more memory for them.
+# Maximum number of logits in memory at a time; 2^24 are 64 MB of float32. In training, each chunk updates the
+# whole gradient of the output head, so larger chunks cost less, and a GPU has more memory for them.
 MAX_LOGITS_CPU = 2**24
 MAX_LOGITS_GPU = 2**27
 
@@ -28,9 +29,46 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     return ChunkedCrossEntropy.apply(features, gpt.lm_head.weight, targets.flatten())
 
 
+def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss () in nats over targets other than IGNORE, without gradients; both (B, T)."""
+    max_rows = max(1, max_logits(inputs.device) // gpt.config.vocab_size)
+    if targets.numel() <= max_rows:
+        return cross_entropy(gpt(inputs), targets)
+    features, targets = gpt.features(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T,)
+    chunks = zip(features.split(max_rows), targets.split(max_rows), strict=True)
+    losses = [
+        F.cross_entropy(gpt.lm_head(x).float(), y, ignore_index=IGNORE, reduction="sum") for x, y in chunks
+    ]
+    return torch.stack(losses).sum() / (targets != IGNORE).sum()
+
+
 def max_logits(device: torch.device) -> int:
-    """Return the maximum number of logits in memory at a time during training."""
+    """Return the maximum number of logits in memory at a time."""
     return MAX_LOGITS_CPU if device.type == "cpu" else MAX_LOGITS_GPU
+
+
+class MeanLoss(Metric):
+    """Mean loss per token over batches and devices; NaN if the loss of a batch is NaN.
+
+    torchmetrics' `MeanMetric` leaves NaN out, and waits for the GPU in each batch to look for it.
+    """
+
+    total: Tensor
+    n_tokens: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("n_tokens", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, n_tokens: Tensor) -> None:
+        """Add the mean loss () of a batch with `n_tokens` tokens ()."""
+        self.total += loss.to(self.total.dtype) * n_tokens
+        self.n_tokens += n_tokens
+
+    def compute(self) -> Tensor:
+        """Return the mean loss ()."""
+        return self.total / self.n_tokens
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):

@@ -40,8 +40,8 @@ def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
 def train_flops_per_token(gpt: GPT) -> int:
     """Return the FLOPs of a training step, forward and backward, per token.
 
-    6 N for the matrices and 12 L T C for attention (Chowdhery et al. 2022, "PaLM", appendix B). N excludes
-    position embeddings and untied token embeddings, which are table lookups, not matrix products.
+    6 N for N weights in matrix products and 12 L T C for attention in L layers (Chowdhery et al. 2022,
+    "PaLM", appendix B). N excludes position embeddings and untied token embeddings, which are table lookups.
     """
     config = gpt.config
     n_parameters = gpt.n_parameters

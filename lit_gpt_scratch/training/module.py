@@ -13,7 +13,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from lit_gpt_scratch.data.batches import IGNORE, Batch
 from lit_gpt_scratch.data.bpe import tokenizer_from_dict
@@ -21,7 +20,7 @@ from lit_gpt_scratch.data.tokenizers import Tokenizer
 from lit_gpt_scratch.generation.generate import SamplingOptions, generate_tokens
 from lit_gpt_scratch.model.gpt import GPT, GPTConfig
 from lit_gpt_scratch.training.fsdp import shard_model
-from lit_gpt_scratch.training.loss import cross_entropy, next_token_loss
+from lit_gpt_scratch.training.loss import MeanLoss, evaluation_loss, next_token_loss
 from lit_gpt_scratch.training.lr_schedule import Schedule, check_schedule, learning_rate
 from lit_gpt_scratch.training.metrics import check_finite
 from lit_gpt_scratch.training.micro_batch import find_micro_batch
@@ -36,8 +35,8 @@ EAGER_STEPS = 10  # on a CPU, a compiled run executes the steps before this one 
 class LitGPT(LightningModule):
     """GPT trained on next-token cross-entropy with AdamW or Muon, and a learning rate with warmup and decay.
 
-    A training batch is the data of one optimizer step: inputs and targets, each (B, T), or a list of such
-    micro-batches, whose gradients are summed. The Trainer's global step therefore counts optimizer steps.
+    A training batch is the data of one optimizer step: a micro-batch, which is inputs and targets, each
+    (B, T), or a list of micro-batches, whose gradients are summed.
 
     Attributes:
         n_tokens: Number of training tokens read so far, over all devices.
@@ -102,8 +101,8 @@ class LitGPT(LightningModule):
         self.gpt_options = dict(gpt)
         if {"vocab_size", "block_size"} <= gpt.keys():
             self._set_gpt(GPTConfig(**gpt))  # jsonargparse reads this line to find the fields of GPTConfig
-        self.val_loss = MeanMetric()
-        self.train_eval_loss = MeanMetric()
+        self.val_loss = MeanLoss()
+        self.train_eval_loss = MeanLoss()
         self.group_options: list[dict[str, Any]] = []  # optimizer options of each parameter group
         self.n_tokens = 0
         self.evaluation: dict[str, float] = {}
@@ -113,7 +112,7 @@ class LitGPT(LightningModule):
         self.init_from: str | None = None
 
     def build_gpt(self, **sizes: int) -> None:
-        """Build the network; `sizes` are the defaults of vocab_size and block_size."""
+        """Build the network; `sizes` are vocab_size and block_size unless the options set them."""
         options = sizes | self.gpt_options
         self.hparams.update(options)
         self._set_gpt(GPTConfig(**options))
@@ -283,8 +282,8 @@ class LitGPT(LightningModule):
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
         with torch.compiler.set_stance("force_eager"):  # another compilation would take longer than it saves
-            loss = cross_entropy(self.gpt(inputs), targets)
-        metric.update(loss, weight=(targets != IGNORE).sum())
+            loss = evaluation_loss(self.gpt, inputs, targets)
+        metric.update(loss, (targets != IGNORE).sum())
 
     def on_validation_epoch_end(self) -> None:
         """Log and store the validation loss, the training loss and their difference."""

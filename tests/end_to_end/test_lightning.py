@@ -139,7 +139,7 @@ def test_loss_is_summed_in_float64_unless_the_device_lacks_it(device: str, dtype
     module = LitGPT(**SIZES)
     module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
     module.setup("fit")
-    assert module.val_loss.mean_value.dtype == dtype
+    assert module.val_loss.total.dtype == dtype
 
 
 def test_trainer_validate_returns_the_metrics() -> None:

@@ -62,3 +62,27 @@ def test_activation_checkpointing_gives_identical_gradients(arch: str) -> None:
         torch.manual_seed(1)
         results.append(loss_and_gradients(gpt, inputs, targets))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_evaluation_in_chunks_equals_all_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=50, block_size=16, n_layer=1, n_head=2, n_embd=16)).eval()
+    inputs, targets = torch.randint(50, (2, 3, 16))
+    targets[1, :5] = IGNORE
+    with torch.no_grad():
+        whole = loss.evaluation_loss(gpt, inputs, targets)
+        sizes: list[int] = []
+        gpt.lm_head.register_forward_hook(lambda _, __, logits: sizes.append(logits.numel()))
+        monkeypatch.setattr(loss, "MAX_LOGITS_CPU", 7 * 50)
+        chunked = loss.evaluation_loss(gpt, inputs, targets)
+    assert max(sizes) == 7 * 50
+    torch.testing.assert_close(chunked, whole)
+
+
+def test_mean_loss_weights_batches_by_their_tokens_and_keeps_nan() -> None:
+    mean = loss.MeanLoss()
+    mean.update(torch.tensor(1.0), torch.tensor(30))
+    mean.update(torch.tensor(2.0), torch.tensor(10))
+    assert float(mean.compute()) == 1.25
+    mean.update(torch.tensor(float("nan")), torch.tensor(10))
+    assert torch.isnan(mean.compute())

@@ -65,7 +65,7 @@ class StopOnSignal(Callback):
         self._install()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make signals that arrive from now on stop training at the end of a step."""
+        """Install handlers that stop training at the end of a step, not at once."""
         self._install()
         self.has_begun = True
 
