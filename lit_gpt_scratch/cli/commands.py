@@ -17,7 +17,6 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.cli.run import Run, load_weights, make_fit_trainer, make_trainer, prepare, read_run
 from lit_gpt_scratch.generation.predict import PredictOptions, print_continuations
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
-from lit_gpt_scratch.training.lr_schedule import warmup_warning
 from lit_gpt_scratch.training.run_folder import create_run_folder, shell_path
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ def fit(args: list[str]) -> None:
     run = read_run("fit", args)
     prepare(run)  # before anything is written
     max_steps, step = run.config.trainer.max_steps, run.start.step
-    if warning := warmup_warning(run.config.model.warmup_steps, max_steps):
-        log.warning("%s", warning)
     if 0 < max_steps <= step:
         raise ValueError(f"step {step} is reached and trainer.max_steps is {max_steps}: give a larger one")
     if not run.start.is_resume:

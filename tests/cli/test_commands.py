@@ -158,7 +158,7 @@ def test_strategies_that_fork_or_spawn_are_rejected_before_training(run: Run, st
 def test_warmup_that_does_not_end_is_reported(run: Run) -> None:
     done = run("fit", *TINY, "--trainer.max_steps", "10", "--run_dir", "r")
     assert done.code == 0
-    assert "10 steps of warmup leave none of 10 for decay" in done.err
+    assert "warning 10 steps of warmup leave none of 10 for decay" in done.out
 
 
 def test_float16_on_a_cpu_is_reported_as_bfloat16(run: Run) -> None:

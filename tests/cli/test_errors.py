@@ -98,8 +98,8 @@ def assert_one_line_error(done: Result, message: str) -> None:
         ),
         (["--trainer.strategy", "fsdp", "--callbacks.ema", "true"], "callbacks.ema needs whole weights"),
         (
-            ["--trainer.strategy", "fsdp", "--precision", "16-mixed"],
-            "trainer.strategy fsdp has the precisions 32-true, bf16-mixed, bf16-true, 16-true, not 16-mixed",
+            ["--trainer.strategy", "fsdp", "--precision", "64-true"],
+            "trainer.strategy fsdp has the precisions 32-true, bf16-mixed, bf16-true, 16-true, not 64-true",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_binary_config_exits_2_with_one_line(run: Run) -> None:
     ("args", "message"),
     [
         (["--temperature", "-1"], "temperature must be 0 (greedy) or above, not -1"),
-        (["--max_new_tokens", "0"], "max_new_tokens must be at least 1, not 0"),
+        (["--max_new_tokens", "0"], "max_new_tokens must be 1 to 1,000,000, not 0"),
         (["--num_samples", "0"], "num_samples must be at least 1, not 0"),
         (["--stop", ""], "a stop string must not be empty"),
         (["--promt", "x"], "did you mean prompt?"),

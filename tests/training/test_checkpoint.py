@@ -13,12 +13,8 @@ import torch
 
 from helpers.checkpoints import best_checkpoint, last_checkpoint
 from helpers.command_line import Run
-from lit_gpt_scratch.training.checkpoint import (
-    AtomicCheckpointIO,
-    find_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from lit_gpt_scratch.training.atomic_checkpoint_io import AtomicCheckpointIO
+from lit_gpt_scratch.training.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 
 
 class Malicious:

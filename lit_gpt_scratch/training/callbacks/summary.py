@@ -13,6 +13,7 @@ from lit_gpt_scratch import PROGRAM
 from lit_gpt_scratch.data.datamodule import TextDataModule
 from lit_gpt_scratch.data.progress_bar import print_above_bar
 from lit_gpt_scratch.training.checkpoint import read_checkpoint
+from lit_gpt_scratch.training.lr_schedule import warmup_warning
 from lit_gpt_scratch.training.run_folder import shell_path
 from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, tensorboard_writers
 
@@ -48,6 +49,8 @@ class Summary(Callback):
             "device": f"{format_device(trainer, pl_module.device)}, {self._format_choices(trainer)}",
             "run": f"{format_length(trainer, data)}, in {trainer.default_root_dir}",
         }
+        if warning := warmup_warning(cast(Any, pl_module).warmup_steps, trainer.max_steps):
+            rows["warning"] = warning
         if self.changes:
             rows["changed"] = ", ".join(f"{name} {change}" for name, change in self.changes.items())
         for name, value in rows.items():
