@@ -93,7 +93,7 @@ class GPTConfig:
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head, D."""
+        """Number of channels of a head, D."""
         return self.n_embd // self.n_head
 
     @property
@@ -103,7 +103,7 @@ class GPTConfig:
 
     @property
     def mlp_width(self) -> int:
-        """Hidden channels of the MLP: 4 C for gpt2; for modern, 8/3 C rounded up to a multiple of 32."""
+        """Number of hidden MLP channels: 4 C (gpt2), or 8/3 C rounded up to a multiple of 32 (modern)."""
         return 4 * self.n_embd if self.arch == "gpt2" else -(-8 * self.n_embd // 96) * 32
 
 
@@ -133,11 +133,12 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Initialize the weights from normal distributions; biases are 0.
 
-        For gpt2, the standard deviation is 0.02, as in GPT-2, divided by the square root of their number for
-        layers that add to the residual stream. For modern's blocks, it is 1 / sqrt(C), which keeps the scale
-        of activations (LeCun et al. 1998, "Efficient BackProp"), and 0 for layers that add to the stream, so
-        that each block starts as the identity (Zhang et al. 2019, "Fixup Initialization"). With a tied head,
-        each token would then predict itself; the final norm's initial weight makes its own logit 1/2.
+        For gpt2, the standard deviation is 0.02, as in GPT-2, except for the n layers that add to the
+        residual stream: 0.02 / sqrt(n). For modern, it is 0.02 for the token embedding and an untied head,
+        0 for the layers that add to the residual stream, so that each block starts as the identity (Zhang
+        et al. 2019, "Fixup Initialization"), and 1 / sqrt(C) for the other layers of the blocks, which keeps
+        the scale of activations (LeCun et al. 1998, "Efficient BackProp"). With modern's tied head, the input
+        token would be the most likely next token; the final norm's initial weight sets its logit to 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
@@ -152,7 +153,7 @@ class GPT(nn.Module):
             nn.init.constant_(cast(Tensor, self.ln_f.weight), 0.5 / (GPT2_STD * self.config.n_embd))
 
     def compile_blocks(self) -> None:
-        """Compile the blocks, which share the compiled code; parameters keep their names."""
+        """Compile the blocks in place, so parameters keep their names; the blocks share the compiled code."""
         for block in self.h:
             block.compile()
         self.is_compiled = True
@@ -163,17 +164,17 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Return the logits of each next token.
+        """Return the next-token logits at each position.
 
         Args:
             idx: Token ids, (B, T).
-            cache: Keys and values of the tokens before `idx`; adds those of `idx`. Needs `torch.no_grad`.
+            cache: Keys and values of the tokens before `idx`, extended in place; needs `torch.no_grad`.
 
         Returns:
-            (B, T, V).
+            Logits, (B, T, V).
 
         Raises:
-            ValueError: There are more tokens than block_size, or than the cache can hold.
+            ValueError: T is above block_size, or the cache lacks space for T more tokens.
         """
         return self.lm_head(self.features(idx, cache))
 
@@ -201,7 +202,7 @@ class GPT(nn.Module):
         return self.ln_f(x)
 
     def new_cache(self, batch_size: int, n_tokens: int) -> KVCache:
-        """Return an empty cache for rows of up to `n_tokens` tokens, at most block_size."""
+        """Return an empty cache for `batch_size` rows of up to min(`n_tokens`, block_size) tokens each."""
         c, capacity = self.config, min(n_tokens, self.config.block_size)
         shape = (2, c.n_layer, batch_size, c.kv_heads, capacity, c.head_dim)
         return KVCache(self.wte.weight.new_zeros(shape), [0] * batch_size)
@@ -237,7 +238,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config) if modern else MLP(config)
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Return the residual stream after the block, (B, T, C); the arguments are those of `Attention`."""
         x = x + self.attn(self.ln_1(x), rope, cache)
         return x + self.mlp(self.ln_2(x))
 
@@ -254,15 +255,13 @@ class Attention(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Return the attention outputs; tokens attend to themselves, earlier tokens and cached tokens.
+        """Return the attention outputs, (B, T, C); tokens attend to themselves and to all earlier tokens.
 
         Args:
-            x: (B, T, C).
-            rope: Cosines and sines at the tokens' positions, (2, T, D) or (2, B, 1, T, D); None for gpt2.
-            cache: Keys and values of earlier tokens.
-
-        Returns:
-            (B, T, C).
+            x: Input activations, (B, T, C).
+            rope: Cosines and sines from `precompute_rope` at the tokens' positions, (2, 1, T, D), or
+                (2, B, 1, T, D) if the positions differ by row; None for gpt2.
+            cache: This block's keys and values of earlier tokens, extended in place.
         """
         q, k, v = self.heads(x, rope)
         mask = None
@@ -273,12 +272,12 @@ class Attention(nn.Module):
         return dropout(self.c_proj(y.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C)."""
+        """Return queries (B, H, T, D), keys (B, K, T, D) and values (B, K, T, D), given `x` (B, T, C)."""
         raise NotImplementedError
 
 
 class GPT2Attention(Attention):
-    """GPT-2's attention: one matrix for queries, keys and values."""
+    """GPT-2's attention, with one linear layer for queries, keys and values."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -287,7 +286,7 @@ class GPT2Attention(Attention):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=proj_bias)
 
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of each head; (B, T, C) -> three of (B, H, T, D)."""
+        """Return queries, keys and values, each (B, H, T, D), given `x` (B, T, C)."""
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)
         return q, k, v
@@ -307,7 +306,7 @@ class RotaryAttention(Attention):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
     def heads(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (B, H, T, D), keys and values (B, K, T, D) of (B, T, C)."""
+        """Return queries (B, H, T, D), keys (B, K, T, D) and values (B, K, T, D), given `x` (B, T, C)."""
         assert rope is not None
         B, T, _ = x.shape
         q, k, v = (
@@ -329,7 +328,7 @@ class MLP(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Apply the MLP; (B, T, C) -> (B, T, C)."""
         y = self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))
         return dropout(y, self.dropout, self.training)
 
@@ -345,6 +344,6 @@ class SwiGLU(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Apply the MLP; (B, T, C) -> (B, T, C)."""
         y = self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
         return dropout(y, self.dropout, self.training)

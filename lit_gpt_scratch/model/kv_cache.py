@@ -10,18 +10,19 @@ from torch import Tensor
 
 
 class LayerCache(NamedTuple):
-    """The cache of one block in one forward pass.
+    """Keys and values of one block in one forward pass, which adds T new tokens to each row.
 
     Args:
-        keys: Keys of all tokens, the newest included, (B, K, N, D).
-        values: Values of all tokens, (B, K, N, D).
-        new_keys: View into `keys` where the newest tokens' keys are written, (B, K, T, D); unused if the
-            positions differ by row.
-        new_values: View into `values`, likewise, (B, K, T, D).
-        indices: Rows (B, 1) and positions (B, T) at which the newest keys and values are written; None if the
+        keys: Keys of the earlier and the new tokens, (B, K, N, D).
+        values: Values of the earlier and the new tokens, (B, K, N, D).
+        new_keys: View of `keys` to which the new tokens' keys are written, (B, K, T, D); unused if the new
+            tokens' positions differ by row.
+        new_values: View of `values` to which the new tokens' values are written, (B, K, T, D); unused if
+            the new tokens' positions differ by row.
+        indices: Rows (B, 1) and positions (B, T) at which the new keys and values are written; None if the
             positions are the same for each row.
-        mask: True where a new token attends to a token, (B, 1, T, N). None means causal attention; a single
-            new token attends to all N tokens.
+        mask: Boolean mask, (B, 1, T, N), True where a new token attends to one of the N tokens; None for
+            causal attention, in which a single new token attends to all N tokens.
     """
 
     keys: Tensor
@@ -32,7 +33,7 @@ class LayerCache(NamedTuple):
     mask: Tensor | None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the newest tokens' keys and values, each (B, K, T, D); return all, each (B, K, N, D)."""
+        """Write the new tokens' keys and values, (B, K, T, D); return those of all tokens, (B, K, N, D)."""
         if self.indices is None:
             self.new_keys.copy_(keys)
             self.new_values.copy_(values)
@@ -44,11 +45,11 @@ class LayerCache(NamedTuple):
 
 
 class KVCache:
-    """Keys and values of several rows of tokens, which may have different lengths.
+    """Keys and values of B rows of tokens in all blocks; the rows may have different lengths.
 
     Attributes:
-        store: Keys and values of each block, (2, n_layer, B, K, capacity, D).
-        lengths: Number of tokens of each row.
+        store: Keys and values of each block, (2, n_layer, B, K, capacity in tokens, D).
+        lengths: Number of cached tokens of each row.
     """
 
     def __init__(self, store: Tensor, lengths: list[int]) -> None:
@@ -62,11 +63,11 @@ class KVCache:
             n_tokens: Number of tokens, T, the same for each row.
 
         Returns:
-            Positions of the tokens, a slice if they are the same for each row and a tensor (B, T) otherwise;
-            and the cache of each block.
+            Positions of the new tokens (a slice if all rows have the same positions, else a tensor (B, T)),
+            and one `LayerCache` per block.
 
         Raises:
-            ValueError: The cache is too small.
+            ValueError: The longest row with `n_tokens` more tokens would exceed the cache's capacity.
         """
         start, end = min(self.lengths), max(self.lengths) + n_tokens
         if end > self.store.shape[4]:
@@ -89,9 +90,9 @@ class KVCache:
         return positions, [LayerCache(k, v, new_k, new_v, indices, mask) for k, v, new_k, new_v in layers]
 
     def select(self, rows: list[int]) -> "KVCache":
-        """Return a cache of some of the rows, as a copy."""
+        """Return a cache with copies of the given rows, in the given order."""
         return KVCache(self.store[:, :, rows], [self.lengths[row] for row in rows])
 
     def empty_row(self, row: int) -> "KVCache":
-        """Return an empty cache that shares the memory of one row."""
+        """Return an empty cache of one row, which writes into the memory of row `row` of this cache."""
         return KVCache(self.store[:, :, row : row + 1], [0])

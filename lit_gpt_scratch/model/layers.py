@@ -14,9 +14,9 @@ N_LEVELS = 2**16  # values of a 16-bit integer
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Set a fraction `p` of the activations to 0 in training and scale up the rest (Srivastava et al. 2014).
 
-    On a CPU, drawing a random float for each activation takes longer than the matrix products around it.
-    Instead, one random 64-bit integer is drawn for four activations, which rounds `p` to a multiple of
-    1 / 65536.
+    On a CPU, drawing a random float for each activation takes longer than the matrix products before and
+    after the dropout. Instead, one random 64-bit integer is drawn for four activations, which rounds `p` to
+    a multiple of 1 / 65536.
     """
     if not training or p == 0:
         return x
@@ -50,18 +50,18 @@ class RMSNorm(nn.RMSNorm):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
     """Compute causal scaled dot-product attention (Vaswani et al. 2017).
 
-    On a CPU, the computation is in float32 in every precision: PyTorch's bfloat16 backward pass is many times
-    slower there.
+    On a CPU, attention is computed in float32 whatever the precision of the inputs or of autocast, because
+    the backward pass of PyTorch's bfloat16 attention is many times slower on a CPU.
 
     Args:
         q: Queries, (B, H, T, D).
-        k: Keys, (B, K, N, D); K divides H. Without a mask, N is T, or any number if T is 1.
+        k: Keys, (B, K, N, D); K divides H. Without a mask, N must equal T unless T is 1.
         v: Values, (B, K, N, D).
-        mask: True where a query attends to a key, (B, 1, T, N); None for a causal mask.
-        dropout_p: Dropout probability of the attention weights; only without a mask.
+        mask: Boolean mask, (B, 1, T, N), True where a query attends to a key; None for causal attention.
+        dropout_p: Dropout probability of the attention weights; must be 0 with a mask.
 
     Returns:
-        (B, H, T, D), in the dtype of `v`.
+        Attention output of each head, (B, H, T, D), in the dtype of `v`.
     """
     if q.is_cpu and (v.dtype != torch.float32 or torch.is_autocast_enabled("cpu")):
         with torch.autocast("cpu", enabled=False):
@@ -80,14 +80,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Return the weights of causal attention; rows sum to 1.
+    """Return the softmax weights of causal attention.
 
     Args:
         q: Queries, (B, H, T, D).
         k: Keys, (B, K, T, D); K divides H.
 
     Returns:
-        (B, H, T, T).
+        Weight of each key (last dimension) for each query, (B, H, T, T); sums to 1 over the keys.
     """
     T = q.shape[2]
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
@@ -101,9 +101,15 @@ def repeat_kv(x: Tensor, n_head: int) -> Tensor:
 
 
 def precompute_rope(length: int, width: int, theta: float) -> Tensor:
-    """Return cosine and signed sine of each channel's rotation angle at each position, (2, T, D).
+    """Return the cosine and sine of each channel's rotation angle at each position, (2, T, D).
 
-    Su et al. 2021, "RoFormer": the pair (i, i + D / 2) is rotated by theta ** (-2 i / D) per token.
+    Channels i and i + D / 2 form a pair, which is rotated by theta ** (-2 i / D) radians per token (Su et al.
+    2021, "RoFormer"). The sine is negated for the first channel of each pair, as `apply_rope` needs it.
+
+    Args:
+        length: Number of positions, T.
+        width: Number of channels of a head, D.
+        theta: Base of the rotation frequencies.
     """
     frequencies = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (T, D / 2)
@@ -113,6 +119,6 @@ def precompute_rope(length: int, width: int, theta: float) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate each pair of channels by its position's angle; (B, H, T, D), (2, ..., T, D) -> (B, H, T, D)."""
+    """Rotate each pair of channels by its angle in `rope`; (B, H, T, D), (2, ..., T, D) -> (B, H, T, D)."""
     cos, sin = rope.unbind()
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

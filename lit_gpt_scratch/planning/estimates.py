@@ -29,15 +29,17 @@ PARTS = {
 def make_plan(
     model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measurement | None, law: Path
 ) -> dict[str, Any]:
-    """Return parameters, tokens and estimated time, memory and loss of a run, as a JSON-serializable dict.
+    """Return the plan of a run: a JSON-serializable dict of its size and estimated time, memory and loss.
 
     Args:
-        model: The model.
-        data: The data, with its tokens prepared.
-        steps: Optimizer steps.
-        eval_every: Steps between two evaluations.
-        measured: Time and memory of the first steps, if they were measured.
-        law: File with a scaling law, written by `scale`; without one for this data, the loss is None.
+        model: Model to train, with its network built.
+        data: Data module with its tokens loaded.
+        steps: Number of optimizer steps.
+        eval_every: Optimizer steps between two evaluations.
+        measured: Time and memory of the first steps; None if not measured, which leaves the estimates of
+            time and memory None.
+        law: File with a scaling law, written by `scale`. The estimated loss is None if the file is missing
+            or its law was fitted on other data.
     """
     parameters, n_train = parameters_by_part(model.gpt), len(data.train_tokens)
     n_parameters, n_tokens = sum(parameters.values()), steps * data.tokens_per_step
@@ -65,7 +67,7 @@ def make_plan(
 
 
 def parameters_by_part(gpt: GPT) -> dict[str, int]:
-    """Return the number of parameters of each part of a model; shared ones count for the first part."""
+    """Return the number of parameters of each part of a model; tied weights count as token embeddings."""
     counts: Counter[str] = Counter()
     for name, parameter in gpt.named_parameters():
         part = next((PARTS[module] for module in name.split(".") if module in PARTS), "norms")
@@ -78,8 +80,8 @@ def predict_loss(
 ) -> float | None:
     """Return the validation loss that a scaling law predicts, in nats per token.
 
-    The result is None if the file cannot be used, or if the law was not fitted on runs with this text,
-    tokenizer and optimizer.
+    The result is None if `law` is not a readable file of `scale`, or if its law was fitted on runs with
+    another text, vocabulary size or optimizer.
     """
     this = {
         "corpus_sha256": data.corpora["train"].sha256,
@@ -96,7 +98,12 @@ def predict_loss(
 
 
 def format_plan(plan: dict[str, Any], law: Path) -> str:
-    """Return a plan as text, with one line per quantity."""
+    """Return a plan as text, with one line per quantity.
+
+    Args:
+        plan: Result of `make_plan`.
+        law: Path of the scaling law, named in the line of the loss.
+    """
     parts = " · ".join(f"{name} {count:,}" for name, count in plan["parameters"].items())
     length = f"{plan['n_tokens']:,} in all, {plan['epochs']:.2f} epochs"
     rows = {

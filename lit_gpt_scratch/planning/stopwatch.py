@@ -30,21 +30,24 @@ class Measurement:
     peak_bytes: int  # peak memory of the GPU if there is one, else of the process
 
     def total_seconds(self, steps: int, eval_every: int) -> float:
-        """Return the estimated time of the command with `steps` steps, evaluated every `eval_every` steps."""
+        """Return the estimated seconds of a run of `steps` steps, evaluated every `eval_every` steps."""
         n_more_evaluations = math.ceil(steps / eval_every) - math.ceil(self.n_steps / eval_every)
         more_steps_seconds = (steps - self.n_steps) * self.step_seconds
         return self.elapsed_seconds + more_steps_seconds + n_more_evaluations * self.evaluation_seconds
 
 
 class Stopwatch(Callback):
-    """Measure the duration of enough training steps, then stop the run, which ends with an evaluation."""
+    """Measure the duration of some training steps after a warmup, and of an evaluation; then stop the run.
+
+    The measured steps are 30, or fewer (at least 5) if they take more than 10 seconds in total.
+    """
 
     def __init__(self) -> None:
         self.n_warmup = WARMUP_STEPS
         self.step_seconds: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Extend the warmup by the steps before compilation."""
+        """Extend the warmup by the eager steps before compilation, if the blocks are compiled on a CPU."""
         if cast(LitGPT, pl_module).gpt.is_compiled and pl_module.device.type == "cpu":
             self.n_warmup += EAGER_STEPS
 
@@ -53,7 +56,7 @@ class Stopwatch(Callback):
         self.started_seconds = now(pl_module.device)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Record the time of the step, and stop the run after enough steps."""
+        """Record the duration of the step, and stop the run after enough steps."""
         self.ended_seconds = now(pl_module.device)
         self.step_seconds.append(self.ended_seconds - self.started_seconds)
         timed = self.step_seconds[self.n_warmup :]
@@ -61,11 +64,11 @@ class Stopwatch(Callback):
             trainer.should_stop = True  # after an evaluation
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the time of the last evaluation."""
+        """Record the duration of the evaluation that ends the run."""
         self.evaluation_seconds = now(pl_module.device) - self.ended_seconds
 
     def result(self, device: torch.device) -> Measurement:
-        """Return the measurements, once the run has ended."""
+        """Return the measurements of the run, which must have ended."""
         timed = self.step_seconds[self.n_warmup :] or self.step_seconds  # the run may end within its warmup
         return Measurement(
             n_steps=len(self.step_seconds),
@@ -77,13 +80,13 @@ class Stopwatch(Callback):
 
 
 def now(device: torch.device) -> float:
-    """Return the time in seconds, once the device has finished its work."""
+    """Wait until the device has finished its work, and return the value of a clock, in seconds."""
     torch.get_device_module(device).synchronize()
     return time.perf_counter()
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory so far, in bytes: the GPU's if there is one, else the process's."""
+    """Return the peak memory so far, in bytes: of the GPU if `device` is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if sys.platform == "win32":

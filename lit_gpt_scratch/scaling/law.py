@@ -26,7 +26,7 @@ MIN_GRID = 3  # minimum number of sizes, and of numbers of tokens, to fit five c
 
 
 def training_flops(n_parameters: float, n_tokens: float) -> float:
-    """Return the FLOPs of a training run, estimated as 6 N D."""
+    """Return the FLOPs of training N parameters on D tokens, estimated as 6 N D."""
     return FLOPS_PER_PARAMETER_AND_TOKEN * n_parameters * n_tokens
 
 
@@ -49,7 +49,7 @@ class Law:
     beta: float
 
     def loss(self, n_parameters: float, n_tokens: float) -> float:
-        """Return L(N, D)."""
+        """Return L(N, D), in nats per token."""
         # Negative powers: large exponents underflow to 0, where a division by a power would overflow.
         return self.E + self.A * n_parameters**-self.alpha + self.B * n_tokens**-self.beta
 
@@ -74,7 +74,8 @@ def fit_law(runs: Floats) -> Law:
     """Fit a scaling law to runs.
 
     Args:
-        runs: Parameters, training tokens and loss of each run, (n_runs, 3).
+        runs: Number of parameters, number of training tokens, and validation loss in nats per token, of
+            each run, (n_runs, 3).
 
     Raises:
         ValueError: The runs have too few distinct model sizes or numbers of training tokens.
@@ -90,10 +91,10 @@ def fit_law(runs: Floats) -> Law:
 
 
 def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
-    """Return N_BOOTSTRAP laws, each fitted on runs drawn with replacement (Efron 1979).
+    """Return N_BOOTSTRAP laws, each fitted on a sample of the runs with replacement (Efron 1979).
 
     Args:
-        law: Law fitted on all runs, the starting point of the fits.
+        law: Law fitted on all runs, from which each fit starts.
         runs: As for `fit_law`.
         seed: Seed of the random samples.
     """
@@ -107,7 +108,7 @@ def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
 
 
 def confidence_interval(laws: Sequence[Law], function: Callable[[Law], float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a function of the law, from bootstrapped laws."""
+    """Return the bounds of the 95 % confidence interval of `function` over bootstrapped laws."""
     low, high = np.percentile([function(law) for law in laws], [2.5, 97.5])
     return float(low), float(high)
 
@@ -118,10 +119,10 @@ def _grid_shape(runs: Floats) -> tuple[int, int]:
 
 
 def _minimize_huber(start: Floats, runs: Floats) -> tuple[Law, float]:
-    """Return the law that minimizes the Huber loss of log L, and the minimum.
+    """Return the law that minimizes the Huber loss of the residuals of log L, and this minimum.
 
     Args:
-        start: Logarithms of A, B, E, alpha and beta to start from, (5,).
+        start: Starting point of the minimization: the logarithms of A, B, E, alpha and beta, (5,).
         runs: As for `fit_law`.
     """
     log_n, log_d, log_loss = np.log(runs).T

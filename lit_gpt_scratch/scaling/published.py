@@ -23,7 +23,12 @@ MODELS = {
 
 
 def show_reference(runs: Sequence[RunResult], plot: Path) -> None:
-    """Print published models, their losses by each law, and runs; plot them to a PNG file."""
+    """Print and plot published models, with their losses by published scaling laws, and the user's runs.
+
+    Args:
+        runs: The user's runs.
+        plot: PNG file to write.
+    """
     models: list[dict[str, Any]] = [
         {"name": name, "n_parameters": n, "n_tokens": d}
         | {author: law.loss(n, d) for author, law in LAWS.items()}
@@ -45,7 +50,12 @@ def show_reference(runs: Sequence[RunResult], plot: Path) -> None:
 
 
 def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) -> Figure:
-    """Return a plot of published models, with their losses by each law, and runs."""
+    """Return a plot of loss against training FLOPs, for published models and the user's runs.
+
+    Args:
+        models: Name, parameters and training tokens of each published model, and its loss by each law.
+        runs: The user's runs.
+    """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     flops = [training_flops(model["n_parameters"], model["n_tokens"]) for model in models]
@@ -63,5 +73,5 @@ def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) 
 
 
 def _cells(name: str, n: int, d: float) -> str:
-    """Return the first cells of a row: name, parameters, tokens, FLOPs, tokens per parameter."""
+    """Return the first cells of a table row: name, parameters, tokens, FLOPs, tokens per parameter."""
     return f"{name:<14}{n:>16,}{d:>9.1e}{training_flops(n, d):>9.1e}{d / n:>7.1f}"

@@ -28,15 +28,15 @@ class RunResult:
 
     @property
     def flops(self) -> float:
-        """Training FLOPs, 6 N D."""
+        """Training FLOPs, estimated as 6 N D for N parameters and D tokens."""
         return training_flops(self.n_parameters, self.n_tokens)
 
 
 def read_result(folder: Path) -> RunResult:
-    """Read the result of the run in a folder.
+    """Return the result of the run in a folder.
 
     Raises:
-        ValueError: Its last checkpoint cannot be read, or has no evaluation.
+        ValueError: The run's last checkpoint cannot be read, or has no evaluation.
     """
     checkpoint = read_checkpoint(folder / "last.ckpt", mmap=True)
     data, weights = checkpoint["TextDataModule"], checkpoint["state_dict"]
@@ -61,7 +61,7 @@ def read_result(folder: Path) -> RunResult:
 
 
 def read_results(folder: Path) -> list[RunResult]:
-    """Return the results of all runs in a folder, ordered by FLOPs; log a warning for unreadable ones."""
+    """Return the results of the runs in subfolders, by ascending FLOPs; log a warning for unreadable runs."""
     results = []
     for checkpoint in folder.glob("*/last.ckpt"):
         try:

@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Train the grid and fit the law, or show published models; print and plot the result.
+    """Train a grid of models and fit a scaling law, or show published models; print and plot the result.
 
     Raises:
         ValueError: An option is invalid.
@@ -66,7 +66,7 @@ def run(options: Namespace) -> None:
 
 
 def make_grid(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the options of `fit` for each run, keyed by its folder's name; the held-out run is the last.
+    """Return the options of `fit` for each run, keyed by the run folder's name; a held-out run comes last.
 
     Raises:
         ValueError: Options are missing or contradict each other.
@@ -140,7 +140,12 @@ def train_run(run_dir: Path, options: dict[str, Any]) -> RunResult:
 
 
 def fit_runs(runs: list[RunResult], held_out: RunResult | None) -> dict[str, Any]:
-    """Fit a law; return the content of scaling.json: law, runs, and the losses that the law predicts."""
+    """Fit a scaling law to runs, and test it on a held-out run.
+
+    Returns:
+        Content of scaling.json: the law and its confidence intervals, the runs, the error for the held-out
+        run, and the lowest loss that the law predicts for each of N_BUDGETS numbers of FLOPs.
+    """
     points = np.array([(run.n_parameters, run.n_tokens, run.loss) for run in runs])
     law = fit_law(points)
     laws = bootstrap(law, points)
@@ -165,7 +170,7 @@ def fit_runs(runs: list[RunResult], held_out: RunResult | None) -> dict[str, Any
 
 
 def format_law(result: dict[str, Any]) -> str:
-    """Return the content of scaling.json as text."""
+    """Return the content of scaling.json as tables for the terminal."""
     law, held_out = Law(**result["law"]), result["held_out"]
     lines = [f"{'parameters':>12}{'tokens':>13}{'FLOPs':>10}{'val loss':>10}{'predicted':>11}"]
     for run in result["runs"]:

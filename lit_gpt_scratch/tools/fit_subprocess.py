@@ -16,7 +16,7 @@ def start_fit(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def finish_fit(process: subprocess.Popen[str]) -> None:
-    """Wait for `fit` to end; kill it if an exception ends the wait.
+    """Wait for `fit` to end; kill the process if an exception interrupts the wait.
 
     Raises:
         ValueError: The input of `fit` is invalid.
@@ -35,5 +35,5 @@ def finish_fit(process: subprocess.Popen[str]) -> None:
 
 
 def run_fit(arguments: list[str]) -> None:
-    """Run `fit` to its end; the exceptions are those of `finish_fit`."""
+    """Run `fit` in a separate process until it ends; raise the exceptions of `finish_fit`."""
     finish_fit(start_fit(arguments))

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Train without an interruption, then with a kill in the middle, and compare the last checkpoints.
+    """Train once without interruption and once with a kill and a resume, and compare the last checkpoints.
 
     Raises:
         ValueError: There are too few steps, or the config is invalid.
@@ -58,7 +58,7 @@ def run(options: Namespace) -> None:
 
 
 def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
-    """Run `fit` until it has written a checkpoint, and kill it.
+    """Run `fit` until the file `checkpoint` exists, then kill the process.
 
     Raises:
         ValueError: The input of `fit` is invalid, or `fit` ended before the kill.
@@ -78,7 +78,13 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:
-    """Return the name and values of the first difference between two parts of checkpoints; None if equal."""
+    """Return a description of the first difference between two checkpoints in one part; None if equal.
+
+    Args:
+        one: The part in one checkpoint.
+        other: The part in the other checkpoint.
+        name: Name of the part, for the description.
+    """
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return f"{name} is {tuple(one.shape)} and {tuple(other.shape)}"

@@ -8,12 +8,12 @@ from lit_gpt_scratch.training.checkpoint import StrPath, read_checkpoint, write_
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically, and read them as data only in any case."""
+    """Write checkpoints atomically, and read them as data only, whatever `weights_only` Lightning passes."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: StrPath, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint atomically."""
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: StrPath, *_: Any, **__: Any) -> dict[str, Any]:
-        """Return a checkpoint in CPU memory."""
+        """Return a checkpoint, with its tensors in CPU memory."""
         return read_checkpoint(path)

@@ -32,7 +32,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath) -> None:
     """Write a checkpoint atomically; create its folder if necessary.
 
     Raises:
-        OSError: The disk is full, or the folder is not writable; the old file remains.
+        OSError: The disk is full, or the folder is not writable; an existing file at `path` is kept.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +46,10 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath) -> None:
 
 
 def find_checkpoint(path: StrPath, names: tuple[str, ...] = BEST_FIRST) -> Path:
-    """Return the path if it is a file, or the first of `names` that exists in a run folder.
+    """Return `path` if it is a file; if it is a run folder, return its first existing file of `names`.
 
     Raises:
-        ValueError: There is no such file or folder, or the folder has no checkpoint.
+        ValueError: `path` does not exist, or the folder has no checkpoint.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -63,11 +63,12 @@ def find_checkpoint(path: StrPath, names: tuple[str, ...] = BEST_FIRST) -> Path:
 
 
 def read_checkpoint(path: StrPath, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint into CPU memory; nothing in it is executed.
+    """Read a checkpoint into CPU memory, without executing code that the file may contain.
 
     Args:
         path: Path of the checkpoint file.
-        mmap: Memory mapping: tensors are read when they are used, and their checksums are not checked.
+        mmap: Whether to map the file into memory: tensors are then read when they are used, and their
+            checksums are not checked.
 
     Raises:
         ValueError: The file is damaged, holds objects other than data, or is not a checkpoint of this
@@ -95,7 +96,7 @@ def _check_zip(path: StrPath, with_tensors: bool) -> None:
 
     Args:
         path: Path of the file.
-        with_tensors: Check the entries with the data of tensors, too.
+        with_tensors: Whether to check the entries that hold the data of tensors, too.
 
     Raises:
         BadZipFile: An entry has a wrong checksum, or is compressed. Compressed entries are rejected, because
@@ -121,15 +122,18 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _fits_its_storage(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor's storage is as large as its shape requires.
+    """Return whether a tensor's storage has at least as many bytes as its shape requires.
 
-    With strides of 0, a storage with one element can have any shape.
+    A tensor with strides of 0 can have any shape, although its storage has only one element.
     """
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _options_fit_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether the model options match the weights' shapes; checked before the model is built."""
+    """Return whether a checkpoint's model options match the shapes of its weights.
+
+    The check does not build the model. It also requires a block_size of at most `MAX_BLOCK_SIZE` tokens.
+    """
     options, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     blocks = {name.split(".")[2] for name in weights if name.startswith("gpt.h.")}
     sizes = {"n_layer": len(blocks)}

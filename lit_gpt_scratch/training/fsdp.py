@@ -40,7 +40,7 @@ def fsdp_trainer_options(
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's FSDP2 strategy over all devices, with the same checkpoints as on one device."""
+    """Lightning's FSDP2 strategy over all devices; a checkpoint has the same contents as from one device."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -56,28 +56,28 @@ class FSDP2Strategy(ModelParallelStrategy):
         return True
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Return a checkpoint, read and checked as on one device."""
+        """Return the checkpoint at a path, read and checked as in a run on one device."""
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the full weights on rank 0."""
+        """Return the module's state dict, with full weights on rank 0 and None instead on other ranks."""
         assert self.lightning_module is not None
         return cast(dict[str, Any], gather_full(self.lightning_module.state_dict(), self.is_global_zero))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the optimizer's full state on rank 0."""
+        """Return an optimizer's state dict, with full tensors on rank 0 and None instead on other ranks."""
         state = Strategy.optimizer_state(self, optimizer)
         return cast(dict[str, Any], gather_full(state, self.is_global_zero))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Load this rank's shards of full weights."""
+        """Load this rank's shards of the full weights in a checkpoint."""
         assert self.lightning_module is not None
         current = self.lightning_module.state_dict()
         weights = {name: to_shard(tensor, current[name]) for name, tensor in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(weights, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load this rank's shards of an optimizer's full state."""
+        """Load this rank's shards of the full optimizer states in a checkpoint."""
         for optimizer, full in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             state = {
@@ -88,9 +88,9 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def gather_full(state: Any, is_global_zero: bool) -> Any:
-    """Return nested dicts in which each sharded tensor is a full CPU tensor on rank 0, None on other ranks.
+    """Return nested dicts with each sharded tensor replaced by a full CPU tensor; by None on ranks above 0.
 
-    Collective: all ranks must call it. A device holds one full tensor at a time.
+    Collective: all ranks must call this function. Only one full tensor at a time is in a device's memory.
     """
     if isinstance(state, dict):
         return {name: gather_full(value, is_global_zero) for name, value in state.items()}
@@ -109,10 +109,10 @@ def to_shard(value: Any, like: Tensor) -> Any:
 
 
 def shard_model(gpt: GPT, mesh: DeviceMesh) -> None:
-    """Shard a model in place: one FSDP unit per block, and one for all other parameters.
+    """Shard a model in place: one FSDP unit per block, and one unit for all other parameters.
 
-    A block is gathered while it computes, the other parameters once per step. The token embedding and the
-    output head tied to it are therefore in one unit.
+    A token embedding and an output head that share their weight are thus in the same unit. The weights of a
+    block are gathered while the block computes, and the other parameters once per step.
     """
     if isinstance(gpt, FSDPModule):  # Lightning may call configure_model twice
         return
@@ -123,9 +123,10 @@ def shard_model(gpt: GPT, mesh: DeviceMesh) -> None:
 
 
 def gather_gpt(gpt: GPT, is_global_zero: bool) -> GPT | None:
-    """Return a model with full weights on rank 0, a copy in CPU memory if it is sharded; None on other ranks.
+    """Return a model with full weights on rank 0, and None on other ranks.
 
-    Collective: all ranks must call it.
+    A sharded model is copied to CPU memory; any other model is returned itself. Collective: all ranks must
+    call this function.
     """
     if not isinstance(gpt, FSDPModule):
         return gpt if is_global_zero else None

@@ -19,7 +19,10 @@ MIN_COMPILE_FLOPS = {"modern": 7e12, "gpt2": 1e15}
 
 
 def device_kind(accelerator: str) -> str:
-    """Return the device type for an `accelerator` of the Trainer: cpu, cuda or mps; other names as given."""
+    """Return the device type that the Trainer option `accelerator` selects: cpu, cuda or mps.
+
+    Names other than auto and gpu are returned unchanged.
+    """
     if accelerator in ("auto", "gpu"):
         if torch.cuda.is_available():
             return "cuda"
@@ -28,13 +31,13 @@ def device_kind(accelerator: str) -> str:
 
 
 def choose_precision(option: str, kind: str, previous: dict[str, str] | None) -> tuple[str, str]:
-    """Return the precision of a run, as Lightning names it, and the reason for it.
+    """Return the precision of a run, as Lightning names it, and the reason for the choice.
 
     Args:
         option: A precision, or auto.
         kind: Device type.
-        previous: `kind` and `precision` of the checkpoint's run, or None; auto keeps that precision on the
-            same device type.
+        previous: Device type (`kind`) and `precision` of the run that wrote the checkpoint, or None; auto
+            keeps this precision if the device type is the same.
     """
     if option == "16-mixed" and kind == "cpu":
         return "bf16-mixed", "16-mixed is for GPUs"
@@ -46,7 +49,7 @@ def choose_precision(option: str, kind: str, previous: dict[str, str] | None) ->
 
 
 def auto_precision(kind: str) -> tuple[str, str]:
-    """Return the fastest of Lightning's precisions on a device type, and the reason."""
+    """Return the fastest precision on a device type, bf16-mixed or 32-true, and the reason for the choice."""
     has_units = has_bf16_units(kind)
     reasons = {
         "cuda": f"this GPU has {'' if has_units else 'no '}bfloat16",
@@ -70,7 +73,7 @@ def cpu_bf16_unit() -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Configure glibc's malloc to keep freed memory for the next step, which saves 5 % of a step on a CPU.
+    """Configure glibc's malloc to keep freed memory for the next step; on a CPU, this saves 5 % of its time.
 
     Do nothing with other C libraries, which have no mallopt.
     """
@@ -83,10 +86,10 @@ def keep_freed_memory() -> None:
 
 
 def choose_compile(option: bool | Literal["auto"], kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
-    """Return whether to compile, and the reason.
+    """Return whether to compile the model, and the reason for the choice.
 
     Args:
-        option: auto, or whether to compile.
+        option: auto, or true or false: whether to compile.
         kind: Device type.
         gpt: The model.
         flops: FLOPs of the whole run; infinite for a run without a last step.
@@ -114,7 +117,7 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
 
 
 def missing_compile_requirement() -> str | None:
-    """Return the requirement of torch.compile for CPUs that this machine lacks; None if it has all."""
+    """Return a message that names a missing requirement of torch.compile on CPUs; None if none is missing."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the training loss () of a GPT, its cross-entropy in nats; inputs and targets (B, T)."""
+    """Return the mean cross-entropy () of a GPT in nats, for training; inputs and targets (B, T)."""
     if targets.numel() * gpt.config.vocab_size <= max_logits(inputs.device):
         return cross_entropy(gpt(inputs), targets)
     features = gpt.features(inputs).flatten(0, 1)  # (B T, C)
@@ -30,7 +30,10 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss () in nats over targets other than IGNORE, without gradients; both (B, T)."""
+    """Return the mean loss () in nats over targets other than IGNORE; inputs and targets (B, T).
+
+    For use without gradients, which would keep the logits of all chunks in memory.
+    """
     max_rows = max(1, max_logits(inputs.device) // gpt.config.vocab_size)
     if targets.numel() <= max_rows:
         return cross_entropy(gpt(inputs), targets)
@@ -43,14 +46,14 @@ def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def max_logits(device: torch.device) -> int:
-    """Return the maximum number of logits in memory at a time."""
+    """Return the maximum number of logits in a device's memory at a time."""
     return MAX_LOGITS_CPU if device.type == "cpu" else MAX_LOGITS_GPU
 
 
 class MeanLoss(Metric):
     """Mean loss per token over batches and devices; NaN if the loss of a batch is NaN.
 
-    torchmetrics' `MeanMetric` leaves NaN out, and waits for the GPU in each batch to look for it.
+    torchmetrics' `MeanMetric` omits NaN losses, and its check for NaN waits for the GPU in each batch.
     """
 
     total: Tensor
@@ -62,12 +65,12 @@ class MeanLoss(Metric):
         self.add_state("n_tokens", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, n_tokens: Tensor) -> None:
-        """Add the mean loss () of a batch with `n_tokens` tokens ()."""
+        """Add a batch, given its mean loss () and its number of tokens ()."""
         self.total += loss.to(self.total.dtype) * n_tokens
         self.n_tokens += n_tokens
 
     def compute(self) -> Tensor:
-        """Return the mean loss ()."""
+        """Return the mean loss () per token over all batches that were added."""
         return self.total / self.n_tokens
 
 
@@ -80,7 +83,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss () of features (N, C), weight (V, C) and targets (N,)."""
+        """Return the mean loss () in nats; features (B T, C), head weight (V, C) and targets (B T,)."""
         kind = features.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         n_targets = (targets != IGNORE).sum().clamp(min=1)
@@ -105,6 +108,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the gradients that the forward pass computed, times the gradient of the loss."""
+        """Return the gradients of features and weight from `forward`, times the loss's gradient ()."""
         d_features, d_weight = ctx.saved_tensors
         return d_features * d_loss[0], d_weight * d_loss[0], None

@@ -11,7 +11,7 @@ WSD_DECAY = 0.2  # fraction of the steps in which wsd decays (Hägele et al. 202
 def check_schedule(
     learning_rate: float, min_learning_rate: float, warmup_steps: int, decay_steps: int | None
 ) -> None:
-    """Check the options of a schedule.
+    """Check the options of a learning-rate schedule.
 
     Raises:
         ValueError: An option is out of range.
@@ -32,12 +32,12 @@ def learning_rate(
 ) -> float:
     """Return the learning rate of a step, counted from 0: linear warmup to `peak`, then decay to `floor`.
 
-    Warmup starts above 0, so that step 0 changes the weights. The rate is `peak` at `warmup_steps`, and
-    `floor` from `decay_steps` on. The schedules differ in the decay:
+    Warmup starts above 0, so that step 0 changes the weights. The learning rate is `peak` at step
+    `warmup_steps`, and `floor` from step `decay_steps` on. The schedules differ in the decay:
 
     - cosine: half a cosine (Loshchilov & Hutter 2017, "SGDR", without restarts)
     - linear: a straight line
-    - wsd: constant until a fifth of the steps remains, then a straight line (Hu et al. 2024, "MiniCPM")
+    - wsd: constant until a fifth of `decay_steps` remains, then a straight line (Hu et al. 2024, "MiniCPM")
     - constant: no decay
     """
     if step < warmup_steps:

@@ -22,7 +22,7 @@ def check_finite(name: str, loss: float, step: int) -> None:
 
 
 def perplexity(loss_nats: float) -> float:
-    """Return exp(cross-entropy); infinity from 700 nats on, near float64's limit."""
+    """Return exp(loss); infinity from 700 nats on, since exp overflows float64 above 709."""
     return math.exp(loss_nats) if loss_nats < 700 else math.inf
 
 
@@ -32,7 +32,7 @@ def bits_per_byte(loss_nats: float, bytes_per_token: float) -> float:
 
 
 def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
-    """Return the metrics that are derived from a loss and logged with it, by name."""
+    """Return the metrics that are derived from a loss, ``perplexity`` and ``bits_per_byte``, by name."""
     bits = bits_per_byte(loss_nats, bytes_per_token)
     return {"perplexity": perplexity(loss_nats), "bits_per_byte": bits}
 
@@ -40,8 +40,9 @@ def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
 def train_flops_per_token(gpt: GPT) -> int:
     """Return the FLOPs of a training step, forward and backward, per token.
 
-    6 N for N weights in matrix products and 12 L T C for attention in L layers (Chowdhery et al. 2022,
-    "PaLM", appendix B). N excludes position embeddings and untied token embeddings, which are table lookups.
+    The sum of 6 N for N weights in matrix products and 12 L T C for attention in L layers (Chowdhery et al.
+    2022, "PaLM", appendix B). T is the block size. N excludes position embeddings and untied token
+    embeddings, which are table lookups.
     """
     config = gpt.config
     n_parameters = gpt.n_parameters
@@ -53,7 +54,10 @@ def train_flops_per_token(gpt: GPT) -> int:
 
 
 def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
-    """Return a GPU's peak FLOPs per second according to its data sheet; None for other or unknown devices."""
+    """Return a GPU's peak FLOPs per second for a dtype according to its data sheet.
+
+    None for an unknown GPU or another device.
+    """
     if device.type != "cuda":
         return None
     from lightning.fabric.utilities.throughput import get_available_flops  # some commands avoid Lightning

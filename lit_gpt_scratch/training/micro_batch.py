@@ -11,7 +11,10 @@ from lit_gpt_scratch.training.loss import next_token_loss
 
 
 def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
-    """Return the largest micro-batch size for `n_rows` rows per GPU that fits into every GPU's memory."""
+    """Return the largest micro-batch size in rows that fits into every GPU's memory.
+
+    `largest_micro_batch` tries the sizes, starting with `n_rows`, the rows of a GPU in a step.
+    """
     with trainer.precision_plugin.forward_context():
         size = largest_micro_batch(n_rows, partial(step_fits, gpt))
     smallest = trainer.strategy.reduce(
@@ -21,7 +24,7 @@ def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
 
 
 def largest_micro_batch(n_rows: int, fits: Callable[[int], bool]) -> int:
-    """Return the first of n_rows, n_rows / 2, n_rows / 4, ... (rounded up) that fits.
+    """Return the first of n_rows, n_rows / 2, n_rows / 4, ... (rounded up) for which `fits` returns True.
 
     Raises:
         ValueError: One row does not fit.
@@ -38,7 +41,7 @@ def largest_micro_batch(n_rows: int, fits: Callable[[int], bool]) -> int:
 
 
 def step_fits(gpt: GPT, n_rows: int) -> bool:
-    """Return whether a step with `n_rows` rows fits into GPU memory, with AdamW's two moments per weight."""
+    """Return whether a step with `n_rows` rows and AdamW's two moments per weight fit into GPU memory."""
     parameters = list(gpt.parameters())
     idx = torch.zeros(n_rows, gpt.config.block_size, dtype=torch.int64, device=parameters[0].device)
     try:

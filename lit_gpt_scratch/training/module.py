@@ -35,8 +35,8 @@ EAGER_STEPS = 10  # on a CPU, a compiled run executes the steps before this one 
 class LitGPT(LightningModule):
     """GPT trained on next-token cross-entropy with AdamW or Muon, and a learning rate with warmup and decay.
 
-    A training batch is the data of one optimizer step: a micro-batch, which is inputs and targets, each
-    (B, T), or a list of micro-batches, whose gradients are summed.
+    A training batch is the data of one optimizer step: either one micro-batch, a pair of inputs (B, T) and
+    targets (B, T), or a list of micro-batches, whose gradients are summed.
 
     Attributes:
         n_tokens: Number of training tokens read so far, over all devices.
@@ -66,15 +66,17 @@ class LitGPT(LightningModule):
 
         Args:
             learning_rate: AdamW's learning rate at the end of warmup.
-            min_learning_rate: AdamW's learning rate at the end of decay; Muon's decays by the same factor.
-            schedule: Decay after warmup: cosine (half a period), linear, wsd (linear over the last fifth of
-                the steps) or constant (no decay).
-            warmup_steps: Optimizer steps of linear warmup.
-            decay_steps: Optimizer step at which min_learning_rate is reached; null takes trainer.max_steps.
-            weight_decay: Decoupled weight decay of the matrices; norms and biases have none.
+            min_learning_rate: AdamW's learning rate at the end of decay; Muon's learning rate decays by
+                the same factor.
+            schedule: Decay after warmup: cosine (half a period), linear, wsd (constant, then linear over the
+                last fifth of decay_steps) or constant (no decay).
+            warmup_steps: Number of optimizer steps of linear warmup.
+            decay_steps: Optimizer step at which min_learning_rate is reached; null means trainer.max_steps.
+            weight_decay: Coefficient of decoupled weight decay; only matrices decay, not norms and biases.
             beta1: AdamW's coefficient of the running mean of the gradient.
             beta2: AdamW's coefficient of the running mean of the squared gradient.
-            optimizer: adamw, or muon: Muon for the matrices of the blocks and AdamW for the other parameters.
+            optimizer: adamw for all parameters, or muon, which updates the matrices of the blocks with Muon
+                and the other parameters with AdamW.
             muon_learning_rate: Muon's learning rate at the end of warmup.
             activation_checkpointing: Recomputation of the activations inside blocks in the backward pass,
                 instead of storing them: less memory, more time.
@@ -112,7 +114,7 @@ class LitGPT(LightningModule):
         self.init_from: str | None = None
 
     def build_gpt(self, **sizes: int) -> None:
-        """Build the network; `sizes` are vocab_size and block_size unless the options set them."""
+        """Build the network; `sizes` holds vocab_size and block_size, which the model options override."""
         options = sizes | self.gpt_options
         self.hparams.update(options)
         self._set_gpt(GPTConfig(**options))
@@ -122,7 +124,7 @@ class LitGPT(LightningModule):
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
     def configure_model(self) -> None:
-        """Build the network with the data module's sizes if it does not exist yet; shard it under FSDP.
+        """Build the network if necessary, with the data module's vocab_size and block_size; shard it in FSDP.
 
         Raises:
             ValueError: vocab_size or block_size is missing, and there is no data module.
@@ -187,7 +189,8 @@ class LitGPT(LightningModule):
         """Store the run's seed; search for the largest micro-batch if data.micro_batch_size is auto.
 
         Raises:
-            ValueError: A Trainer option is set for which this module has a replacement.
+            ValueError: accumulate_grad_batches or gradient_clip_val of the Trainer is set; the message names
+                the option of this project that replaces it.
         """
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
@@ -205,7 +208,7 @@ class LitGPT(LightningModule):
                 log.warning("data.micro_batch_size auto has no effect on a CPU, and with sharded weights")
 
     def on_train_start(self) -> None:
-        """Set the optimizer's options to this run's, which replace those restored from a checkpoint."""
+        """Replace the optimizer options that were restored from a checkpoint with the options of this run."""
         for optimizer in self.trainer.optimizers:
             for group, options in zip(optimizer.param_groups, self.group_options, strict=False):
                 group.update(options)
@@ -223,10 +226,10 @@ class LitGPT(LightningModule):
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
-        """Return the last micro-batch's loss for Lightning's backward pass; run backward for the others here.
+        """Run the backward passes of all micro-batches but the last; return the loss () of the last.
 
-        Each loss is weighted by its micro-batch's fraction of the rows, so that the gradients add up to the
-        gradient of the mean loss over the batch, `step_loss`.
+        Lightning runs the backward pass of the returned loss. Each loss is weighted by its micro-batch's
+        fraction of the rows, so that the gradients add up to that of `step_loss`, the mean loss of the batch.
         """
         micro_batches = cast(list[Batch], [batch] if isinstance(batch[0], Tensor) else batch)
         n_rows = sum(len(inputs) for inputs, _ in micro_batches)
@@ -249,7 +252,7 @@ class LitGPT(LightningModule):
         """Do nothing, to keep the earlier micro-batches' gradients; `on_train_batch_end` clears them."""
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Count the tokens of the step; if it is a logged step, log its loss, averaged over devices.
+        """Add the step's tokens to `n_tokens`; if the step is logged, log its loss, averaged over devices.
 
         Raises:
             FloatingPointError: The loss is NaN or infinite, and no callback skips the step.
@@ -268,17 +271,20 @@ class LitGPT(LightningModule):
             optimizer.zero_grad()
 
     def _eager_at_first(self) -> AbstractContextManager[Any]:
-        """Run the first steps on a CPU eagerly: they, and errors in them, do not wait for compilation."""
+        """Return a context that runs the first steps on a CPU eagerly.
+
+        These steps, and errors in them, then do not wait for compilation.
+        """
         eager = self.device.type == "cpu" and self.global_step < EAGER_STEPS
         return cast(Any, torch.compiler.set_stance("force_eager")) if eager else nullcontext()
 
     def _no_gradient_sync(self) -> AbstractContextManager[Any]:
-        """Disable gradient synchronization; the backward pass of the last micro-batch synchronizes."""
+        """Return a context without gradient synchronization, for all micro-batches except the last."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the mean loss of the validation text (loader 0) or of fixed training windows (1)."""
+        """Add a batch to the mean loss of its dataloader: 0 is validation text, 1 fixed training windows."""
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
         with torch.compiler.set_stance("force_eager"):  # another compilation would take longer than it saves
@@ -333,7 +339,7 @@ class LitGPT(LightningModule):
         checkpoint["device"] = {"kind": self.device.type, "precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the attributes that `on_save_checkpoint` stores, and the tokenizer if there is one."""
+        """Restore the attributes that `on_save_checkpoint` stores, and the checkpoint's tokenizer, if any."""
         self.evaluation = checkpoint["evaluation"]
         self.best_evaluation = checkpoint["best_evaluation"]
         self.n_tokens = checkpoint["n_tokens"]

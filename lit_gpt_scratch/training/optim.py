@@ -34,7 +34,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Return AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest.
 
-    All learning rates are 1: `LambdaLR` multiplies them by those of the schedule.
+    All learning rates are 1, because `LambdaLR` multiplies them by the learning rates of the schedule.
     """
     parameters = [p for p in gpt.parameters() if p.requires_grad]
     if kind == "adamw":
@@ -50,8 +50,8 @@ def make_adamw(
 ) -> AdamW:
     """Return AdamW (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization").
 
-    Weight decay applies to matrices only, not to norms and biases. `fused` selects the fused kernel if the
-    devices of all parameters have one.
+    Weight decay applies to matrices only, not to norms and biases. `fused` selects PyTorch's fused kernel
+    if this kernel exists for the devices of all parameters.
     """
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay, "name": "decay"},
@@ -64,8 +64,9 @@ def make_adamw(
 class Muon(torch.optim.Muon):
     """Muon (Jordan et al. 2024), several times faster than `torch.optim.Muon`.
 
-    PyTorch's implementation orthogonalizes one matrix at a time, always in bfloat16. This one stacks matrices
-    of the same shape, and computes in float32 on CPUs and other hardware without bfloat16 units.
+    PyTorch's implementation orthogonalizes one matrix at a time, always in bfloat16. This class stacks
+    matrices of the same shape, and computes in float32 on devices that do not multiply bfloat16 matrices in
+    hardware.
     """
 
     @torch.no_grad()
@@ -101,11 +102,11 @@ def newton_schulz(
 
     Args:
         matrices: Matrices, each (rows, columns).
-        coefficients: a, b, c of X <- a X + (b A + c A A) X, where A = X X^T.
+        coefficients: a, b, c of the iteration X <- a X + (b A + c A A) X, where A = X X^T.
         n_steps: Number of iterations.
 
     Returns:
-        One matrix for each of `matrices`, with the same shape and dtype.
+        The orthogonalized matrices, in the order and with the shapes and dtypes of `matrices`.
     """
     a, b, c = coefficients
     same_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -136,7 +137,7 @@ class MuonAdamW(Optimizer):
         self._share_state()
 
     def _share_state(self) -> None:
-        """Make both optimizers use the parameter groups and the state of this one."""
+        """Make AdamW and Muon use the parameter groups and the state of this combined optimizer."""
         start = 0
         for optimizer in self.optimizers:
             optimizer.param_groups = self.param_groups[start : start + len(optimizer.param_groups)]

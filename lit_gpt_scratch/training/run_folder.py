@@ -20,8 +20,8 @@ CONFIG = "config.yaml"
 def create_run_folder(path: Path) -> Path:
     """Create the folder of a run: `path`, or the first of `path-2`, `path-3`, ... if `path` is in use.
 
-    An existing empty folder is not in use. An empty `config.yaml`, created exclusively, reserves the folder,
-    so that runs that start at the same time do not share one.
+    An existing empty folder is not in use. An empty `config.yaml`, which only one process can create,
+    reserves the folder, so that runs that start at the same time do not share a folder.
 
     Raises:
         ValueError: The folder cannot be created or is not writable.
@@ -82,7 +82,10 @@ def write_config(folder: Path, yaml: str) -> None:
 
 @contextmanager
 def warn_on_os_error(name: str) -> Iterator[None]:
-    """Log an OSError as a warning; for the writing of files that a resumed run does not need."""
+    """Log an OSError in the `with` block as a warning that the file `name` could not be written.
+
+    For files that a resumed run does not need.
+    """
     try:
         yield
     except OSError as error:

@@ -28,16 +28,16 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
 
 
 def log_with_global_step(trainer: Trainer) -> None:
-    """Make Lightning log the metrics of the step that starts under its `global_step`.
+    """Make Lightning log the metrics of the starting step with `global_step` as the step number.
 
-    Lightning logs under a separate step counter. A checkpoint holds the counter's value from before or after
-    the step, so that a resumed run would log a step twice or not at all.
+    Lightning takes the step number from a separate counter. A checkpoint holds the counter's value from
+    before or after the step, so that a resumed run would log a step twice or not at all.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
-    """Return the writers of the TensorBoard loggers, for text and images; none on ranks other than 0."""
+    """Return the TensorBoard loggers' writers of text and images; an empty list on ranks other than 0."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 

@@ -30,7 +30,8 @@ class Inspection(Callback):
         """Set the sentence.
 
         Args:
-            sentence: Text to show; if empty, the first tokens of the validation text.
+            sentence: Text whose attention maps are shown; if empty, the first tokens of the validation text,
+                at most 32.
         """
         self.sentence = sentence
 
@@ -38,7 +39,7 @@ class Inspection(Callback):
         """Tokenize the sentence.
 
         Raises:
-            ValueError: The sentence has more tokens than a block.
+            ValueError: The sentence has more tokens than model.block_size.
         """
         self.is_on = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         if not self.is_on:
@@ -57,7 +58,7 @@ class Inspection(Callback):
         self.labels = [token_label(data.tokenizer, i) for i in self.ids.tolist()]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the maps of the evaluated model."""
+        """Show the attention maps of the evaluated model."""
         if not is_fitting(trainer) or not self.is_on:
             return
         gpt = gather_gpt(get_gpt(pl_module), trainer.is_global_zero)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Curves(Callback):
     """Write `curves.png` at the end of a run: losses and learning rate from TensorBoard's event files.
 
-    The event files also have the steps before a resume.
+    The event files also have the steps before a resume, so that the plot shows the whole run.
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,7 +31,7 @@ class Curves(Callback):
 
 
 def plot_curves(log_dir: Path) -> "Figure":
-    """Return a plot of the losses and the learning rate in a folder of event files."""
+    """Return a plot of the losses and the learning rate, read from the event files in a folder."""
     # Imported late: both take a while, and only the end of a run needs them.
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator

@@ -16,11 +16,13 @@ class ValLossEarlyStopping(EarlyStopping):
         """Set the limits.
 
         Args:
-            patience: Number of consecutive evaluations without a lower loss after which the run ends.
-            min_delta: Minimum decrease below the lowest loss so far, in nats, that counts as lower.
+            patience: Number of consecutive evaluations without a lower validation loss after which the run
+                ends.
+            min_delta: Difference, in nats per token, by which a validation loss must be below the lowest so
+                far to count as lower.
 
         Raises:
-            ValueError: patience is not positive, or min_delta negative.
+            ValueError: patience is below 1, or min_delta is negative.
         """
         if patience < 1:
             raise ValueError(f"early_stopping.patience must be at least 1, not {patience}")
@@ -29,12 +31,12 @@ class ValLossEarlyStopping(EarlyStopping):
         super().__init__("val/loss", min_delta, patience, check_on_train_epoch_end=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the loss; log a warning if the run ends."""
+        """Check the validation loss; log a warning if the run stops early."""
         super().on_validation_end(trainer, pl_module)
         if trainer.should_stop and self.wait_count >= self.patience and trainer.is_global_zero:
             message = "early stopping: no validation loss of the last %s was better than %.4f"
             log.warning(message, self.wait_count, self.best_score)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the lowest loss and the count, but not patience, which is an option of this run."""
+        """Restore the lowest loss and the count of evaluations since then; `patience` keeps its new value."""
         super().load_state_dict({**state_dict, "patience": self.patience})

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 class EMA(EMAWeightAveraging):
     """Evaluate and save an exponential moving average of the weights.
 
-    Samples and attention maps are those of the average, too, if their callbacks come before this one.
-    Checkpoints hold the average. The raw weights, with which training continues, are in
+    Samples and attention maps use the average, too, if their callbacks come before this callback. A
+    checkpoint has the average in ``state_dict``, and the raw weights, with which training continues, in
     ``current_model_state``.
     """
 
@@ -26,8 +26,8 @@ class EMA(EMAWeightAveraging):
         super().__init__(decay=decay)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the average in the model until the callbacks of the evaluation have used it."""
+        """Do nothing, unlike the base class: the average stays in the model until `on_validation_end`."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Return to the raw weights."""
+        """Put the raw weights back into the model."""
         super().on_validation_epoch_end(trainer, pl_module)

@@ -20,7 +20,7 @@ class EvaluationSchedule(Callback):
         self.every_n_steps = every_n_steps
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Set the step under which the callbacks after this one log."""
+        """Make Lightning log this step's metrics under `trainer.global_step`."""
         log_with_global_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -31,5 +31,5 @@ class EvaluationSchedule(Callback):
 
 
 def evaluation_follows(trainer: Trainer) -> bool:
-    """Return whether an evaluation follows the step that has ended."""
+    """Return whether an evaluation follows the optimizer step that has just ended."""
     return bool(trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop))

@@ -45,7 +45,7 @@ class Progress(ProgressBar):
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Advance the bar; update its text if tqdm has redrawn it, at most every `MIN_DRAW_SECONDS`."""
+        """Advance the bar; update the bar's text when tqdm redraws, at most every `MIN_DRAW_SECONDS`."""
         if self.bar is not None and self.bar.update():
             self._draw(trainer, pl_module)
 
@@ -107,6 +107,6 @@ class Progress(ProgressBar):
 
 
 def format_throughput(trainer: Trainer) -> list[str]:
-    """Return a list with the last logged throughput as text; an empty list before the first log."""
+    """Return the last logged throughput in tokens/s, as a list of one text; [] if none is logged yet."""
     name = "throughput/tokens_per_second"
     return [f"{trainer.callback_metrics[name]:,.0f} tokens/s"] if name in trainer.callback_metrics else []

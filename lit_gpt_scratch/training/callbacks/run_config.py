@@ -16,18 +16,18 @@ CUSTOM_SCALARS = {"learning": {"loss: the gap is overfitting": ["Multiline", LOS
 
 
 class RunConfig(Callback):
-    """Write the options when training starts; a run that fails earlier leaves existing files unchanged.
+    """Write config.yaml when training starts; a run that fails earlier leaves an existing file unchanged.
 
-    A new run also writes its row of TensorBoard's HParams table, with the metrics of step 0, which Lightning
-    does not log. A resumed run keeps its row.
+    For a new run, also write a row of TensorBoard's HParams table, with the metrics of the evaluation at step
+    0, which Lightning does not log. A resumed run keeps its row.
     """
 
     def __init__(self, yaml: str, hparams: Mapping[str, str | float]) -> None:
-        """Set the contents.
+        """Set the options to write.
 
         Args:
-            yaml: The options as YAML.
-            hparams: The options in TensorBoard's HParams table.
+            yaml: Content of config.yaml: all options of the run as YAML.
+            hparams: Options by name, for the row of TensorBoard's HParams table.
         """
         self.yaml = yaml
         self.hparams = hparams

@@ -19,8 +19,8 @@ class Samples(Callback):
         """Set the sampling options.
 
         Args:
-            prompt: Text to continue; empty stands for a newline.
-            seed: Seed of every sample, so that samples differ only by the model.
+            prompt: Text to continue; an empty prompt stands for a newline.
+            seed: Random seed, the same for every sample, so that samples differ only because the weights do.
             **options: The other fields of `SamplingOptions`.
         """
         self.prompt = prompt

@@ -13,7 +13,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Write ``best.ckpt`` after each evaluation that is better than all before it.
 
     The run folder may be moved while the run is stopped, since the callback's state has file names without
-    their folder. Files that do not exist when a run is resumed, as in a new run folder, are left out.
+    their folder. On resume, files that do not exist, for example in a new run folder, are dropped from it.
     """
 
     def __init__(
@@ -24,8 +24,8 @@ class BestCheckpoint(ModelCheckpoint):
         Args:
             monitor: Logged metric that ranks the evaluations.
             mode: Direction of improvement: min if the smallest value is the best, max if the largest is.
-            save_top_k: Number of best evaluations whose checkpoints are kept; -1 keeps all. For values other
-                than 1, each is kept as ``best-STEP.ckpt``, and the best also as ``best.ckpt``.
+            save_top_k: Number of checkpoints to keep, from the best evaluations; -1 keeps all. For values
+                other than 1, each checkpoint is named ``best-STEP.ckpt``, and ``best.ckpt`` equals the best.
 
         Raises:
             ValueError: save_top_k is neither positive nor -1.
@@ -48,15 +48,18 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Key of the state in a checkpoint, with the metric: values of different metrics are not compared."""
+        """Key of this callback's state in a checkpoint.
+
+        The key contains the metric, so that a run resumed with another metric does not restore the state.
+        """
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the file names of the best checkpoints, each with its score."""
+        """Return the metric's value for each of the best checkpoints, keyed by file name."""
         return {"scores": {os.path.basename(path): score for path, score in self.best_k_models.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoints that exist in the run folder, at most `save_top_k` of them."""
+        """Restore the ranking of the best checkpoints that exist in the run folder, at most `save_top_k`."""
         scores = state_dict["scores"]
         if self.save_top_k == 1 and scores:  # ``best.ckpt`` has the best score of all
             scores = {"best.ckpt": (min if self.mode == "min" else max)(scores.values())}
@@ -84,36 +87,37 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
-    If an evaluation follows a step, the save comes after it, since a resumed run would skip the evaluation.
-    Otherwise the save comes when the next step starts, since the loggers then have the metrics of the step.
+    If an evaluation follows the step, the checkpoint is written after the evaluation, since a run resumed
+    from an earlier one would skip the evaluation. Otherwise, except for the last step, it is written when the
+    next step starts, since only then do the loggers have the metrics of the step.
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
-        """Set the interval.
+        """Set the interval between checkpoints.
 
         Args:
-            every_n_train_steps: Optimizer steps between saves.
+            every_n_train_steps: Number of optimizer steps between two saves of ``last.ckpt``.
         """
         self.every_n_train_steps = every_n_train_steps
         self.saved_step: int | None = None  # None before training, when nothing is saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the step at which training starts as saved: it needs no checkpoint."""
+        """Mark the initial step as already saved, since the state before training needs no checkpoint."""
         self.saved_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save every n-th step."""
+        """Save a checkpoint if the number of finished steps is a multiple of `every_n_train_steps`."""
         if trainer.global_step % self.every_n_train_steps == 0:
             self._save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save the last step, if no evaluation follows it."""
+        """Save a checkpoint after the last step of the run if no evaluation follows the step."""
         is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
         if is_last and not evaluation_follows(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the step that has been evaluated."""
+        """Save a checkpoint after an evaluation."""
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

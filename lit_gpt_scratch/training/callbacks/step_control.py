@@ -25,9 +25,10 @@ MAX_ROWS = 64  # maximum number of rows in the report of a skipped step
 class StepControl(Callback):
     """Clip the gradient, and skip a step whose loss or gradient norm is NaN, infinite or unusually large.
 
-    A skipped step changes neither weights, optimizer state nor running means, but it counts as a step. The
-    first 64 rows of its text are written to ``spikes/step-N.md`` in the run folder and to TensorBoard. The
-    norm before clipping is logged as ``train/grad_norm``. Each step waits for the GPU, to read loss and norm.
+    A skipped step does not change the weights, the optimizer state, or the running means of loss and gradient
+    norm, but it counts as a step. The text of the first 64 sequences in its batch is written to
+    ``spikes/step-N.md`` in the run folder and to TensorBoard. The gradient norm before clipping is logged as
+    ``train/grad_norm``. Each step waits for the GPU, because the CPU reads the loss and the gradient norm.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class StepControl(Callback):
         """Set the limits.
 
         Args:
-            max_norm: Largest L2 norm of the gradient over all parameters; null disables clipping.
-            loss_jump: Increase of the loss over its mean of the last 100 steps, in nats, that counts as a
-                spike; null disables the check.
-            norm_ratio: Ratio of the gradient norm to its mean of the last 100 steps that counts as a spike,
-                if the norm is above 1; null disables the check.
-            max_skipped_steps: Consecutive skipped steps that end the run; 1 ends it at the first.
+            max_norm: Maximum L2 norm of the gradient of all parameters together, to which a larger gradient
+                is scaled down; null disables clipping.
+            loss_jump: Maximum difference in nats between the loss and its mean over the last 100 steps that
+                were not skipped; a step with a larger loss is skipped. null disables the check.
+            norm_ratio: Maximum ratio of the gradient norm to its mean over the last 100 steps that were not
+                skipped; a step with a larger norm is skipped if the norm is also above 1. null disables the
+                check.
+            max_skipped_steps: Number of consecutive skipped steps after which the run ends with an error; 1
+                ends the run at the first skipped step.
 
         Raises:
             ValueError: A limit is not positive.
@@ -110,18 +114,21 @@ class StepControl(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the losses and norms of the running means, and the number of consecutive skipped steps."""
+        """Return the losses and gradient norms of the running means, and the number of consecutive skips."""
         return {"losses": list(self.losses), "norms": list(self.norms), "n_skipped": self.n_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state."""
+        """Restore the state that `state_dict` returned."""
         self.losses.extend(state_dict["losses"])
         self.norms.extend(state_dict["norms"])
         self.n_skipped = state_dict["n_skipped"]
 
 
 def write_report(trainer: Trainer, step: int, reason: str) -> str:
-    """Write the text of a step to a file and to TensorBoard; return a message that names the file."""
+    """Write a skipped step's training text to a file and to TensorBoard; return a message about the file.
+
+    The message names the file, or says that the text was not written or is unknown.
+    """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, TextDataModule):
         return "its text is unknown"

@@ -17,11 +17,12 @@ SIGNALS = [signal.Signals[name] for name in NAMES if name in signal.Signals.__me
 
 
 class StopOnSignal(Callback):
-    """End training after the step in which a signal arrives, with an evaluation and a checkpoint.
+    """End training after the step in which a signal arrives; then evaluate and write a checkpoint.
 
-    A signal to the process of one device stops those of all devices after the same step. Before the first
-    step, and on a second Ctrl-C, the program exits at once, with exit code 128 plus the signal number.
-    Signals that the process ignores, as under nohup, stay ignored.
+    A signal to the process of one device stops the processes of all devices after the same step. If a signal
+    arrives before the first step, or Ctrl-C is pressed a second time, the program exits at once, with exit
+    code 128 plus the signal number. Signals that the process already ignores, as SIGHUP under nohup, stay
+    ignored.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle signals; restore the previous handlers at the end."""
+        """Handle signals with this callback in the `with` block; then restore the previous handlers."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
         self._install()
         try:
@@ -56,12 +57,12 @@ class StopOnSignal(Callback):
             log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
     def exit_if_received(self) -> None:
-        """Exit with 128 plus the signal number if a signal stopped the run."""
+        """Exit with exit code 128 plus the signal number if a signal stopped the run."""
         if self.received is not None:
             sys.exit(128 + self.received)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's SIGTERM handler: it would wait for the end of a step and for other devices."""
+        """Replace Lightning's SIGTERM handler, which would wait for a step's end and for other devices."""
         self._install()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,12 +71,12 @@ class StopOnSignal(Callback):
         self.has_begun = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop after this step if a device received a signal."""
+        """Stop after this step if the process of any device received a signal."""
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self.received = self.received or signal.SIGTERM  # the process of another device received it
             trainer.fit_loop.epoch_loop.min_steps = None  # min_steps would override should_stop
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after this evaluation if a device received a signal."""
+        """Stop after this evaluation if the process of any device received a signal."""
         self.on_train_batch_end(trainer, pl_module)

@@ -19,17 +19,18 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, tensorboar
 
 
 class Summary(Callback):
-    """Print a summary of a run at its start, and its best loss and last sample at its end.
+    """Print a summary at the start of a run, and the best validation loss and the last sample at its end.
 
-    The summary has the corpus, tokens, model, device and length of the run.
+    The summary shows the corpus, the number of tokens, the model, the device and the length of the run.
     """
 
     def __init__(self, reasons: dict[str, str], changes: dict[str, str]) -> None:
         """Set the information that the command line provides.
 
         Args:
-            reasons: Reasons of choices by name: ``precision``, and ``compiled`` or ``not compiled``.
-            changes: Options that a resumed run changes, each as ``old -> new``.
+            reasons: Reason for the precision, with the key ``precision``, and reason for compiling the model
+                or not, with the key ``compiled`` or ``not compiled``.
+            changes: Changes of options in a resumed run, each as ``old -> new``, by option name.
         """
         self.reasons = reasons
         self.changes = changes
@@ -61,7 +62,7 @@ class Summary(Callback):
             writer.add_text("run", markdown, trainer.global_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the learning rate of a resumed run's first step if its options have changed it."""
+        """Print the learning rate of a resumed run's first step if it differs from the checkpoint's rate."""
         before = trainer.optimizers[0].param_groups[0]["lr"]  # restored from the checkpoint
         now = cast(Any, pl_module).learning_rate_at(trainer.global_step)
         if trainer.is_global_zero and trainer.global_step and not math.isclose(now, before, rel_tol=1e-6):
@@ -75,7 +76,7 @@ class Summary(Callback):
         return f"{precision}, {compiled}{reasons.get(compiled, '')}"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the result, and the commands to generate, to show the curves and to continue."""
+        """Print the result, and the commands that generate text, start TensorBoard and continue the run."""
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -96,7 +97,7 @@ class Summary(Callback):
 
 
 def format_tokens(data: TextDataModule) -> str:
-    """Return the numbers of training and validation tokens, and the vocabulary size."""
+    """Return a text with the numbers of training and validation tokens and the vocabulary size."""
     val_set = data.val_set
     part = "" if val_set.is_full_pass else f"{val_set.n_tokens:,} of "
     other = f" ({data.corpora['val'].name})" if data.val_source is not None else ""
@@ -107,7 +108,7 @@ def format_tokens(data: TextDataModule) -> str:
 
 
 def format_length(trainer: Trainer, data: TextDataModule) -> str:
-    """Return the length of a run in steps and epochs."""
+    """Return a text with the length of a run in steps and epochs, and the tokens per step."""
     per_step = f"{data.tokens_per_step:,} tokens a step"
     if trainer.max_steps < 1:
         return f"no last step, {per_step}"
@@ -116,14 +117,14 @@ def format_length(trainer: Trainer, data: TextDataModule) -> str:
 
 
 def format_device(trainer: Trainer, device: torch.device) -> str:
-    """Return the number and the name of the devices."""
+    """Return a text with the number and the name of the devices, and the number of threads on a CPU."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
     return f"{trainer.world_size} x {name}{threads}" if trainer.world_size > 1 else f"{name}{threads}"
 
 
 def last_sample(folder: Path) -> str:
-    """Return the last sample in the run folder below a heading, or a message that there is none."""
+    """Return the run's last sample with a line above it, or a message that no samples were written."""
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"

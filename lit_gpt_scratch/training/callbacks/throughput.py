@@ -11,14 +11,14 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_log_ste
 
 
 class Throughput(Callback):
-    """Log training tokens per second over all devices, excluding evaluations, and MFU on a known GPU.
+    """Log the training tokens per second of all devices together, and MFU if the GPU's peak is known.
 
-    MFU, model FLOPs utilization, is the model's FLOPs per second divided by the devices' peak (Chowdhery et
-    al. 2022, "PaLM").
+    The time of evaluations is excluded. MFU, model FLOPs utilization, is the model's FLOPs per second divided
+    by the peak FLOPs per second of all devices (Chowdhery et al. 2022, "PaLM").
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collect the constants of the run."""
+        """Compute the tokens per step, the FLOPs per token and the devices' peak FLOPs per second."""
         self.tokens_per_step = get_data(trainer).tokens_per_step
         self.flops_per_token = train_flops_per_token(get_gpt(pl_module))
         precision = str(trainer.precision)
@@ -30,7 +30,7 @@ class Throughput(Callback):
         self.start_seconds: float | None = None  # start of the measurement; None outside of training steps
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Exclude the evaluation, and the samples and saves after it, from the measurement."""
+        """Exclude the evaluation, and the sampling and saving after it, from the measured time."""
         self.start_seconds = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -39,7 +39,7 @@ class Throughput(Callback):
             self._start(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Log the throughput since the last log or evaluation."""
+        """Log the throughput since the last logged step or evaluation if this step is logged."""
         if not is_log_step(trainer, trainer.global_step) or self.start_seconds is None:
             return
         n_tokens = (trainer.global_step - self.start_step) * self.tokens_per_step
