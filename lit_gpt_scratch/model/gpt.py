@@ -238,7 +238,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config) if modern else MLP(config)
 
     def forward(self, x: Tensor, rope: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        """Return the residual stream after the block, (B, T, C); the arguments are those of `Attention`."""
+        """Apply the block; (B, T, C) -> (B, T, C), with the arguments of `Attention.forward`."""
         x = x + self.attn(self.ln_1(x), rope, cache)
         return x + self.mlp(self.ln_2(x))
 

@@ -33,7 +33,7 @@ class LayerCache(NamedTuple):
     mask: Tensor | None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new tokens' keys and values, (B, K, T, D); return those of all tokens, (B, K, N, D)."""
+        """Write new tokens' keys and values, (B, K, T, D); return all keys and values, (B, K, N, D)."""
         if self.indices is None:
             self.new_keys.copy_(keys)
             self.new_values.copy_(values)

@@ -51,7 +51,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_
     """Compute causal scaled dot-product attention (Vaswani et al. 2017).
 
     On a CPU, attention is computed in float32 whatever the precision of the inputs or of autocast, because
-    the backward pass of PyTorch's bfloat16 attention is many times slower on a CPU.
+    the backward pass of PyTorch's bfloat16 attention is many times slower.
 
     Args:
         q: Queries, (B, H, T, D).

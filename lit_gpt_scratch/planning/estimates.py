@@ -29,7 +29,7 @@ PARTS = {
 def make_plan(
     model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measurement | None, law: Path
 ) -> dict[str, Any]:
-    """Return the plan of a run: a JSON-serializable dict of its size and estimated time, memory and loss.
+    """Return a run's parameters, tokens and estimated time, memory and loss, as a JSON-serializable dict.
 
     Args:
         model: Model to train, with its network built.
@@ -80,8 +80,8 @@ def predict_loss(
 ) -> float | None:
     """Return the validation loss that a scaling law predicts, in nats per token.
 
-    The result is None if `law` is not a readable file of `scale`, or if its law was fitted on runs with
-    another text, vocabulary size or optimizer.
+    The result is None if `law` cannot be read as a file written by `scale`, or if its law was fitted on runs
+    with another text, vocabulary size or optimizer.
     """
     this = {
         "corpus_sha256": data.corpora["train"].sha256,

@@ -37,9 +37,10 @@ class Measurement:
 
 
 class Stopwatch(Callback):
-    """Measure the duration of some training steps after a warmup, and of an evaluation; then stop the run.
+    """Measure the duration of training steps, stop the run, and measure the evaluation that ends it.
 
-    The measured steps are 30, or fewer (at least 5) if they take more than 10 seconds in total.
+    After a warmup, at least MIN_STEPS steps are timed, and more until their total time is above MIN_SECONDS
+    or their number is MAX_STEPS.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class Stopwatch(Callback):
 
 
 def now(device: torch.device) -> float:
-    """Wait until the device has finished its work, and return the value of a clock, in seconds."""
+    """Wait until the device has finished its work, and return `time.perf_counter()`, in seconds."""
     torch.get_device_module(device).synchronize()
     return time.perf_counter()
 

@@ -91,7 +91,7 @@ def fit_law(runs: Floats) -> Law:
 
 
 def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
-    """Return N_BOOTSTRAP laws, each fitted on a sample of the runs with replacement (Efron 1979).
+    """Return N_BOOTSTRAP laws, each fitted on runs drawn with replacement (Efron 1979).
 
     Args:
         law: Law fitted on all runs, from which each fit starts.

@@ -13,7 +13,7 @@ from lit_gpt_scratch.scaling.results import RunResult
 
 
 def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) -> Figure:
-    """Return two plots of a fitted law and of runs: loss against tokens, and loss against FLOPs.
+    """Return a figure with two plots of a law and runs: loss against tokens, and loss against FLOPs.
 
     Args:
         law: Law fitted on `runs`.

@@ -78,7 +78,7 @@ def kill_after_save(arguments: list[str], checkpoint: Path) -> None:
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:
-    """Return a description of the first difference between two checkpoints in one part; None if equal.
+    """Return a description of the first difference between the same part of two checkpoints, or None.
 
     Args:
         one: The part in one checkpoint.

@@ -26,7 +26,7 @@ class EMA(EMAWeightAveraging):
         super().__init__(decay=decay)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing, unlike the base class: the average stays in the model until `on_validation_end`."""
+        """Do nothing, so that the average stays in the model until this callback's `on_validation_end`."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the raw weights back into the model."""

@@ -20,7 +20,7 @@ class EvaluationSchedule(Callback):
         self.every_n_steps = every_n_steps
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Make Lightning log this step's metrics under `trainer.global_step`."""
+        """Make the callbacks after this one, and the module, log this step under `trainer.global_step`."""
         log_with_global_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -16,7 +16,7 @@ CUSTOM_SCALARS = {"learning": {"loss: the gap is overfitting": ["Multiline", LOS
 
 
 class RunConfig(Callback):
-    """Write config.yaml when training starts; a run that fails earlier leaves an existing file unchanged.
+    """Write the options to config.yaml when training starts; a run that fails earlier keeps the old file.
 
     For a new run, also write a row of TensorBoard's HParams table, with the metrics of the evaluation at step
     0, which Lightning does not log. A resumed run keeps its row.

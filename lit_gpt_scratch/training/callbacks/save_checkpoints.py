@@ -13,7 +13,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Write ``best.ckpt`` after each evaluation that is better than all before it.
 
     The run folder may be moved while the run is stopped, since the callback's state has file names without
-    their folder. On resume, files that do not exist, for example in a new run folder, are dropped from it.
+    their folder. When a run is resumed, files that do not exist, for example because the run folder is new,
+    are dropped from the state.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class BestCheckpoint(ModelCheckpoint):
             monitor: Logged metric that ranks the evaluations.
             mode: Direction of improvement: min if the smallest value is the best, max if the largest is.
             save_top_k: Number of checkpoints to keep, from the best evaluations; -1 keeps all. For values
-                other than 1, each checkpoint is named ``best-STEP.ckpt``, and ``best.ckpt`` equals the best.
+                other than 1, each is named ``best-STEP.ckpt``, and ``best.ckpt`` is a copy of the best.
 
         Raises:
             ValueError: save_top_k is neither positive nor -1.
@@ -88,8 +89,9 @@ class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every n steps, after each evaluation, and when the run ends or is stopped.
 
     If an evaluation follows the step, the checkpoint is written after the evaluation, since a run resumed
-    from an earlier one would skip the evaluation. Otherwise, except for the last step, it is written when the
-    next step starts, since only then do the loggers have the metrics of the step.
+    from a checkpoint written before the evaluation would skip it. Otherwise, the checkpoint is written when
+    the next step starts, since only then do the loggers have the metrics of the step; the checkpoint of the
+    last step is written at once.
     """
 
     def __init__(self, every_n_train_steps: int) -> None:
