@@ -34,10 +34,11 @@ examples:
 
 
 def main() -> int:
-    """Run the command line.
+    """Run the program with the arguments in `sys.argv`.
 
     Returns:
-        The exit code: 0 for success, 1 for a failed run, 2 for invalid input, 128 + n after signal n.
+        The exit code: 0 for success, 2 for invalid input, 128 + n if signal n stopped the program, 1 for any
+        other error.
     """
     restart_in_utf8_mode()
     configure_process()
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def run(args: list[str]) -> int:
-    """Run a command, or print a version or a help text; return the exit code."""
+    """Run the command that `args` begins with, or print the version or the usage; return the exit code."""
     has_stdout = sys.stdout is not None
     open_closed_streams()
     if not args or args in (["-h"], ["--help"], ["--version"]):
@@ -77,7 +78,7 @@ def run(args: list[str]) -> int:
 
 
 def configure_process() -> None:
-    """Set environment variables and warning filters of the command line, before torch is imported."""
+    """Set environment variables and warning filters for all commands; called before torch is imported."""
     # Checkpoints are loaded as data, even where a library calls torch.load with weights_only=False.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     # Turn off Lightning's advice about worker counts and the like: our data loaders have no workers.
@@ -100,9 +101,9 @@ def configure_process() -> None:
 
 
 def restart_in_utf8_mode() -> None:
-    """Restart in Python's UTF-8 mode (PEP 540) if the locale has another encoding.
+    """Restart the program in Python's UTF-8 mode (PEP 540) if the locale's encoding is not UTF-8.
 
-    Configs, texts and pipes between processes are UTF-8, including files that a library opens.
+    Configs, texts and pipes between processes are then read and written as UTF-8, also by libraries.
     """
     if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
         return
@@ -114,14 +115,14 @@ def restart_in_utf8_mode() -> None:
 
 
 def open_closed_streams() -> None:
-    """Open the null device in place of closed standard streams, which are None in Python."""
+    """Replace closed standard streams, which are None in `sys`, with the null device."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until exit
 
 
 def print_text(text: str) -> int:
-    """Print a text and return the exit code."""
+    """Print a text to standard output; return exit code 0, or 1 if the text cannot be written."""
     try:
         print(text, end="", flush=True)
     except OSError as error:

@@ -32,10 +32,10 @@ def load(path: str | Path) -> Model:
     """Load a trained model.
 
     Args:
-        path: A checkpoint file, or a run folder, whose best checkpoint is loaded.
+        path: A checkpoint file, or a run folder; its best.ckpt is loaded, or last.ckpt if there is no best.
 
     Raises:
-        ValueError: There is no checkpoint, or it is damaged.
+        ValueError: There is no checkpoint, or the checkpoint is damaged.
     """
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)

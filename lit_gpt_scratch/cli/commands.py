@@ -44,13 +44,14 @@ def fit(args: list[str]) -> None:
 
 
 def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
-    """Train in a run folder; remove it if it is new and no step was taken.
+    """Train the model of a run in its run folder, and return the Trainer.
 
-    With `trainer.fast_dev_run` or a stopwatch, the folder is temporary.
+    A new run folder is removed if no step was taken. With `trainer.fast_dev_run` or a stopwatch, the folder
+    is temporary.
 
     Args:
-        run: The run.
-        stopwatch: Callback that times a short run, which prints nothing.
+        run: Options, model and data.
+        stopwatch: Callback that times the first steps and then stops the run; such a run prints nothing.
 
     Raises:
         RuntimeError: Training failed after at least one step.
@@ -88,7 +89,7 @@ def train(run: Run, stopwatch: Callback | None = None) -> Trainer:
 
 
 def prepare_run_dir(run: Run, is_temporary: bool) -> Path:
-    """Return the run folder: the folder of the resumed run, or a new one that no other run uses.
+    """Return the run folder: a temporary folder, the folder of the resumed run, or a new, unused folder.
 
     Raises:
         ValueError: The folder cannot be created.
@@ -112,7 +113,7 @@ def is_rank_zero() -> bool:
 
 
 def print_how_to_resume(run_dir: Path) -> None:
-    """Print the command that resumes a stopped run, if it has saved a checkpoint."""
+    """Print the command that resumes a stopped run, if its run folder has a ``last.ckpt``."""
     last = run_dir / "last.ckpt"
     if not last.is_file():
         return

@@ -44,7 +44,12 @@ LINKED_OPTIONS = {  # options that are computed from others, and those others
 
 @contextmanager
 def clear_parser_errors(parser: Any, config_files: list[str]) -> Iterator[None]:
-    """Convert errors of jsonargparse to ValueErrors of one line that name the file and the right option."""
+    """Convert jsonargparse's errors in the ``with`` block to ValueErrors with a one-line message.
+
+    Args:
+        parser: The parser of the command; its options are suggested in place of an unknown option.
+        config_files: Names of the config files, for the message.
+    """
     files = " or ".join(config_files) or "the config file"
     try:
         yield
@@ -56,7 +61,13 @@ def clear_parser_errors(parser: Any, config_files: list[str]) -> Iterator[None]:
 
 
 def clear_message(message: str, files: str, known_options: set[str]) -> str:
-    """Return an error message of jsonargparse in plain words."""
+    """Return an error message of jsonargparse in plain words, with a hint at the right option.
+
+    Args:
+        message: The error message of jsonargparse.
+        files: Names of the config files, joined by "or".
+        known_options: Names of the options that the hint may suggest.
+    """
     message = message.replace('"<unicode string>"', files)
     message = re.sub(r"a <class '(\w+)'>", r"\1", message)
     message = re.sub(r"(?s)Unexpected config:.*", f"{files} is not a mapping of options", message)
@@ -79,7 +90,7 @@ def clear_message(message: str, files: str, known_options: set[str]) -> str:
 
 
 def print_error(code: int, message: str) -> int:
-    """Print an error to standard error, and return the exit code; a failed write is ignored."""
+    """Print an error message to standard error, and return `code`; a failed write is ignored."""
     with suppress(OSError):
         # One write: print may write the newline separately, after a line of another process.
         sys.stderr.write(f"error: {message}\n")

@@ -19,7 +19,7 @@ NO_HOME = "Could not determine home"  # pathlib's error if ~ cannot be expanded
 
 
 def main(args: list[str]) -> int:
-    """Run a command line and return the exit code; see `__main__.main`."""
+    """Run the command that `args` begins with; return the exit code, as described in `__main__.main`."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("lit_gpt_scratch")
@@ -43,7 +43,7 @@ def main(args: list[str]) -> int:
 
 
 def run_command(name: str, args: list[str]) -> None:
-    """Import the module of a subcommand, which takes seconds, and run it.
+    """Import the module of a subcommand, which takes seconds, and run the subcommand.
 
     Raises:
         ValueError: The command does not exist, or its input is invalid.
@@ -61,7 +61,7 @@ def run_command(name: str, args: list[str]) -> None:
 
 
 def run_tool(name: str, tool: Any, args: list[str]) -> None:
-    """Run a subcommand that needs no Trainer: a module with `add_arguments` and `run`.
+    """Run a subcommand that needs no Trainer; its module `tool` defines `add_arguments` and `run`.
 
     Raises:
         ValueError: An option is invalid.

@@ -47,7 +47,7 @@ LOSS_OPTIONS = (
 
 
 def add_options(parser: LightningArgumentParser, command: str, model_class: Any, data_class: Any) -> None:
-    """Add the options of a command; those of Lightning's Trainer come last in --help."""
+    """Add the options of a command; the options of Lightning's Trainer come last in --help."""
     if command == "predict":
         add_predict_options(parser)
     add_run_options(parser, command)
@@ -72,7 +72,7 @@ def add_options(parser: LightningArgumentParser, command: str, model_class: Any,
 
 
 def add_run_options(parser: LightningArgumentParser, command: str) -> None:
-    """Add the options that belong to a run as a whole."""
+    """Add the options without a prefix, such as ``--run_dir``, which concern the whole run."""
     add = parser.add_argument
     checkpoint = "Checkpoint to use: a file, or a run folder (its best.ckpt)."
     init_from = SUPPRESS  # hidden, but accepted by all commands: a config of fit may contain it
@@ -115,11 +115,11 @@ def parse_options(
 ) -> tuple[Namespace, Namespace]:
     """Parse the options of a command.
 
-    A value comes from the command line, else from ``--config``, else from the checkpoint and the config.yaml
-    of its run, else it is the default.
+    The value of an option comes from the command line, else from ``--config``, else from the checkpoint and
+    the config.yaml in its run folder; otherwise, it is the default.
 
     Returns:
-        The options, and the options of the same command without arguments.
+        The options, and the options that the command would have without any arguments.
 
     Raises:
         ValueError: An option is unknown or has an invalid value.
@@ -158,7 +158,7 @@ def parse_options(
 
 
 def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
-    """Return the options of a run that have changed, each as ``old -> new``."""
+    """Return the run's options that differ between `before` and `now`: ``old -> new`` by option name."""
     old, new = (vars(options.as_flat()) for options in (before, now))
     changed = [
         name for name in new if name in old and old[name] != new[name] and name not in INVOCATION_OPTIONS
@@ -170,9 +170,9 @@ def changed_options(before: Namespace, now: Namespace) -> dict[str, str]:
 
 
 def loss_options(options: Namespace, parser: LightningArgumentParser) -> dict[str, str | float]:
-    """Return the options that can change the losses of a run, as columns of TensorBoard's table of runs.
+    """Return the options that can change a run's losses, by name, as columns of TensorBoard's HParams table.
 
-    A column has the same type in all runs: booleans and options that may be null are text.
+    A column must have the same type in all runs: booleans and options that may be null are given as text.
     """
     may_be_null = {
         action.dest

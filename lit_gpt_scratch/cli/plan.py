@@ -18,7 +18,7 @@ LAW = "checkpoints/scaling/scaling.json"
 
 
 def plan(args: list[str]) -> None:
-    """Print estimates of a run, given the options of `plan` and of `fit`.
+    """Print estimates of a run's time, memory and final loss; `args` are options of `plan` and of `fit`.
 
     Raises:
         ValueError: An option is invalid.

@@ -13,19 +13,20 @@ log = logging.getLogger(__name__)
 
 
 def check_class(model_class: type, start: Start) -> None:
-    """Raise ValueError if the model class differs from that of the checkpoint to train further."""
+    """Raise ValueError if the checkpoint that training starts from was trained with another model class."""
     trained = (start.checkpoint or {}).get("class_path")
     if trained not in (None, f"{model_class.__module__}.{model_class.__qualname__}"):
         raise ValueError(f"the checkpoint was trained with --model.class_path {trained}: give it again")
 
 
 def check_architecture(options: Namespace, start: Start) -> None:
-    """Compare the architecture options of a model with those of its initial weights.
+    """Check that a model's architecture options match the weights that the model starts with.
 
-    Dropout, which has no weights, may differ, and block_size may be smaller than a Hugging Face model's.
+    Two options may differ: dropout, which has no weights, and block_size, which may be smaller than in a
+    Hugging Face model.
 
     Raises:
-        ValueError: Another architecture option differs.
+        ValueError: Any other architecture option differs.
     """
     for name in [field.name for field in fields(GPTConfig) if field.name != "dropout"]:
         value = options.get(name)
@@ -39,11 +40,13 @@ def check_architecture(options: Namespace, start: Start) -> None:
 def check_data(data: TextDataModule, start: Start, command: str) -> None:
     """Compare the loaded data with the data that the checkpoint was trained on.
 
-    Texts are not compared if training uses only the checkpoint's weights. A different text is an error for a
-    run that keeps its folder, because its evaluations must stay comparable, and a warning otherwise.
+    If training uses only the checkpoint's weights (``--init_from``), only the tokenizers are compared. A
+    different text is an error if a resumed run keeps its folder, because all evaluations in a folder must be
+    comparable; otherwise, a different text is a warning.
 
     Raises:
-        ValueError: The tokenizer, a text, or the validation part of a text differs.
+        ValueError: The tokenizer differs; or the run keeps its folder, and a text or its validation part
+            differs.
     """
     if start.checkpoint is None:
         if command != "fit":

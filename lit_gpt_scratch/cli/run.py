@@ -49,7 +49,8 @@ class Run(LightningCLI):
         command: Name of the command.
         start: Checkpoint or weights that the command starts with.
         config: Options of the command.
-        inherited: Options without the command line and ``--config``: those of the checkpoint, or defaults.
+        inherited: Options before the command line and ``--config`` change them: the checkpoint's options, or
+            the defaults.
         config_init: Objects created from the options: model, data, callbacks, and the Trainer's arguments.
         stop: The callback that stops the command on a signal.
     """
@@ -119,10 +120,10 @@ def read_run(command: str, args: list[str]) -> Run:
 
 
 def prepare(run: Run) -> None:
-    """Load the data, compare them with the checkpoint, and build the network for their vocabulary size.
+    """Load the data, check that they fit the checkpoint, and build the network for the vocabulary size.
 
     Raises:
-        ValueError: The text or the tokenizer is invalid, or differs from that of the resumed run.
+        ValueError: A text or the tokenizer is invalid, or does not fit the checkpoint (see `check_data`).
     """
     run.datamodule.load(run.command)
     check_data(run.datamodule, run.start, run.command)
@@ -159,19 +160,19 @@ def load_weights(run: Run) -> None:
 
 
 def make_trainer(run: Run) -> Trainer:
-    """Return the Trainer of a command that writes no files."""
+    """Return a Trainer without loggers, for a command that writes no files."""
     arguments, _ = trainer_arguments(run)
     return _trainer(arguments | {"logger": False})
 
 
 def make_fit_trainer(run: Run, run_dir: Path, stopwatch: Callback | None = None) -> Trainer:
-    """Return the Trainer of a training run, and compile the model if that saves time.
+    """Return the Trainer of a training run, after compiling the model if `compile_model` decides so.
 
     Args:
         run: The run.
         run_dir: Run folder.
-        stopwatch: Callback that times a short run; such a run has no progress bar, summary, config.yaml or
-            loggers of the user.
+        stopwatch: Callback that times a short run; such a run has no progress bar, no summary, no config.yaml
+            and none of the user's loggers.
 
     Raises:
         ValueError: Options contradict each other.
@@ -201,7 +202,7 @@ def make_fit_trainer(run: Run, run_dir: Path, stopwatch: Callback | None = None)
 
 
 def trainer_arguments(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the Trainer's arguments, and the reasons for those that depend on the hardware.
+    """Return the Trainer's arguments, and the reason for the precision, as ``{"precision": reason}``.
 
     Raises:
         ValueError: Options contradict each other.
@@ -232,7 +233,16 @@ def trainer_arguments(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
-    """Compile the model's blocks if ``--compile`` is true, or auto and it saves time; return the reason."""
+    """Compile the model's blocks if ``--compile`` is true, or if it is auto and compilation saves time.
+
+    Args:
+        run: The run.
+        kind: Device type, as returned by `device_kind`.
+        max_steps: Optimizer steps of the whole run; -1 for a run without a last step.
+
+    Returns:
+        The reason for the decision, as ``{"compiled": reason}`` or ``{"not compiled": reason}``.
+    """
     steps = max_steps if max_steps > 0 else math.inf
     flops = steps * run.datamodule.tokens_per_step * train_flops_per_token(run.model.gpt)
     compiled, reason = choose_compile(run.config.compile, kind, run.model.gpt, flops)
@@ -243,7 +253,14 @@ def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
 
 
 def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision: str) -> list[Callback]:
-    """Return the callbacks that print a summary of a run and write the options that reproduce it."""
+    """Return the callbacks that print a summary of a run and write its options to the run folder.
+
+    Args:
+        run: The run.
+        run_dir: Run folder.
+        reasons: Reasons for the precision and for the compilation, for the summary.
+        precision: Precision that the Trainer uses, never auto.
+    """
     recorded: list[Callback] = []
     if run.config.callbacks.summary:
         changes = changed_options(run.inherited, run.config) if run.start.is_resume else {}

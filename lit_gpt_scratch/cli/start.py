@@ -24,8 +24,9 @@ class Start:
         checkpoint: Contents of the checkpoint without its weights; None if there is no checkpoint.
         is_resume: True if training continues from the checkpoint's step, with its optimizer state.
         run_dir: Run folder in which a resumed run continues; None for a run in a new folder.
-        options: Values of options from the checkpoint or the Hugging Face folder, never class paths.
-        config_file: config.yaml of the resumed run.
+        options: Values of options in the checkpoint or the Hugging Face folder, by option name; the class
+            paths of model and data are not among them.
+        config_file: config.yaml of the resumed run; None if there is none.
     """
 
     path: Path | None = None
@@ -37,7 +38,7 @@ class Start:
 
     @property
     def step(self) -> int:
-        """Number of optimizer steps already taken."""
+        """Number of optimizer steps that a resumed run has already taken; 0 for other runs."""
         return int(self.checkpoint["global_step"]) if self.checkpoint and self.is_resume else 0
 
 
@@ -46,11 +47,11 @@ def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, lis
 
     Args:
         args: The arguments of a command.
-        options: Names of options, without dashes, that take one value each; ``config`` gives a list of all
-            files given as ``--config``.
+        *options: Names of the options to parse, without dashes. Each takes one value, except ``config``,
+            whose value is the list of all files given with ``--config``.
 
     Returns:
-        The values (None for options that are not given), and the remaining arguments.
+        The values by option name (None for an option that is not given), and the remaining arguments.
 
     Raises:
         ValueError: A value is missing.
@@ -86,10 +87,10 @@ def pop_class(args: list[str], part: str, base: type) -> tuple[type, list[str]]:
 
 
 def read_start(command: str, args: list[str]) -> Start:
-    """Read the checkpoint or the Hugging Face folder that the arguments name.
+    """Read the checkpoint or the Hugging Face folder that the arguments or their config files name, if any.
 
     Raises:
-        ValueError: It does not exist, or cannot be used for this command.
+        ValueError: The checkpoint or folder does not exist, or cannot be used for this command.
     """
     given, _ = parse_known(args, "ckpt_path", "init_from", "run_dir", "data.tokenizer", "config")
     ckpt_path, init_from = (None if path == "null" else path for path in (given.ckpt_path, given.init_from))
@@ -114,13 +115,19 @@ def read_start(command: str, args: list[str]) -> Start:
 
 
 def _value_in_configs(files: list[str], name: str) -> str | None:
-    """Return an option's value in the last config file that sets it, or None; skip unreadable files."""
+    """Return the value of an option in the last config file that sets the option; skip unreadable files.
+
+    The result is None if no file sets the option, or if the value is not a string.
+    """
     values = values_in_configs(files, name)
     return values[-1] if values and isinstance(values[-1], str) else None
 
 
 def values_in_configs(files: list[str], name: str) -> list[Any]:
-    """Return the values of an option in the config files that set it; the parser reports unreadable files."""
+    """Return the values of an option in the config files that set the option, in the order of the files.
+
+    Unreadable files are skipped here, because the parser reports them later.
+    """
     values = []
     for file in files:
         with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -149,7 +156,7 @@ def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
 
 
 def _resume_start(path: Path, run_dir: str | None) -> Start:
-    """Return the state of a run that resumes from a checkpoint, in its run folder or in `run_dir`."""
+    """Return the `Start` of a run that is resumed from a checkpoint, in its run folder or in `run_dir`."""
     start = _checkpoint_start(path)
     assert start.checkpoint is not None
     if "optimizer_states" not in start.checkpoint:
@@ -176,7 +183,7 @@ def _resume_start(path: Path, run_dir: str | None) -> Start:
 
 
 def _check_newest(path: Path, step: int) -> None:
-    """Raise ValueError if the last checkpoint in the same folder is of a later step."""
+    """Raise ValueError if ``last.ckpt`` in the folder of `path` is of a later step than `step`."""
     last = path.with_name("last.ckpt")
     last_step = step
     if last.is_file() and not last.samefile(path):
@@ -190,7 +197,11 @@ def _check_newest(path: Path, step: int) -> None:
 
 
 def checkpoint_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a checkpoint's training; the corpus options name the texts that were read."""
+    """Return the options that a checkpoint was trained with, by option name.
+
+    data.corpus and data.val_corpus name the texts that were read; data.corpus may therefore be the run's
+    data.offline_corpus. data.tokenizer is the tokenizer itself, as JSON.
+    """
     options = {f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items()}
     options |= {f"data.{name}": value for name, value in checkpoint["datamodule_hyper_parameters"].items()}
     state = checkpoint["TextDataModule"]

@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` once it is complete and synced to disk.
+    """Open a temporary binary file for writing; the file replaces `path` when the ``with`` block ends.
 
-    The content is written to a temporary file in the same folder, which is then synced and renamed. An error
-    or a kill leaves `path` unchanged. The next write overwrites a temporary file that a kill has left. Only
-    one process at a time may write a path.
+    The temporary file is in the same folder as `path`. At the end of the block, the file is synced to disk
+    and renamed. If the block fails or the process is killed, `path` is unchanged. The next write overwrites a
+    temporary file that a killed process has left. Only one process at a time may write to the same path.
 
     Raises:
         OSError: The file cannot be written; `path` is unchanged.

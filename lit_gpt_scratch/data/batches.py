@@ -20,10 +20,11 @@ Batch = tuple[Tensor, Tensor]  # inputs and targets, each (B, T) int64
 def random_starts(
     n_tokens: int, block_size: int, batch_size: int, seed: int, step: int
 ) -> npt.NDArray[np.int64]:
-    """Return the start positions of a training step's windows: uniform, and a pure function of (seed, step).
+    """Draw the start positions of a training step's windows uniformly; seed and step determine the draw.
 
     Returns:
-        (batch_size,) of positions 0 .. n_tokens - block_size - 1, so that each window has its shifted target.
+        Positions from 0 to n_tokens - block_size - 1, (batch_size,); each window is thus followed by at least
+        one token, its last target.
     """
     return np.random.default_rng((seed, step)).integers(n_tokens - block_size, size=batch_size)
 
@@ -37,11 +38,11 @@ def gather(tokens: TokenArray, starts: npt.NDArray[np.int64], block_size: int) -
 
 @dataclass(eq=False)
 class TrainBatches:
-    """Batches of a training run; each item is one optimizer step.
+    """Batches of a training run; each item is the data of one optimizer step.
 
     An item is the list of micro-batches that make up this rank's share of the step's global batch. Iteration
-    begins at `first_step`. The length is the number of steps of the whole run: a resumed Trainer compares it
-    with a count that includes the steps before the resume.
+    begins at `first_step`. The length is the number of steps of the whole run, because a resumed Trainer
+    compares the length with a batch count that includes the steps before the resume.
     """
 
     tokens: TokenArray
@@ -63,7 +64,7 @@ class TrainBatches:
             yield self.micro_batches(step)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """Return this rank's micro-batches of a step; those of all ranks together are the global batch."""
+        """Return this rank's micro-batches of a step; the global batch is divided among the ranks."""
         starts = random_starts(len(self.tokens), self.block_size, self.batch_size, self.seed, step)
         own = np.array_split(starts, self.world_size)[self.rank]
         cuts = range(self.micro_batch_size, len(own), self.micro_batch_size)
@@ -73,13 +74,13 @@ class TrainBatches:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Fixed windows of a text to evaluate on.
+    """Fixed windows of a text, on which models are evaluated.
 
     Args:
         tokens: Tokens of the text.
-        starts: Positions of the windows, (n_windows,).
+        starts: Start positions of the windows in `tokens`, (n_windows,).
         block_size: Length of a window in tokens.
-        bytes_per_token: UTF-8 bytes of the documents, without separators, per target; NaN if not computed.
+        bytes_per_token: UTF-8 bytes of documents (not of separators) per target token; NaN if not computed.
         is_full_pass: True if every token of the text but the first is a target exactly once.
     """
 
@@ -97,7 +98,7 @@ class EvalSet:
         tokenizer: Tokenizer,
         max_tokens: int | None = None,
     ) -> "EvalSet":
-        """Return a full pass over a text, or evenly spread windows if it has over `max_tokens` targets."""
+        """Return windows of the whole text or, if it has over `max_tokens` targets, evenly spread windows."""
         n_tokens, block_size = len(tokens), min(block_size, len(tokens) - 1)
         if max_tokens is None or n_tokens - 1 <= max_tokens:
             n_target_bytes = tokens.n_bytes - int(tokenizer.token_n_bytes[tokens.ids[0]])
@@ -141,14 +142,17 @@ class EvalBatches:
 
 
 def document_share(tokens: Tokens, tokenizer: Tokenizer) -> float:
-    """Return the documents' share of the bytes of all tokens; the rest are separators."""
+    """Return the fraction of a text's token bytes that belong to documents, not to separators."""
     if not tokens.n_separators:
         return 1.0
     return tokens.n_bytes / (tokens.n_bytes + tokens.n_separators * tokenizer.separator_n_bytes)
 
 
 def full_pass_starts(n_tokens: int, block_size: int) -> npt.NDArray[np.int64]:
-    """Return the starts of adjacent windows over a sequence: each token but the first is a target once."""
+    """Return the start positions of adjacent windows in which each token but the first is a target once.
+
+    The last window may extend beyond the sequence: `EvalBatches` moves such a window back.
+    """
     return np.arange(0, n_tokens - 1, block_size)
 
 

@@ -29,7 +29,7 @@ MAX_VOCAB_SIZE = 2**32  # token ids have at most 32 bits
 
 
 class SubwordTokenizer(Tokenizer):
-    """Byte pair encoding (Sennrich et al. 2016; on bytes, Radford et al. 2019), run by tiktoken."""
+    """Byte pair encoding (Sennrich et al. 2016) of UTF-8 bytes (Radford et al. 2019), run by tiktoken."""
 
     def __init__(self, encoding: tiktoken.Encoding, state: dict[str, Any]) -> None:
         """Wrap an encoding; `to_dict` returns `state`."""
@@ -38,10 +38,11 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def from_name(cls, name: str) -> "SubwordTokenizer":
-        """Return an encoding of tiktoken, such as gpt2; tiktoken downloads it once.
+        """Return a tokenizer with one of tiktoken's encodings, such as gpt2, which tiktoken downloads once.
 
         Raises:
-            ValueError: No encoding has this name, or it is not on disk and cannot be downloaded.
+            ValueError: tiktoken has no encoding of this name, or the encoding is not on disk and cannot be
+                downloaded.
         """
         try:
             return cls(tiktoken.get_encoding(name), {"kind": "tiktoken", "name": name})
@@ -53,7 +54,7 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def from_tokens(cls, tokens: list[str]) -> "SubwordTokenizer":
-        """Return the encoding with these tokens, followed by `<|endoftext|>`.
+        """Return a tokenizer whose vocabulary is `tokens`, followed by `<|endoftext|>`.
 
         Args:
             tokens: Bytes of each token, decoded as Latin-1, in the order of the merges.
@@ -67,12 +68,12 @@ class SubwordTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, special ones included."""
+        """Number of token ids, including special tokens and unused ids."""
         return self.encoding.n_vocab
 
     @cached_property
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes of text in each token, (vocab_size,); 0 for special tokens and unused ids."""
+        """Number of text bytes in each token, (vocab_size,); 0 for special tokens and unused ids."""
         n_bytes = np.zeros(self.vocab_size, dtype=np.int64)
         for token, i in self.encoding._mergeable_ranks.items():
             n_bytes[i] = len(token)
@@ -86,7 +87,7 @@ class SubwordTokenizer(Tokenizer):
 
     @cached_property
     def separator_ids(self) -> TokenArray:
-        """`<|endoftext|>`, (1,)."""
+        """Token id of `<|endoftext|>`, which separates documents, (1,)."""
         return self.encode(END_OF_TEXT, allow_special=True)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -100,7 +101,10 @@ class SubwordTokenizer(Tokenizer):
         return frozenset([*encoding._mergeable_ranks.values(), *encoding._special_tokens.values()])
 
     def copy(self) -> "SubwordTokenizer":
-        """Return an equal tokenizer: threads that share an encoding wait for its regular expressions."""
+        """Return an equal tokenizer for another thread.
+
+        Threads that share an encoding wait for each other when they use its regular expressions.
+        """
         encoding = self.encoding
         own = tiktoken.Encoding(
             encoding.name,
@@ -113,22 +117,22 @@ class SubwordTokenizer(Tokenizer):
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind": "tiktoken", "name": ...}` or `{"kind": "bpe", "tokens": ...}`.
 
-        The bytes of the tokens are decoded as Latin-1.
+        The list ``tokens`` has the bytes of each token, decoded as Latin-1.
         """
         return self.state
 
 
 def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
-    """Learn a byte-level BPE from a text; the result is cached by content and size.
+    """Learn a byte-level BPE from a text; the result is cached by text, `stop` and `vocab_size`.
 
     Args:
         corpus: The text.
-        stop: Number of characters, from the start of the text, to learn from. If they are more than
-            `MAX_TRAINING_CHARS`, only evenly spread pieces of them are used.
+        stop: Number of characters, from the start of the text, to learn from. If this is more than
+            `MAX_TRAINING_CHARS`, only evenly spread pieces of these characters are used.
         vocab_size: Number of tokens, `<|endoftext|>` included; a short text may give fewer.
 
     Raises:
-        ValueError: vocab_size is below 257 (256 bytes and `<|endoftext|>`), or too large.
+        ValueError: vocab_size is below 257 (256 bytes and `<|endoftext|>`), or above `MAX_VOCAB_SIZE`.
     """
     if not 257 <= vocab_size <= MAX_VOCAB_SIZE:
         raise ValueError(
@@ -142,7 +146,7 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
 
 
 def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
-    """Return the 256 bytes and the merged tokens, in the order of the merges, as Latin-1."""
+    """Return at most `n_tokens` tokens as Latin-1: the 256 bytes, then the merged tokens in merge order."""
     import tokenizers  # not at the top: importing it is slow
 
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -159,7 +163,7 @@ def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
 
 
 def _run_interruptibly(function: Callable[[], None]) -> None:
-    """Call a function that does not return to Python for seconds, so that Ctrl-C ends the program at once."""
+    """Call a function in a thread, so that Ctrl-C ends the program while the function runs native code."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -177,7 +181,10 @@ def _run_interruptibly(function: Callable[[], None]) -> None:
 
 
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
-    """Yield lists of pieces of the first `stop` characters: all, or evenly spread ones of a long text."""
+    """Yield the first `stop` characters of a text, as lists of pieces.
+
+    If `stop` is above `MAX_TRAINING_CHARS`, only evenly spread lists are yielded.
+    """
     share = min(1.0, MAX_TRAINING_CHARS / max(1, stop))
     due = 0.0
     label = f"learning tokens from {Path(corpus.name).name}"

@@ -21,7 +21,7 @@ FORMAT_VERSION = 2  # part of the names of cached files; incremented when the sa
 
 
 def cache_dir() -> Path:
-    """Return the folder that `LIT_GPT_CACHE` names or, if it is not set, the system's user cache folder."""
+    """Return the folder named by the environment variable `LIT_GPT_CACHE`, by default a user cache folder."""
     if chosen := os.environ.get("LIT_GPT_CACHE"):
         return Path(chosen).expanduser()
     with suppress(RuntimeError):
@@ -48,7 +48,7 @@ def write_json(content: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """Return the object that `write_json` wrote; None if missing or, with a warning, if it is damaged."""
+    """Return the object that `write_json` wrote; None if the file is missing or, with a warning, damaged."""
     try:
         cached = json.loads(path.read_bytes())
         if cached["sha256"] == _checksum(cached["content"]):
@@ -64,7 +64,10 @@ def read_json(path: Path) -> Any | None:
 
 
 def load_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
-    """Return the JSON object cached at `path`; compute and cache it if missing, in one process at a time."""
+    """Return the JSON object cached at `path`; if no object is cached, compute and cache it.
+
+    One process at a time computes the object; other processes wait for its result.
+    """
     content = read_json(path)
     if content is None:
         with file_lock(path):
@@ -77,10 +80,10 @@ def load_or_compute(path: Path, compute: Callable[[], Any]) -> Any:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[OSError | None]:
-    """Hold the lock of a cache file; wait while another process holds it.
+    """Hold the lock of a cache file in the ``with`` block; first wait while another process holds the lock.
 
     Yields:
-        None, or the error if the cache cannot be written; in that case, there is no lock.
+        None if the lock is held; the OSError if the cache cannot be written, and therefore nothing is locked.
     """
     failure = None
     with ExitStack() as stack:

@@ -53,9 +53,9 @@ class Corpus:
 
     Args:
         name: Name or URL of the corpus, or the absolute path of its file, folder or glob pattern.
-        sources: Files, and texts in memory.
-        sha256: Hex digest of the bytes if the only source is plain text, else digest of the digests and
-            formats of the sources.
+        sources: Parts of the text in order: paths of files, or strings with the text itself.
+        sha256: SHA-256 hex digest of the text's bytes if the only source is plain text; otherwise, of the
+            sources' digests and the suffixes of the files that are not plain text.
         n_chars: Number of characters.
         n_bytes: Number of bytes in UTF-8.
         alphabet: Distinct characters, sorted.
@@ -72,7 +72,7 @@ class Corpus:
 
     @classmethod
     def read(cls, name: str, sources: tuple[Path | str, ...]) -> "Corpus":
-        """Hash a text and compute its statistics, which are cached by content.
+        """Return a corpus with its digest and statistics; the statistics are cached under the digest.
 
         Raises:
             ValueError: A file cannot be read, or is not text.
@@ -132,7 +132,7 @@ def _sha256(sources: tuple[Path | str, ...]) -> str:
 
 
 def _source_digest(source: Path | str) -> str:
-    """Return a source's sha256, followed by the suffixes of its name if it is not plain text."""
+    """Return a source's SHA-256 hex digest, followed by the suffixes of a file that is not plain text."""
     if isinstance(source, str):
         return hashlib.sha256(source.encode()).hexdigest()
     return file_sha256(source) + ("" if is_plain(source) else "".join(source.suffixes).lower())
@@ -147,7 +147,7 @@ def _read_sources(sources: tuple[Path | str, ...]) -> Iterator[Piece]:
 
 
 def _count(name: str, sources: tuple[Path | str, ...]) -> dict[str, Any]:
-    """Count characters and bytes, and collect the alphabet, in one pass."""
+    """Return the fields n_chars, n_bytes and alphabet of a corpus, computed in one pass over the text."""
     n_chars = n_bytes = 0
     seen = np.zeros(N_CODE_POINTS, dtype=bool)
     are_plain = all(isinstance(source, str) or is_plain(source) for source in sources)
@@ -168,13 +168,13 @@ def _count(name: str, sources: tuple[Path | str, ...]) -> dict[str, Any]:
 
 
 def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
-    """Load a text.
+    """Find a text, download it if necessary, and return it with its statistics.
 
     Args:
         source: A name (`shakespeare`, `python_docs`, `hamlet`), a file, a folder (its .txt, .md, .jsonl and
             .parquet files, in order of path), a glob pattern, or a URL.
-        offline_corpus: Name of the embedded corpus that replaces a named one whose download failed; if None,
-            the failure is an error.
+        offline_corpus: Name of the embedded corpus (`python_docs` or `hamlet`) that replaces a named corpus
+            whose download failed; None makes the failure an error.
 
     Raises:
         ValueError: The text does not exist, cannot be read as UTF-8 text or is empty, or its download failed
@@ -208,7 +208,7 @@ def load_corpus(source: str, offline_corpus: str | None = None) -> Corpus:
 
 
 def _find_sources(source: str) -> tuple[str, tuple[Path | str, ...]]:
-    """Return name and sources of a corpus."""
+    """Return the fields `name` and `sources` of a corpus; download the text if necessary."""
     if source in NAMED_CORPORA:
         if Path(source).exists():
             log.warning("%s is the embedded text: for the file of this name, give ./%s", source, source)

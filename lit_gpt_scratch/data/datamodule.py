@@ -26,10 +26,10 @@ ENDLESS_STEPS = 10**12  # length of a run that has no max_steps
 
 
 class TextDataModule(LightningDataModule):
-    """Serve random windows of the training text, and fixed windows of each text for evaluation.
+    """Serve random training windows, and fixed evaluation windows of the training, validation and test text.
 
     `prepare_data` downloads the text, trains the tokenizer and writes the token files to the cache; `setup`
-    maps the files into memory. Both call `load`, which a script can call without a Trainer.
+    memory-maps these files. Both call `load`, which a script can call without a Trainer.
     """
 
     corpora: dict[Literal["train", "val", "test"], Corpus]  # those that have been read
@@ -55,31 +55,33 @@ class TextDataModule(LightningDataModule):
         block_size: int = 64,
         seed: int = 1337,
     ) -> None:
-        """Store the settings; nothing is read yet.
+        """Store and check the settings; no text is read yet.
 
         Args:
-            corpus: The text: shakespeare, python_docs or hamlet, or a file, a folder of .txt, .md, .jsonl
-                (its "text" fields) and .parquet files (their column "text"), compressed (.gz, .bz2, .xz) or
-                not, a glob pattern, or a URL. Documents are separated by <|endoftext|>, or by a blank line
-                if the tokenizer has no such token.
-            val_corpus: The validation text; null uses the end of corpus.
-            test_corpus: The text of the command test; null uses the validation text.
-            offline_corpus: The embedded text (python_docs or hamlet) that replaces corpus if its download
-                fails; null makes the failure an error.
-            val_fraction: Fraction of corpus, from its end, that is used for validation if val_corpus is null.
-            max_val_tokens: Maximum number of tokens in an evaluation. For a longer validation text, fixed
-                windows spread evenly over it are evaluated; null evaluates the whole text.
-            tokenizer: char, byte, bpe (learned from the training text), gpt2 or another encoding of
-                tiktoken, or the JSON of a checkpoint's tokenizer.
-            vocab_size: Vocabulary size of a bpe tokenizer; other tokenizers have their own.
+            corpus: Text to train on: the name shakespeare, python_docs or hamlet, or a file, a folder, a glob
+                pattern or a URL. In a folder, .txt, .md, .jsonl (field "text") and .parquet files
+                (column "text") are read; all but .parquet may be compressed (.gz, .bz2, .xz). Documents are
+                separated by <|endoftext|>, or by a blank line if the tokenizer has no such token.
+            val_corpus: Text to validate on, named in the same ways as corpus; null uses the end of corpus.
+            test_corpus: Text that the command test evaluates the model on; null uses the validation text.
+            offline_corpus: Embedded text (python_docs or hamlet) to train on if corpus is shakespeare and
+                cannot be downloaded; null makes the failed download an error.
+            val_fraction: Fraction of corpus, taken from its end, to validate on if val_corpus is null.
+            max_val_tokens: Maximum number of validation tokens to evaluate. For a longer validation text,
+                fixed windows spread evenly over the text are evaluated; null evaluates the whole text.
+            tokenizer: char (one token per character), byte (one token per UTF-8 byte), bpe (byte pair
+                encoding learned from the training text), an encoding of tiktoken, such as gpt2, or the JSON
+                of a checkpoint's tokenizer.
+            vocab_size: Vocabulary size of the tokenizer bpe; the other tokenizers ignore this option.
             batch_size: Sequences per optimizer step, over all devices together.
-            micro_batch_size: Sequences that a device processes at once; null is the device's whole share of
-                batch_size, auto the largest part of the share that fits into the GPU's memory.
+            micro_batch_size: Sequences that a device processes at once. null means the device's whole share
+                of batch_size; auto means the largest of 1, 1/2, 1/4, ... of this share that fits into the
+                memory of every GPU.
             block_size: Length of a window in tokens.
-            seed: Seed of the sequence of batches.
+            seed: Seed of the random training windows.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, the name of a text is empty, or there is no such tokenizer.
         """
         super().__init__()
         self.save_hyperparameters(ignore=["tokenizer", "vocab_size"])  # a checkpoint has the tokenizer itself
@@ -125,7 +127,7 @@ class TextDataModule(LightningDataModule):
         self.load(str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit")
 
     def setup(self, stage: str) -> None:
-        """Map the token files, and check that the devices can share a batch and an evaluation.
+        """Memory-map the token files; check that batches and evaluations can be split over the devices.
 
         Raises:
             ValueError: The batch size is not a multiple of the number of devices, there are fewer evaluation
@@ -144,11 +146,12 @@ class TextDataModule(LightningDataModule):
             raise ValueError(f"{n_windows} evaluation windows are too few for {n_devices} devices")
 
     def load(self, stage: str) -> None:
-        """Read the texts of a stage, create the tokenizer, and memory-map the tokens; each only once.
+        """Read the texts of a stage, create the tokenizer, and memory-map the tokens, unless already done.
 
         Args:
-            stage: Stage of the Trainer: fit, validate, test or predict. predict needs only the tokenizer, and
-                test with a test_corpus does not need the training text.
+            stage: Stage of the Trainer: fit, validate, test or predict. For predict, only the tokenizer is
+                loaded. For predict, and for test with a test_corpus, the training text is read only if the
+                tokenizer has to be made from this text.
 
         Raises:
             ValueError: A text cannot be read, is too short, or has characters that the tokenizer lacks.
@@ -183,7 +186,7 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(f"not a tokenizer: {state[:80]}")
 
     def _n_train_chars(self) -> int:
-        """Return the number of training characters; without a val_corpus, validation uses the rest."""
+        """Return the number of characters to train on; without a val_corpus, validation uses the others."""
         n_chars = self.corpora["train"].n_chars
         return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
 
@@ -208,7 +211,7 @@ class TextDataModule(LightningDataModule):
         self.val_set = EvalSet.from_tokens(val, self.block_size, self.tokenizer, self.max_val_tokens)
 
     def _load_test_set(self) -> EvalSet:
-        """Return a full pass over the test text, or over the validation text if there is none."""
+        """Return windows of the whole test text or, if test_corpus is None, of the whole validation text."""
         if self.test_source is None:
             tokens = self.val_set.tokens
         else:
@@ -235,16 +238,16 @@ class TextDataModule(LightningDataModule):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of an optimizer step, over all devices."""
+        """Number of tokens per optimizer step, over all devices together."""
         return self.batch_size * self.block_size
 
     @property
     def rows_per_device(self) -> int:
-        """Sequences of an optimizer step on one device."""
+        """Number of sequences per optimizer step on one device."""
         return self.batch_size // (self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> TrainBatches:
-        """Return random windows, from the Trainer's current step to its last."""
+        """Return batches of random windows for all steps from the Trainer's current step to its last step."""
         assert self.trainer is not None
         return TrainBatches(
             self.train_tokens.ids,
@@ -260,19 +263,19 @@ class TextDataModule(LightningDataModule):
         )
 
     def global_batch(self, step: int) -> Tensor:
-        """Return the inputs of all devices in an optimizer step, counted from 0; (batch_size, T)."""
+        """Return the input ids of all devices in an optimizer step, (batch_size, T); the first step is 0."""
         ids = self.train_tokens.ids
         starts = random_starts(len(ids), self.block_size, self.batch_size, self.seed, step)
         return gather(ids, starts, self.block_size)[0]
 
     def val_dataloader(self) -> list[EvalBatches]:
-        """Return batches of the validation windows, and of as many fixed windows of the training text."""
+        """Return the batches of the validation windows, and the batches of as many fixed training windows."""
         starts = spread_starts(len(self.train_tokens), self.block_size, len(self.val_set.starts))
         train_set = EvalSet(self.train_tokens, starts, self.block_size)
         return [self._eval_batches(self.val_set), self._eval_batches(train_set)]
 
     def test_dataloader(self) -> EvalBatches:
-        """Return a full pass over the test text."""
+        """Return the batches of a full pass over the test text."""
         return self._eval_batches(self.test_set)
 
     def _eval_batches(self, eval_set: EvalSet) -> EvalBatches:
@@ -281,7 +284,7 @@ class TextDataModule(LightningDataModule):
         return EvalBatches(eval_set, batch_size, self.trainer.global_rank, self.trainer.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the checkpoint's data: tokenizer, fingerprints of the texts, bytes per validation token."""
+        """Return the data part of a checkpoint: tokenizer, text fingerprints, bytes per validation token."""
         val = {
             "corpus": self.corpora["val"].fingerprint() if self.val_source is not None else None,
             "bytes_per_token": self.val_set.bytes_per_token,
@@ -290,7 +293,7 @@ class TextDataModule(LightningDataModule):
         return {"tokenizer": self.tokenizer.to_dict(), "corpus": corpus, "val": val}
 
     def describe_evaluation(self, stage: str) -> str:
-        """Return a description of the text that a stage, validate or test, evaluates."""
+        """Return a description of the text on which a stage (validate or test) evaluates the model."""
         if stage == "test" and "test" in self.corpora:
             return self.corpora["test"].name
         name = self.corpora["val"].name

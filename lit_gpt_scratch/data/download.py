@@ -15,7 +15,7 @@ class DownloadError(OSError):
 
 
 def download(url: str) -> Path:
-    """Download a file to a temporary folder, under its own name; it is deleted when the process ends.
+    """Download a file, under its own name, to a temporary folder that is deleted when the process ends.
 
     Raises:
         ValueError: The URL does not exist, its protocol is unknown, or its server returns an error.

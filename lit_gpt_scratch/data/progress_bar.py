@@ -33,7 +33,7 @@ def progress_bar(description: str, total: int | None, unit: str = "") -> Iterato
     Args:
         description: Text before the bar.
         total: Number of items; None if unknown.
-        unit: Unit of an item, such as B; counts then have SI prefixes, as in 12.3MB.
+        unit: Unit of the counts, such as B for bytes; with a unit, counts have SI prefixes, as in 12.3MB.
 
     Yields:
         Function to call with the number of items processed since its last call.
@@ -51,7 +51,7 @@ def progress_bar(description: str, total: int | None, unit: str = "") -> Iterato
 
 
 def print_above_bar(line: str, stream: TextIO) -> None:
-    """Print a line, above the bar that may be on the same terminal."""
+    """Print a line to a stream, above a progress bar that may be shown on the same terminal."""
     Bar.write(line, file=stream)
     stream.flush()
 
