@@ -46,7 +46,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: StrPath) -> None:
 
 
 def find_checkpoint(path: StrPath, names: tuple[str, ...] = BEST_FIRST) -> Path:
-    """Return `path` if it is a file; if it is a run folder, return its first existing file of `names`.
+    """Return `path` if it is a file; if it is a run folder, return the first file of `names` in it.
 
     Raises:
         ValueError: `path` does not exist, or the folder has no checkpoint.
@@ -130,9 +130,9 @@ def _fits_its_storage(tensor: torch.Tensor) -> bool:
 
 
 def _options_fit_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether a checkpoint's model options match the shapes of its weights.
+    """Return whether a checkpoint's model options match the shapes of its weights, before a model is built.
 
-    The check does not build the model. It also requires a block_size of at most `MAX_BLOCK_SIZE` tokens.
+    The result is False, too, if block_size is above `MAX_BLOCK_SIZE` tokens.
     """
     options, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     blocks = {name.split(".")[2] for name in weights if name.startswith("gpt.h.")}

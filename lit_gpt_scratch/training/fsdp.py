@@ -40,7 +40,7 @@ def fsdp_trainer_options(
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's FSDP2 strategy over all devices; a checkpoint has the same contents as from one device."""
+    """Lightning's FSDP2 strategy over all devices; checkpoints are the same as in a run on one device."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -60,12 +60,12 @@ class FSDP2Strategy(ModelParallelStrategy):
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the module's state dict, with full weights on rank 0 and None instead on other ranks."""
+        """Return the module's state dict: full weights on rank 0, None for sharded weights on other ranks."""
         assert self.lightning_module is not None
         return cast(dict[str, Any], gather_full(self.lightning_module.state_dict(), self.is_global_zero))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return an optimizer's state dict, with full tensors on rank 0 and None instead on other ranks."""
+        """Return an optimizer's state dict: full state on rank 0, None for sharded tensors on other ranks."""
         state = Strategy.optimizer_state(self, optimizer)
         return cast(dict[str, Any], gather_full(state, self.is_global_zero))
 
@@ -88,7 +88,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def gather_full(state: Any, is_global_zero: bool) -> Any:
-    """Return nested dicts with each sharded tensor replaced by a full CPU tensor; by None on ranks above 0.
+    """Return nested dicts with sharded tensors replaced: by full CPU tensors on rank 0, by None elsewhere.
 
     Collective: all ranks must call this function. Only one full tensor at a time is in a device's memory.
     """

@@ -73,7 +73,7 @@ def cpu_bf16_unit() -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Configure glibc's malloc to keep freed memory for the next step; on a CPU, this saves 5 % of its time.
+    """Configure glibc's malloc to keep freed memory for the next step, which shortens a step on a CPU by 5 %.
 
     Do nothing with other C libraries, which have no mallopt.
     """
@@ -89,7 +89,7 @@ def choose_compile(option: bool | Literal["auto"], kind: str, gpt: GPT, flops: f
     """Return whether to compile the model, and the reason for the choice.
 
     Args:
-        option: auto, or true or false: whether to compile.
+        option: auto, true (compile) or false (do not compile).
         kind: Device type.
         gpt: The model.
         flops: FLOPs of the whole run; infinite for a run without a last step.
@@ -117,7 +117,7 @@ def auto_compile(kind: str, gpt: GPT, flops: float) -> tuple[bool, str]:
 
 
 def missing_compile_requirement() -> str | None:
-    """Return a message that names a missing requirement of torch.compile on CPUs; None if none is missing."""
+    """Return a message that names a missing requirement of torch.compile on CPUs; None if all are met."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

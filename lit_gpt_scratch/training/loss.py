@@ -32,7 +32,7 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss () in nats over targets other than IGNORE; inputs and targets (B, T).
 
-    For use without gradients, which would keep the logits of all chunks in memory.
+    For use without autograd, which would keep the logits of all chunks in memory.
     """
     max_rows = max(1, max_logits(inputs.device) // gpt.config.vocab_size)
     if targets.numel() <= max_rows:
@@ -108,6 +108,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the gradients of features and weight from `forward`, times the loss's gradient ()."""
+        """Return the gradients computed by `forward`, times the gradient () of the loss; None for targets."""
         d_features, d_weight = ctx.saved_tensors
         return d_features * d_loss[0], d_weight * d_loss[0], None

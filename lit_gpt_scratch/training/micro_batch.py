@@ -13,7 +13,7 @@ from lit_gpt_scratch.training.loss import next_token_loss
 def find_micro_batch(trainer: Trainer, gpt: GPT, n_rows: int) -> int:
     """Return the largest micro-batch size in rows that fits into every GPU's memory.
 
-    `largest_micro_batch` tries the sizes, starting with `n_rows`, the rows of a GPU in a step.
+    `largest_micro_batch` tries the sizes, starting with `n_rows`, the number of rows per GPU in a step.
     """
     with trainer.precision_plugin.forward_context():
         size = largest_micro_batch(n_rows, partial(step_fits, gpt))

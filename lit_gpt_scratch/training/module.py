@@ -35,8 +35,8 @@ EAGER_STEPS = 10  # on a CPU, a compiled run executes the steps before this one 
 class LitGPT(LightningModule):
     """GPT trained on next-token cross-entropy with AdamW or Muon, and a learning rate with warmup and decay.
 
-    A training batch is the data of one optimizer step: either one micro-batch, a pair of inputs (B, T) and
-    targets (B, T), or a list of micro-batches, whose gradients are summed.
+    A training batch is the data of one optimizer step: either one micro-batch (a pair of inputs and
+    targets, each (B, T)) or a list of micro-batches whose gradients are summed.
 
     Attributes:
         n_tokens: Number of training tokens read so far, over all devices.
@@ -72,7 +72,7 @@ class LitGPT(LightningModule):
                 last fifth of decay_steps) or constant (no decay).
             warmup_steps: Number of optimizer steps of linear warmup.
             decay_steps: Optimizer step at which min_learning_rate is reached; null means trainer.max_steps.
-            weight_decay: Coefficient of decoupled weight decay; only matrices decay, not norms and biases.
+            weight_decay: Coefficient of decoupled weight decay of matrices; norms and biases do not decay.
             beta1: AdamW's coefficient of the running mean of the gradient.
             beta2: AdamW's coefficient of the running mean of the squared gradient.
             optimizer: adamw for all parameters, or muon, which updates the matrices of the blocks with Muon
@@ -124,7 +124,7 @@ class LitGPT(LightningModule):
         self.gpt.activation_checkpointing = self.activation_checkpointing
 
     def configure_model(self) -> None:
-        """Build the network if necessary, with the data module's vocab_size and block_size; shard it in FSDP.
+        """Build a missing network with the data module's vocab_size and block_size; under FSDP, shard it.
 
         Raises:
             ValueError: vocab_size or block_size is missing, and there is no data module.
@@ -226,10 +226,10 @@ class LitGPT(LightningModule):
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
-        """Run the backward passes of all micro-batches but the last; return the loss () of the last.
+        """Run the backward passes of all micro-batches but the last; return the last micro-batch's loss ().
 
         Lightning runs the backward pass of the returned loss. Each loss is weighted by its micro-batch's
-        fraction of the rows, so that the gradients add up to that of `step_loss`, the mean loss of the batch.
+        fraction of the rows, so that the sum of the gradients is the gradient of the mean loss, `step_loss`.
         """
         micro_batches = cast(list[Batch], [batch] if isinstance(batch[0], Tensor) else batch)
         n_rows = sum(len(inputs) for inputs, _ in micro_batches)
@@ -284,7 +284,7 @@ class LitGPT(LightningModule):
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to the mean loss of its dataloader: 0 is validation text, 1 fixed training windows."""
+        """Add a batch to the mean loss of dataloader 0 (validation text) or 1 (fixed training windows)."""
         inputs, targets = batch
         metric = self.val_loss if dataloader_idx == 0 else self.train_eval_loss
         with torch.compiler.set_stance("force_eager"):  # another compilation would take longer than it saves

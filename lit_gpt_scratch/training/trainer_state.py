@@ -28,7 +28,7 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
 
 
 def log_with_global_step(trainer: Trainer) -> None:
-    """Make Lightning log the metrics of the starting step with `global_step` as the step number.
+    """Make Lightning use `global_step` as the step number for the metrics of the step that now starts.
 
     Lightning takes the step number from a separate counter. A checkpoint holds the counter's value from
     before or after the step, so that a resumed run would log a step twice or not at all.

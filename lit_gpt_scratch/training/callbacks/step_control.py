@@ -43,11 +43,11 @@ class StepControl(Callback):
         Args:
             max_norm: Maximum L2 norm of the gradient of all parameters together, to which a larger gradient
                 is scaled down; null disables clipping.
-            loss_jump: Maximum difference in nats between the loss and its mean over the last 100 steps that
-                were not skipped; a step with a larger loss is skipped. null disables the check.
+            loss_jump: Maximum increase of the loss, in nats, above its mean over the last 100 steps that were
+                not skipped; a step with a larger increase is skipped. null disables the check.
             norm_ratio: Maximum ratio of the gradient norm to its mean over the last 100 steps that were not
-                skipped; a step with a larger norm is skipped if the norm is also above 1. null disables the
-                check.
+                skipped; a step with a larger ratio is skipped if its gradient norm is also above 1. null
+                disables the check.
             max_skipped_steps: Number of consecutive skipped steps after which the run ends with an error; 1
                 ends the run at the first skipped step.
 
@@ -114,7 +114,7 @@ class StepControl(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the losses and gradient norms of the running means, and the number of consecutive skips."""
+        """Return the recent losses and gradient norms, and the number of consecutive skipped steps."""
         return {"losses": list(self.losses), "norms": list(self.norms), "n_skipped": self.n_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ class Summary(Callback):
         """Set the information that the command line provides.
 
         Args:
-            reasons: Reason for the precision, with the key ``precision``, and reason for compiling the model
-                or not, with the key ``compiled`` or ``not compiled``.
+            reasons: Reasons for choices. The key ``precision`` has the reason for the precision; the key
+                ``compiled`` or ``not compiled`` has the reason for compiling the model or not.
             changes: Changes of options in a resumed run, each as ``old -> new``, by option name.
         """
         self.reasons = reasons
@@ -124,7 +124,7 @@ def format_device(trainer: Trainer, device: torch.device) -> str:
 
 
 def last_sample(folder: Path) -> str:
-    """Return the run's last sample with a line above it, or a message that no samples were written."""
+    """Return a heading and the last sample in a run folder, or a message that no samples were written."""
     samples = folder / "samples.md"
     if not samples.is_file():
         return "no samples were written"
