@@ -16,7 +16,10 @@ class Bar(tqdm):
     monitor_interval = 0
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
-        """Draw the bar only if its delay has passed; tqdm draws it at once if a line is printed above it."""
+        """Draw the bar if its delay has passed.
+
+        tqdm's own method also draws the bar before that, if a line is printed above the bar.
+        """
         if not self.delay or self._time() >= self.start_t + self.delay:
             super().refresh(*args, **kwargs)
 
@@ -58,7 +61,7 @@ def print_above_bar(line: str, stream: TextIO) -> None:
 
 @contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Show a line on a terminal within the ``with`` block, and erase it afterwards."""
+    """Show a line of text during the ``with`` block, then erase it, if standard error is a terminal."""
     is_shown = sys.stderr.isatty()
     if is_shown:
         print(text, end="", file=sys.stderr, flush=True)

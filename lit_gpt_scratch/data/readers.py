@@ -27,9 +27,9 @@ Piece = str | None  # part of a document; None separates documents
 
 
 def file_format(path: Path) -> str | None:
-    """Return the format that a file's name implies, one of `FORMATS`; None if it is none of them.
+    """Return the format that a file's name implies, as a suffix from `FORMATS`; None for any other name.
 
-    A compressed file without a second suffix, such as enwik9.gz, is plain text.
+    A compressed file without a second suffix, such as enwik9.gz, has the format .txt.
     """
     suffixes = [".jsonl" if suffix.lower() in JSON_LINES else suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in DECOMPRESS:
@@ -94,7 +94,11 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
 
 
 def _likely_encoding(block: bytes) -> str:
-    """Return cp1252 if the block is text in it with characters that latin1 lacks; else a placeholder."""
+    """Return "cp1252" if a block of bytes is probably in this encoding, otherwise the placeholder "ENCODING".
+
+    The block must be valid cp1252 and have a byte from 0x80 to 0x9F, which is not a printable character in
+    Latin-1.
+    """
     try:
         block.decode("cp1252")
     except UnicodeDecodeError:
@@ -138,7 +142,7 @@ def _read_parquet(path: Path) -> Iterator[Piece]:
 
 
 def unix_line_ends(text: str) -> str:
-    """Return a text with Unix line ends."""
+    """Return a text with its Windows (CR LF) and old Mac (CR) line endings replaced by Unix ones (LF)."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -156,7 +160,10 @@ def join_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def slice_chars(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """Yield the characters `start` to `stop` of a stream; document separators do not count as characters."""
+    """Yield the pieces of a stream from character `start` up to, but not including, character `stop`.
+
+    None between two documents is yielded, too, but does not count as a character.
+    """
     position = 0
     for piece in pieces:
         if position >= stop:

@@ -12,10 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def find_text_files(source: str) -> tuple[str, list[Path]]:
-    """Return the absolute path of a file, folder or glob pattern, and its files, sorted by path.
+    """Find the files of a source: one file, the text files of a folder, or all files that match a pattern.
 
-    In a folder, files with the suffixes of `FORMATS` are found, also in subfolders and behind links; hidden
-    files are left out. A warning names folders that cannot be opened and counts the files that are left out.
+    A folder's text files are those with a suffix from `FORMATS`, also in subfolders and behind symbolic
+    links, without hidden files, hidden folders and compressed copies of other files (a.txt.gz beside a.txt).
+    Warnings name each folder that cannot be opened, and count the files left out as copies or for their
+    suffix.
+
+    Args:
+        source: Path of a file or folder, or a glob pattern.
+
+    Returns:
+        The source as an absolute path or pattern, and the files, sorted by path.
 
     Raises:
         ValueError: A folder has no text file.
@@ -42,7 +50,10 @@ def find_text_files(source: str) -> tuple[str, list[Path]]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders that are not hidden; links are followed once each."""
+    """Yield the files in a folder and its subfolders, except hidden files and the files of hidden folders.
+
+    Symbolic links are followed, but a folder that several paths lead to is searched only once.
+    """
     visited = {_identity(folder)}
 
     def warn(error: OSError) -> None:
@@ -61,7 +72,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 
 
 def _distinct(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield each file once, also if links or a cycle of folders give it several paths."""
+    """Yield each file once, by its first path, even if links or a cycle of folders give it several paths."""
     seen = set()
     for file in files:
         if (identity := _identity(file)) not in seen:

@@ -40,12 +40,12 @@ MAX_THREADS = 8  # each has a copy of the encoding, which takes up to 40 MB
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of the documents of a text, with separators between them.
+    """Tokens of a text, with a separator between consecutive documents.
 
     Args:
-        ids: Memory-mapped token ids, (n_tokens,).
+        ids: Token ids, separators included, (n_tokens,); memory-mapped if they come from a token file.
         n_bytes: Number of UTF-8 bytes of the documents, without the separators.
-        n_separators: Number of separators, each of `Tokenizer.separator_ids`.
+        n_separators: Number of separators; each separator consists of the tokens `Tokenizer.separator_ids`.
     """
 
     ids: TokenArray
@@ -57,10 +57,10 @@ class Tokens:
 
 
 def load_tokens(corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
-    """Return the tokens of characters `start` to `stop` of a text; tokenize them if they are not cached.
+    """Return the tokens of characters `start` to `stop` (exclusive) of a text, from the cache if it has them.
 
-    One process at a time tokenizes a text; others wait for its result. If the cache cannot be written, the
-    token file is temporary.
+    Otherwise, one process tokenizes the text, while other processes that need the tokens wait for it. If the
+    cache cannot be written, the tokens are written to a temporary file, and a warning is logged.
 
     Raises:
         ValueError: The text has characters that the tokenizer lacks, or was changed while it was read.
@@ -101,7 +101,10 @@ def _map(ids_file: Path, header: dict[str, Any]) -> Tokens:
 
 
 def _write(path: Path, corpus: Corpus, start: int, stop: int, tokenizer: Tokenizer) -> Tokens:
-    """Write a token file (.bin), then the header (.json) that marks it as complete; return its tokens."""
+    """Tokenize characters `start` to `stop` of a text into a token file, and return its memory-mapped tokens.
+
+    The token ids (.bin) are written first, then the header (.json), which marks the token file as complete.
+    """
     ids_file = path.with_suffix(".bin")
     n_bytes_of = tokenizer.token_n_bytes
     n_bytes = n_separators = 0
@@ -165,7 +168,10 @@ def tokenize(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[TokenArr
 
 
 def batch_pieces(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterator[list[Piece]]:
-    """Yield a stream of text in batches of about `n_chars` characters, split by `split_at_words`."""
+    """Yield the pieces of a stream of text in lists, each list with about `n_chars` characters in all.
+
+    `split_at_words` splits the pieces; None separates documents, as in the stream.
+    """
     batch: list[Piece] = []
     size, rest = 0, ""
     for piece in pieces:
@@ -183,10 +189,11 @@ def batch_pieces(pieces: Iterator[Piece], n_chars: int = BATCH_CHARS) -> Iterato
 
 
 def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
-    """Split a text into parts that end between two tokens; return the parts and the remaining text.
+    """Split a text at word boundaries, which no token crosses; return the parts and the remaining text.
 
-    A part ends at the last word boundary in the next `MAX_UNCUT_CHARS` characters (`n_chars` if that is
-    more), or after all of them if they have none. A text of fewer than `n_chars` characters is not split.
+    Each part ends at the last word boundary (`last_word_boundary`) among the next N characters, where N is
+    the larger of `n_chars` and `MAX_UNCUT_CHARS`. If these have no word boundary, all N characters are one
+    part. The remaining text has fewer than `n_chars` characters, or fewer than N without a word boundary.
     """
     parts: list[Piece] = []
     start = 0
@@ -204,8 +211,8 @@ def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
 def last_word_boundary(text: str) -> int:
     """Return the last position between a letter and the white space after it; 0 if there is none.
 
-    No token of GPT-2's or a later encoding extends across this position: their patterns end a word before
-    white space, which belongs to the next token.
+    No token of GPT-2's encoding, or of a later one in tiktoken, extends across this position: the patterns of
+    these encodings end a word before white space, which belongs to the next token.
     """
     match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last boundary
     return match.end() if match else 0

@@ -26,13 +26,16 @@ class Tokenizer(Protocol):
 
     @property
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
-        """UTF-8 bytes of each token, (vocab_size,)."""
+        """Number of UTF-8 bytes of each token, (vocab_size,)."""
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
         """Return the token ids of a text, (n_tokens,).
 
-        With `allow_special`, `<|endoftext|>` is one token if the vocabulary has it; otherwise, it is ordinary
-        text. Raises ValueError for a character outside the vocabulary.
+        With `allow_special`, each `<|endoftext|>` in the text becomes the special token of this name, if the
+        vocabulary has one. In all other cases, `<|endoftext|>` is encoded as ordinary text.
+
+        Raises:
+            ValueError: The text has characters outside the vocabulary.
         """
 
     @cached_property
@@ -42,14 +45,14 @@ class Tokenizer(Protocol):
 
     @property
     def separator_n_bytes(self) -> int:
-        """UTF-8 bytes of the separator's tokens; 0 for a special token."""
+        """Number of UTF-8 bytes of the separator between two documents; 0 if it is a special token."""
         return int(self.token_n_bytes[self.separator_ids].sum())
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
 
     def unknown_chars(self, text: str) -> str:
-        """Return the distinct characters of a text that cannot be encoded, sorted."""
+        """Return the distinct characters of a text that are not in the vocabulary, sorted."""
         return ""
 
     def copy(self) -> "Tokenizer":
@@ -79,7 +82,7 @@ class CharTokenizer(Tokenizer):
 
     @property
     def token_n_bytes(self) -> npt.NDArray[np.int64]:
-        """UTF-8 bytes of each character, (vocab_size,)."""
+        """Number of UTF-8 bytes of each character, (vocab_size,)."""
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
@@ -102,7 +105,7 @@ class CharTokenizer(Tokenizer):
         return "".join(self.chars[i] for i in ids)
 
     def unknown_chars(self, text: str) -> str:
-        """Return the distinct characters of a text that the vocabulary lacks, sorted."""
+        """Return the distinct characters of a text that are not in the vocabulary, sorted."""
         return "".join(sorted(set(text) - set(self.chars)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class CharTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One token per byte of UTF-8: encodes any text."""
+    """One token per UTF-8 byte, so that any text can be encoded."""
 
     vocab_size = 256
     token_n_bytes = np.ones(256, dtype=np.int64)
@@ -139,7 +142,10 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 
 
 def token_label(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token's text on one line with visible white space, or #id if it is part of a character."""
+    """Return a label for a token: its text on one line, with symbols for white space, or `#` and its id.
+
+    The id stands for a token that is only a part of a character, or that has no text.
+    """
     text = tokenizer.decode([token])
     if "\ufffd" in text or not text:
         return f"#{token}"
@@ -149,11 +155,11 @@ def token_label(tokenizer: Tokenizer, token: int) -> str:
 def encode_prompt(
     tokenizer: Tokenizer, prompt: str, allow_special: bool = False, source: str = "the prompt"
 ) -> TokenArray:
-    """Return the token ids of a prompt, at least one.
+    """Return the token ids of a prompt, (n_tokens,), where n_tokens is at least 1.
 
-    A byte-order mark is removed, and line ends become Unix ones, as in the texts of a corpus. Characters
-    outside the vocabulary are removed, with a warning. An empty prompt becomes a newline, or token 0 if the
-    vocabulary has no newline.
+    A byte-order mark is removed, and line endings are converted to Unix ones, as in the texts of a corpus.
+    Characters outside the vocabulary are removed, with a warning that calls the prompt `source`. A prompt
+    that is then empty becomes a newline, or token 0 if the vocabulary has no newline.
     """
     prompt = unix_line_ends(prompt.removeprefix("\ufeff"))
     if unknown := tokenizer.unknown_chars(prompt):

@@ -65,7 +65,7 @@ def run(options: Namespace) -> None:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as a dict for JSON, which has no infinity: such a perplexity is null."""
+    """Return an evaluation as a dict for JSON, with None in place of infinite values, which JSON lacks."""
     content = asdict(evaluation)
     for name, value in content.items():
         if isinstance(value, dict):
@@ -96,7 +96,7 @@ def table(evaluations: list[Evaluation]) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """Return a value with four significant digits and its confidence interval, as text."""
+    """Format an estimate as text: its value to four significant digits, and its confidence interval."""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.4g} (text too short for an interval)"
     if math.inf in (estimate.value, estimate.high):

@@ -28,14 +28,14 @@ MIN_BLOCK_TOKENS = 16
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % confidence interval; the bounds are None if the text is too short for one."""
+    """A value and the bounds of its 95 % confidence interval, which are None if the text is too short."""
 
     value: float
     low: float | None
     high: float | None
 
     def map(self, function: Callable[[float], float]) -> "Estimate":
-        """Apply an increasing function to value and bounds."""
+        """Return the estimate with an increasing function applied to its value and its bounds."""
         low, high = (None if bound is None else function(bound) for bound in (self.low, self.high))
         return Estimate(function(self.value), low, high)
 
@@ -60,17 +60,19 @@ class Evaluation:
 
 
 def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Evaluation:
-    """Evaluate a model on a text.
+    """Evaluate a model on a text: measure its loss, perplexity, bits per byte and bits per character.
+
+    The model reads the text in overlapping windows of block_size tokens.
 
     Args:
         model: The model.
         corpus: The text: a file, a folder, a glob pattern, a URL, or a name such as `hamlet`.
-        stride: Tokens from one window to the next; None means half of the model's block_size. A smaller one
-            gives each token more context and takes longer.
+        stride: Number of tokens from the start of one window to the start of the next; None means half of the
+            model's block_size. A smaller stride gives each token more context and takes longer.
 
     Raises:
-        ValueError: The text cannot be read, is too short, or has too many characters that are unknown to the
-            tokenizer; or stride is out of range.
+        ValueError: The text cannot be read, is too short, or has too many characters (more than 1 %) that are
+            unknown to the tokenizer; stride is out of range; or a loss is NaN or infinite.
     """
     return evaluate_corpus(model, load_corpus(str(corpus)), stride)[0]
 
@@ -78,7 +80,13 @@ def evaluate(model: Model, corpus: str | Path, stride: int | None = None) -> Eva
 def evaluate_corpus(
     model: Model, corpus: Corpus, stride: int | None = None, n_guesses: int = 0
 ) -> tuple[Evaluation, TokenScores]:
-    """Return the evaluation and the scores of each token, with its `n_guesses` most probable alternatives.
+    """Return the evaluation of a model on a text, and the scores of each token.
+
+    Args:
+        model: The model.
+        corpus: The text.
+        stride: As for `evaluate`.
+        n_guesses: Number of most probable tokens in the scores of each token.
 
     Raises:
         ValueError: As for `evaluate`.
@@ -150,13 +158,13 @@ def _tokenize(model: Model, corpus: Corpus) -> tuple[Tokens, int]:
 def mean_per_unit(losses: npt.NDArray[np.float32], units: npt.NDArray[np.int64]) -> Estimate:
     """Estimate the sum of losses divided by the sum of units, such as nats per byte.
 
-    Consecutive losses are correlated, so the variance is estimated from sums over blocks of tokens, which are
-    nearly independent (batch means, Conway 1963). The interval is that of a ratio estimator, with quantiles
-    of Student's t distribution.
+    Consecutive losses are correlated, but their sums over blocks of tokens are nearly independent. Therefore,
+    the variance is estimated from these sums (batch means, Conway 1963). The confidence interval is that of a
+    ratio estimator, with quantiles of Student's t distribution.
 
     Args:
-        losses: Loss of each token, (n,).
-        units: Units of each token, such as bytes, (n,).
+        losses: Loss of each token in nats, (n,).
+        units: Number of units in each token, such as its bytes, (n,).
     """
     total = float(units.sum())
     ratio = float(losses.sum(dtype=np.float64)) / total

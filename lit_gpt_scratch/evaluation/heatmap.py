@@ -18,7 +18,11 @@ PARTIAL = "▫"  # shown for a token that is only the beginning of a character
 
 
 def heatmap(evaluation: Evaluation, tokenizer: Tokenizer, scores: TokenScores) -> str:
-    """Return a self-contained HTML page, with the passages in descending order of their mean loss."""
+    """Return a self-contained HTML page that shades each token of a text by its loss.
+
+    The text is divided into passages of `PASSAGE_TOKENS` tokens. The page shows the passages in descending
+    order of their mean loss, at most the first `MAX_PASSAGES`.
+    """
     losses = scores.losses
     starts = np.arange(0, len(losses), PASSAGE_TOKENS)
     means = np.add.reduceat(losses, starts) / np.diff([*starts, len(losses)])
@@ -36,7 +40,10 @@ def heatmap(evaluation: Evaluation, tokenizer: Tokenizer, scores: TokenScores) -
 def _token(
     tokenizer: Tokenizer, detokenizer: Detokenizer, scores: TokenScores, position: int
 ) -> dict[str, Any]:
-    """Return text, loss in bits, and tooltip of a token; a character of several tokens is with the last."""
+    """Return a dict with the text, the loss in bits and the tooltip of the token at a position.
+
+    If a character spans several tokens, it is in the text of the last token, and the others show `PARTIAL`.
+    """
     token = int(scores.targets[position])
     bits = float(scores.losses[position]) / math.log(2)
     lines = [f"{token_label(tokenizer, token)}: {bits:.1f} bits, {2**-bits:.2%}"]

@@ -17,7 +17,7 @@ MAX_BATCH_TOKENS = 2**14
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Scores of the n tokens of a text after its first, which has no context."""
+    """Scores of n tokens: all tokens of a text except the first token, which has no context."""
 
     targets: TokenArray  # (n,)
     losses: npt.NDArray[np.float32]  # nats, (n,)
@@ -28,14 +28,15 @@ class TokenScores:
 def strided_windows(
     n_tokens: int, block_size: int, stride: int, batch_size: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Yield batches of windows in which each token except the first is scored once.
+    """Yield batches of windows of a text, in which each token except the first is scored once.
 
-    Each window begins `stride` tokens after the previous one. Its new tokens are scored, with at least
-    block_size - stride tokens of context, as in transformers' guide to perplexity.
+    Each window begins `stride` tokens after the previous window. In each window after the first, only the
+    tokens that are not in the previous window are scored, with at least block_size - stride tokens of
+    context, as in transformers' guide to perplexity.
 
     Yields:
-        Positions in the text, (B, T), which may exceed it in the last window; and a mask of the positions to
-        score, (B, T) of bool.
+        The position in the text of each token in each window, (B, T), and a mask of the positions to score,
+        (B, T) of bool. The last window may extend beyond the end of the text.
     """
     length = min(block_size, n_tokens)
     begins = np.arange(0, n_tokens - length + stride, stride)
@@ -53,13 +54,13 @@ def score_tokens(
     n_guesses: int = 0,
     advance: Callable[[int], object] = lambda n_tokens: None,
 ) -> TokenScores:
-    """Score each token of a text but the first.
+    """Compute the loss and the most probable tokens for each token of a text except the first.
 
     Args:
         gpt: The model, in evaluation mode.
         ids: The text's tokens, (n + 1,).
-        stride: Tokens from one window to the next, 1 to block_size - 1.
-        n_guesses: Number of most probable tokens to keep at each position.
+        stride: Number of tokens from the start of one window to the start of the next, 1 to block_size - 1.
+        n_guesses: Number of most probable tokens to return for each token.
         advance: Function that is called with the number of tokens scored since its last call.
 
     Raises:

@@ -8,8 +8,8 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoded text of bytes that are not a
 class Detokenizer:
     """Decode tokens one at a time into whole characters, up to a stop string.
 
-    Text that may be part of a character or of a stop string is held back until later tokens complete it or
-    rule it out.
+    Incomplete characters are held back until later tokens complete them, and text that may begin a stop
+    string is held back until later tokens show whether it does.
 
     Args:
         tokenizer: The tokenizer.
@@ -26,7 +26,7 @@ class Detokenizer:
         self._held = ""  # decoded text that may begin a stop string
 
     def feed(self, token: int) -> str:
-        """Add a token and return the new text."""
+        """Add a token and return the text that is no longer held back, which may be empty."""
         self._tokens.append(token)
         decoded = self._tokenizer.decode(self._tokens)
         complete = decoded.removesuffix(INCOMPLETE)  # U+FFFD before the end is from invalid bytes

@@ -30,14 +30,14 @@ class SamplingOptions:
         top_k: Number of most probable tokens to sample from; null samples from all.
         top_p: Cumulative probability of the most probable tokens to sample from (nucleus sampling); null
             samples from all.
-        min_p: Minimum probability of tokens to sample from, as a fraction of the most probable token's; null
-            samples from all.
-        repetition_penalty: Penalty on tokens that occur in the text; values above 1 make them less probable,
-            and 1 has no effect.
+        min_p: Minimum probability of tokens to sample from, as a fraction of the probability of the most
+            probable token; null samples from all.
+        repetition_penalty: Penalty on tokens that already occur in the prompt or its continuation; values
+            above 1 make them less probable, and 1 has no effect.
         banned_tokens: Ids of tokens that are never sampled.
         stop_tokens: Ids of tokens after which a text ends.
-        seed: Seed of the first sample of a prompt; each further sample has the next integer. null is a random
-            seed.
+        seed: Seed of a prompt's first sample; the seed of each further sample is the next integer. null means
+            a random seed.
 
     Raises:
         ValueError: A number is out of range.
@@ -75,10 +75,11 @@ class Continuation:
     """Continuation of a prompt.
 
     Args:
-        tokens: Token ids, without the prompt's.
+        tokens: Token ids of the continuation, without the prompt.
         logprobs: Log-probability of each token under the model, before temperature and the other options;
             empty unless requested.
-        finish_reason: stop after a stop token or if `on_token` returned True; otherwise length.
+        finish_reason: "stop" if the last token is a stop token or `on_token` returned True for it, otherwise
+            "length".
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -107,25 +108,26 @@ def generate_tokens(
     on_token: OnToken | None = None,
     with_logprobs: bool = False,
 ) -> Generation:
-    """Continue each prompt; a row's tokens do not depend on the other rows.
+    """Continue the prompts, which are the rows of a batch; a row's tokens do not depend on the other rows.
 
-    When a row has block_size tokens, its cache is refilled with its last block_size / 2 tokens, so that most
-    tokens need only a forward pass of one token.
+    When the cache of a row has block_size tokens, it is refilled with the row's last block_size / 2 tokens,
+    so that most forward passes compute only one token per row.
 
     Args:
-        gpt: Model in training or evaluation mode; the mode and torch's global generator do not change.
-        prompts: Token ids of each prompt, at least one; only the last block_size are used.
+        gpt: Model in training or evaluation mode; the mode and torch's global random generator do not change.
+        prompts: Token ids of each prompt, at least one id; the model reads only the last block_size ids.
         options: Sampling options.
         seeds: Seed of each row; if None, consecutive seeds that start at options.seed, or at a random seed if
             options.seed is None.
-        on_token: Function called with (row, token) for each token; it returns True to end the row.
-        with_logprobs: Return the tokens' log-probabilities.
+        on_token: Function called with (row, token) for each new token; it returns True to end the row.
+        with_logprobs: Whether to return the log-probabilities of the new tokens.
 
     Returns:
-        The continuations, in the prompts' order.
+        The continuations, in the order of the prompts, with the times that they took.
 
     Raises:
-        ValueError: A banned token is not in the vocabulary, or all are banned; or logits are NaN or infinite.
+        ValueError: A banned or stop token is not in the vocabulary, all tokens are banned, or logits are NaN
+            or infinite.
     """
     check_tokens(options, gpt.config.vocab_size)
     started = time.perf_counter()
@@ -165,13 +167,13 @@ def generate_tokens(
 
 @dataclass
 class DecodingBatch:
-    """The unfinished rows of a generation.
+    """State of the unfinished rows of a generation; a row is a prompt with its continuation.
 
     Args:
         rows: Index of each row's prompt.
-        cache: Keys and values of the tokens so far.
-        uniforms: Uniform numbers of each row, (B, max_new_tokens).
-        seen: Tokens that each row contains, (B, V) of bool; None without a repetition penalty.
+        cache: Keys and values of the rows' tokens so far.
+        uniforms: Uniform random numbers from [0, 1), one for each new token, (B, max_new_tokens) of float64.
+        seen: Mask of the tokens that each row contains, (B, V) of bool; None without a repetition penalty.
     """
 
     rows: list[int]
@@ -180,7 +182,7 @@ class DecodingBatch:
     seen: Tensor | None
 
     def select(self, slots: list[int]) -> "DecodingBatch":
-        """Return a batch of the rows at `slots`."""
+        """Return a batch of the rows at the indices `slots` of this batch."""
         return DecodingBatch(
             rows=[self.rows[slot] for slot in slots],
             cache=self.cache.select(slots),
@@ -205,7 +207,7 @@ def new_batch(
 
 
 def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
-    """Fill an empty cache with the last block_size tokens of each text; return the next logits, (B, V)."""
+    """Fill an empty cache with each text's last block_size tokens; return the next token's logits, (B, V)."""
     windows = [torch.tensor(text[-gpt.config.block_size :]) for text in texts]
     # No token attends to the padding after a shorter text, and later tokens overwrite it.
     x = gpt.features(pad_sequence(windows, batch_first=True).to(gpt.wte.weight.device), cache)
@@ -223,7 +225,10 @@ def check_finite_logits(logits: Tensor) -> None:
 
 
 def slide(gpt: GPT, batch: DecodingBatch, texts: list[list[int]]) -> None:
-    """Refill the cache of each full row with its last block_size / 2 tokens, except the newest one."""
+    """Refill each full row of the cache with its last block_size / 2 tokens, except the newest token.
+
+    The next forward pass adds the newest token to the cache.
+    """
     half = max(1, gpt.config.block_size // 2)
     for slot, row in enumerate(batch.rows):
         if batch.cache.lengths[slot] == gpt.config.block_size:
@@ -267,19 +272,19 @@ def check_tokens(options: SamplingOptions, vocab_size: int) -> None:
 
 
 def row_seeds(seed: int | None, n_rows: int) -> list[int]:
-    """Return consecutive seeds, one per row; the first is `seed`, or random if that is None."""
+    """Return consecutive seeds, one per row; the first is `seed`, or a random seed if `seed` is None."""
     first = torch.Generator().seed() % 2**53 if seed is None else seed  # exact in every JSON reader
     return [first + row for row in range(n_rows)]
 
 
 def sample_uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
-    """Return uniform numbers from [0, 1), (n_rows, n_draws) of float64, each row from its own seed."""
+    """Return uniform random numbers from [0, 1), (n_rows, n_draws) of float64; each row has its own seed."""
     generators = (torch.Generator().manual_seed(seed % 2**63) for seed in seeds)
     return torch.stack([torch.rand(n_draws, dtype=torch.float64, generator=each) for each in generators])
 
 
 def tokens_seen(texts: list[list[int]], vocab_size: int) -> Tensor:
-    """Return which tokens each row contains, (n_rows, vocab_size) of bool."""
+    """Return a mask of the tokens that each text contains, (n_rows, vocab_size) of bool."""
     seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
     for row, ids in enumerate(texts):
         seen[row, ids] = True

@@ -34,7 +34,7 @@ To continue a text that begins with a slash, type two slashes."""
 def interact(
     gpt: GPT, tokenizer: Tokenizer, options: PredictOptions, read: Callable[[str], str] = input
 ) -> None:
-    """Read prompts and commands until the input ends."""
+    """Continue the prompts and run the commands that `read` returns, until /quit or the end of the input."""
     with contextlib.suppress(ImportError):  # not available on Windows
         import readline  # noqa: F401  # gives `input` line editing and a history
     print("Type a text to continue; /help lists the commands.", file=sys.stderr)
@@ -61,7 +61,7 @@ def interact(
 
 
 def apply_command(line: str, options: PredictOptions) -> PredictOptions:
-    """Run a command and return the new options.
+    """Run a command of the session, such as `/top_k 10`, and return the resulting options.
 
     Raises:
         ValueError: There is no such command, or its value is invalid.

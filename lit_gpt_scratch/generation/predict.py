@@ -34,20 +34,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictOptions(SamplingOptions):
-    """Options of `predict` besides its prompts.
+    """Options of the command `predict`, except the prompts on the command line.
 
     Args:
         num_samples: Number of continuations of each prompt.
         stop: Strings that end a text and are left out of it.
-        prompts_file: File with one prompt per line; in .jsonl, a line is a string or an object with a string
-            `prompt`.
-        format: text prints prompt and continuation; jsonl prints one line per text, with its tokens, their
-            log-probabilities, finish reason and times.
-        batch_size: Number of texts generated at once; on a terminal, it is 1, and text is printed as it is
-            generated.
-        allow_special: Treat <|endoftext|> in a prompt as the special token, not as text.
-        weights: int8 generates with 8-bit weights: faster on a CPU for models that do not fit its caches, and
-            a little less exact; the change of perplexity is measured and reported.
+        prompts_file: File with one prompt per line; in a .jsonl file, each line is a JSON string or a JSON
+            object with a string `prompt`.
+        format: text prints prompt and continuation; jsonl prints each continuation as one line of JSON, with
+            its tokens, the tokens' log-probabilities, the finish reason and times.
+        batch_size: Number of texts generated at once. It has no effect if each text is printed as it is
+            generated: on a terminal, with format text and without prompts_file.
+        allow_special: Whether <|endoftext|> in a prompt is the special token; otherwise, it is ordinary text.
+        weights: int8 generates with 8-bit weights on a CPU: faster for models that do not fit into the CPU's
+            caches, and a little less exact; the change in perplexity is measured and reported.
         interactive: Interactive session that reads prompts from the terminal.
 
     Raises:
@@ -85,9 +85,9 @@ def print_continuations(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], opti
     """Print continuations of each prompt, or of a newline if there is no prompt, to standard output.
 
     Args:
-        gpt: The model; `weights: int8` replaces its linear layers.
+        gpt: The model; if `options.weights` is int8, its linear layers are replaced in place.
         tokenizer: The model's tokenizer.
-        prompts: Texts to continue, before those of `options.prompts_file`.
+        prompts: Texts to continue; the prompts of `options.prompts_file` are continued after them.
         options: Sampling and output options.
 
     Raises:
@@ -123,7 +123,7 @@ def print_texts(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Pre
 
 
 def quantize_with_report(gpt: GPT, tokenizer: Tokenizer) -> None:
-    """Replace the linear layers with 8-bit ones in place; log the change of perplexity on HAMLET."""
+    """Replace a model's linear layers by 8-bit layers in place; log the change in perplexity on `HAMLET`."""
     known = "".join(char for char in HAMLET if not tokenizer.unknown_chars(char))
     ids = torch.from_numpy(tokenizer.encode(known)[: gpt.config.block_size + 1].astype("int64"))
     if len(ids) < 2:
@@ -139,7 +139,7 @@ def quantize_with_report(gpt: GPT, tokenizer: Tokenizer) -> None:
 
 @torch.inference_mode()
 def measure_perplexity(gpt: GPT, ids: Tensor) -> float:
-    """Return the perplexity of token ids, (T + 1,)."""
+    """Return the perplexity of a model on token ids, (T + 1,), of which it predicts the last T."""
     ids = ids.to(gpt.wte.weight.device)
     with eval_mode(gpt):
         logits = gpt(ids[None, :-1])[0].float()
@@ -147,9 +147,10 @@ def measure_perplexity(gpt: GPT, ids: Tensor) -> float:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a file, one per line: text, or JSON if the file's name is one of JSON lines.
+    """Return the prompts of a file, one per line.
 
-    A line of JSON is a string, or an object with a string `prompt`. Blank lines are left out.
+    A line is the text of a prompt. If the file's name implies JSON Lines, such as p.jsonl, a line is a JSON
+    string or a JSON object with a string `prompt`. Blank lines are left out.
 
     Raises:
         ValueError: The file or one of its lines cannot be read, or it has no prompt.
@@ -198,7 +199,7 @@ def make_rows(gpt: GPT, tokenizer: Tokenizer, prompts: list[str], options: Predi
 
 
 def stream_text(gpt: GPT, tokenizer: Tokenizer, ids: list[int], options: PredictOptions) -> None:
-    """Print the continuation of a text as it is generated, and append its tokens to `ids`."""
+    """Print a continuation of the tokens `ids` as it is generated, and append the new tokens to `ids`."""
     detokenizer = Detokenizer(tokenizer, options.stop)
 
     def on_token(_: int, token: int) -> bool:
@@ -229,7 +230,10 @@ def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
 
 
 def as_json(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
-    """Return a text as a line of JSON; times and tokens_per_second (of decoding) are those of its batch."""
+    """Return a generated text as a line of JSON.
+
+    The times and tokens_per_second, the speed of decoding, are those of the whole batch.
+    """
     n_decoded = sum(len(each.tokens) - 1 for each in result.continuations)  # prefill gives the first tokens
     content = {
         "prompt": row.prompt,

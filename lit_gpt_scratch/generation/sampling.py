@@ -12,28 +12,28 @@ def penalize_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
     Args:
         logits: (B, V).
-        seen: Tokens that each row contains, (B, V) of bool.
-        penalty: Divisor of positive logits and factor of negative ones; 1 has no effect.
+        seen: Mask of the tokens that each row contains, (B, V) of bool.
+        penalty: Divisor of positive logits and factor of negative logits of these tokens; 1 has no effect.
 
     Returns:
-        (B, V).
+        The logits after the penalty, (B, V).
     """
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def ban(logits: Tensor, tokens: list[int]) -> Tensor:
-    """Exclude tokens; (B, V) -> (B, V)."""
+    """Exclude tokens: set their logits in each row to minus infinity; (B, V) -> (B, V)."""
     return logits.index_fill(1, torch.tensor(tokens, device=logits.device), MINUS_INFINITY)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the k most probable tokens, and ties with the last of them; (B, V) -> (B, V)."""
+    """Keep the k most probable tokens, and tokens as probable as the k-th token; (B, V) -> (B, V)."""
     smallest_kept = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
     return logits.masked_fill(logits < smallest_kept, MINUS_INFINITY)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the most probable tokens that together reach probability p; (B, V) -> (B, V).
+    """Keep the smallest set of most probable tokens with total probability of at least p; (B, V) -> (B, V).
 
     Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
     """
@@ -57,11 +57,12 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     Args:
         logits: (B, V).
-        uniforms: Uniform random number from [0, 1) for each row, (B,) of float64, so that a row's token does
-            not depend on the other rows. The distributions are computed on the device of `uniforms`.
+        uniforms: Uniform random numbers from [0, 1), one for each row, (B,) of float64; thus, a row's token
+            does not depend on the other rows. The cumulative distributions are computed on the device of
+            `uniforms`.
 
     Returns:
-        Token ids, (B,); never one whose logit is minus infinity.
+        Token ids, (B,); a token whose logit is minus infinity is never sampled.
     """
     cumulative = F.softmax(logits, dim=-1).to(uniforms.device).cumsum(dim=-1, dtype=torch.float64)
     ids = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)

@@ -36,7 +36,7 @@ def run(options: Namespace) -> None:
 
 
 def export_folder(ckpt_path: Path, folder: Path) -> None:
-    """Write a folder with model, tokenizer and model card atomically.
+    """Write the model and tokenizer of a checkpoint, with a model card, atomically as a Hugging Face folder.
 
     Raises:
         ValueError: The checkpoint cannot be read, or the folder exists already or cannot be created.

@@ -24,17 +24,18 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Family:
-    """A model family of transformers.
+    """A model family of Hugging Face's transformers, and its correspondence to `GPT`.
 
     Args:
         model_class: Class of the family's language models.
-        fields: Further config fields of the family, in the form of `FIELDS`; if several have the same value,
-            the last one is read.
-        derived_options: Function from a config of the family to the fields of `GPTConfig` that correspond
-            to no single config field.
-        settings: Function from a `GPTConfig` to the other config fields that affect the model's output, each
-            with the supported values; the first one is exported.
-        parts: Parts of our parameter names, mapped to parts of the family's; other parts are the same.
+        fields: Config fields of the family besides `FIELDS`, mapped to the fields of `GPTConfig` with the
+            same values; if several are mapped to one field of `GPTConfig`, an import reads the last of them.
+        derived_options: Function that converts a config of the family to those fields of `GPTConfig` that no
+            single config field corresponds to.
+        settings: Function that converts a `GPTConfig` to the family's other config fields that affect the
+            model's output, each with a tuple of the supported values; an export writes the first value.
+        parts: Parts of parameter names in `GPT`, mapped to the corresponding parts of parameter names in the
+            family; all other parts are the same in both.
         transposed: Name suffixes of the parameters that the family stores transposed.
     """
 
@@ -66,7 +67,7 @@ class Family:
         return cast(PreTrainedConfig, config_class(**values))
 
     def gpt_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """Return the state dict of a `GPT` with the weights of a model of the family."""
+        """Return the weights of a model of the family as the state dict of a `GPT`."""
         return self._convert(model.state_dict(), {theirs: ours for ours, theirs in self.parts.items()})
 
     def hub_model(self, gpt: GPT) -> PreTrainedModel:
@@ -79,7 +80,7 @@ class Family:
         return model
 
     def _convert(self, state: dict[str, Tensor], parts: dict[str, str]) -> dict[str, Tensor]:
-        """Rename parameters, and transpose those that the family stores transposed."""
+        """Rename the parameters of a state dict, and transpose those that the family stores transposed."""
         pattern = rf"\b({'|'.join(map(re.escape, parts))})\b"
         return {
             re.sub(pattern, lambda part: parts[part[0]], name): t.T if name.endswith(self.transposed) else t

@@ -27,7 +27,7 @@ text, and its statements may be false.
 
 
 def model_card(checkpoint: dict[str, Any], model: Model, model_type: str, title: str) -> str:
-    """Return a README.md with size, corpus, losses and training of a checkpoint's model."""
+    """Return the content of a README.md: the size, corpus, losses and training of a checkpoint's model."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(checkpoint, model).items())
     return TEMPLATE.format(model_type=model_type, title=title, version=__version__, rows=rows)
 

@@ -18,7 +18,7 @@ DATA_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": Fals
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
-    """Return the state dict of a `GPT`, in float32, from the weights of a folder.
+    """Return the weights of a Hugging Face folder as the state dict of a `GPT`, in float32.
 
     Raises:
         ValueError: A file or a tensor is missing, damaged, or not as config.json describes.
@@ -56,7 +56,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 
 def read_config(folder: Path) -> tuple[Family, dict[str, Any]]:
-    """Return the family of a folder's model, and the fields of `GPTConfig`.
+    """Return the family of a Hugging Face folder's model, and the model's fields of `GPTConfig` as a dict.
 
     Raises:
         ValueError: config.json is missing, damaged, or describes a model that is not supported.

@@ -25,7 +25,10 @@ WORDS = {"type": "Split", "pattern": {"Regex": r50k_pat_str}, "behavior": "Isola
 
 
 def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """Return the equivalent Hugging Face tokenizer; a character tokenizer drops unknown characters."""
+    """Return the equivalent Hugging Face tokenizer.
+
+    A `CharTokenizer` raises an error for unknown characters, but its Hugging Face equivalent drops them.
+    """
     if isinstance(tokenizer, SubwordTokenizer):
         encoding = tokenizer.encoding
         special = {name.encode(): i for name, i in encoding._special_tokens.items()}
@@ -49,8 +52,8 @@ def to_hub(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
 def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
     """Return the tokenizer of a Hugging Face folder in the form of `Tokenizer.to_dict`.
 
-    It is read from tokenizer.json, or from vocab.json and merges.txt. Without these files, it is GPT-2's if
-    the model has GPT-2's vocabulary size.
+    The tokenizer is read from tokenizer.json, or from vocab.json and merges.txt. Without these files, it is
+    GPT-2's tokenizer if `vocab_size` is that of GPT-2, 50257.
 
     Args:
         folder: The folder.
@@ -81,7 +84,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
 
 
 def _check_settings(folder: Path) -> None:
-    """Raise ValueError if tokenizer_config.json has a setting that adds to a text."""
+    """Raise ValueError if tokenizer_config.json has a setting that adds spaces or tokens to a text."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):

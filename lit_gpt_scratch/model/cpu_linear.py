@@ -15,8 +15,9 @@ MIN_PACKED_ELEMENTS = 2**19  # number of elements from which a weight is packed
 class Int8Linear(nn.Module):
     """A linear layer whose weights are 8-bit integers with a scale for each output channel.
 
-    Inputs are rounded to 8 bits, too. PyTorch's kernel has one scale for all tokens, so each token is scaled
-    to the range 0 to 1 before the kernel and back after it: a token's output does not depend on the others.
+    Inputs are rounded to 8 bits, too. PyTorch's kernel uses the same scale for the inputs of all tokens.
+    Therefore, each token's input is scaled to the range 0 to 1 before the kernel, and its output is scaled
+    back after the kernel, so that a token's output does not depend on the other tokens.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -42,7 +43,7 @@ class Int8Linear(nn.Module):
 
 
 def quantize_linear_layers(model: nn.Module) -> None:
-    """Replace every linear layer of a model by one with 8-bit weights; embeddings do not change.
+    """Replace every linear layer of a model by an `Int8Linear` in place; embeddings do not change.
 
     Raises:
         ValueError: The model is not on a CPU.
@@ -57,9 +58,11 @@ def quantize_linear_layers(model: nn.Module) -> None:
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
-    """Use copies of the large float32 weights in oneDNN's packed layout, on a CPU if PyTorch has oneDNN.
+    """Run a model's large linear layers with packed copies of their weights during the ``with`` block.
 
-    Matrix products with a few rows take half the time; those with one row take as long as before.
+    The copies have oneDNN's packed layout. They are used only for float32 weights on a CPU, and only if
+    PyTorch has oneDNN. Matrix products with a few rows then take half the time; products with one row take
+    as long as before.
     """
     layers = [
         layer

@@ -35,23 +35,23 @@ class GPTConfig:
 
     Args:
         vocab_size: Number of distinct tokens, V.
-        arch: gpt2 is the model of the tutorials; modern reaches a lower loss with the same number of tokens,
-            through RMSNorm, rotary position embedding, QK-norm, SwiGLU and no biases, in Qwen3's layout.
+        arch: gpt2 is the tutorials' model; modern reaches a lower loss with the same number of training
+            tokens; it has RMSNorm, rotary position embedding, QK-norm, SwiGLU and no biases, like Qwen3.
         block_size: Longest context in tokens, T.
         n_layer: Number of transformer blocks.
-        n_head: Attention heads of a block, H; divides n_embd.
-        n_kv_head: Key and value heads of modern, K, each shared by n_head / n_kv_head query heads; null means
-            n_head.
+        n_head: Number of attention heads in each block, H, a divisor of n_embd.
+        n_kv_head: Key/value heads of modern, K, each shared by n_head / K query heads; null means n_head.
         n_embd: Width of the residual stream, C.
         dropout: Dropout probability in training, at least 0 and below 1.
         bias: Biases in gpt2's MLPs and LayerNorms.
-        attn_bias: Biases of gpt2's queries, keys and values.
+        attn_bias: Biases of gpt2's query, key and value projections.
         attn_proj_bias: Bias of gpt2's attention output projection; null means attn_bias.
-        tie_weights: Output head that shares the weights of the token embedding.
+        tie_weights: Whether the output head shares the weights of the token embedding.
         activation: Nonlinearity of gpt2's MLPs; gelu_tanh is GPT-2's approximation of gelu.
 
     Raises:
-        ValueError: A size is below 1, heads do not divide, dropout is out of range, or arch lacks an option.
+        ValueError: A size or dropout is out of range; n_embd / n_head or n_head / n_kv_head is no integer;
+            n_embd / n_head is odd in modern; or an option does not apply to arch.
     """
 
     vocab_size: int
@@ -210,7 +210,7 @@ class GPT(nn.Module):
 
 @contextmanager
 def eval_mode(gpt: GPT) -> Iterator[None]:
-    """Run a model without dropout and without compiled code, which is specialized for training's shapes."""
+    """Disable dropout and compiled code (specialized for training shapes) within the ``with`` block."""
     was_training = gpt.training
     with torch.compiler.set_stance("force_eager") if gpt.is_compiled else nullcontext():
         gpt.eval()
@@ -221,7 +221,7 @@ def eval_mode(gpt: GPT) -> Iterator[None]:
 
 
 def norm(config: GPTConfig) -> nn.Module:
-    """Return the normalization layer of an architecture; (..., C) -> (..., C)."""
+    """Return a new LayerNorm for gpt2, or a new RMSNorm for modern; (..., C) -> (..., C)."""
     C = config.n_embd
     return nn.LayerNorm(C, bias=config.bias) if config.arch == "gpt2" else RMSNorm(C, eps=RMS_EPS)
 
