@@ -142,7 +142,7 @@ class EvalBatches:
 
 
 def document_share(tokens: Tokens, tokenizer: Tokenizer) -> float:
-    """Return the fraction of a text's token bytes that belong to documents, not to separators."""
+    """Return the fraction of the UTF-8 bytes of all tokens that belong to documents, not to separators."""
     if not tokens.n_separators:
         return 1.0
     return tokens.n_bytes / (tokens.n_bytes + tokens.n_separators * tokenizer.separator_n_bytes)

@@ -186,7 +186,7 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(f"not a tokenizer: {state[:80]}")
 
     def _n_train_chars(self) -> int:
-        """Return the number of characters to train on; without a val_corpus, validation uses the others."""
+        """Return the number of characters to train on; without a val_corpus, the rest is for validation."""
         n_chars = self.corpora["train"].n_chars
         return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
 

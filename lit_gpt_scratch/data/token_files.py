@@ -211,8 +211,9 @@ def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
 def last_word_boundary(text: str) -> int:
     """Return the last position between a letter and the white space after it; 0 if there is none.
 
-    No token of GPT-2's encoding, or of a later one in tiktoken, extends across this position: the patterns of
-    these encodings end a word before white space, which belongs to the next token.
+    No token of GPT-2's encoding, or of tiktoken's later encodings, extends across this position. The regular
+    expressions with which they split a text end a word before white space, and the white space begins the
+    next token.
     """
     match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last boundary
     return match.end() if match else 0

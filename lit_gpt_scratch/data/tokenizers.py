@@ -86,7 +86,7 @@ class CharTokenizer(Tokenizer):
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Return the token ids of a text, (n_chars,); there are no special tokens.
+        """Return the token ids of a text, (n_chars,); without special tokens, `allow_special` has no effect.
 
         Raises:
             ValueError: The text has characters outside the vocabulary.
@@ -120,7 +120,7 @@ class ByteTokenizer(Tokenizer):
     token_n_bytes = np.ones(256, dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Return the bytes of a text, (n_bytes,); there are no special tokens."""
+        """Return the bytes of a text, (n_bytes,); without special tokens, `allow_special` has no effect."""
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -23,7 +23,7 @@ MODELS = {
 
 
 def show_reference(runs: Sequence[RunResult], plot: Path) -> None:
-    """Print and plot published models, with their losses by published scaling laws, and the user's runs.
+    """Print and plot published models, the losses that published laws predict for them, and the user's runs.
 
     Args:
         runs: The user's runs.

@@ -140,11 +140,11 @@ def train_run(run_dir: Path, options: dict[str, Any]) -> RunResult:
 
 
 def fit_runs(runs: list[RunResult], held_out: RunResult | None) -> dict[str, Any]:
-    """Fit a scaling law to runs, and test it on a held-out run.
+    """Fit a scaling law to runs, and test the law on the held-out run if there is one.
 
     Returns:
         Content of scaling.json: the law and its confidence intervals, the runs, the error for the held-out
-        run, and the lowest loss that the law predicts for each of N_BUDGETS numbers of FLOPs.
+        run, and the lowest loss that the law predicts for each of N_BUDGETS compute budgets in FLOPs.
     """
     points = np.array([(run.n_parameters, run.n_tokens, run.loss) for run in runs])
     law = fit_law(points)

@@ -17,12 +17,12 @@ MAX_LOGITS_GPU = 2**27
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss () in nats over targets other than IGNORE; logits (B, T, V), targets (B, T)."""
+    """Return the mean loss in nats over targets that are not IGNORE; logits (B, T, V), targets (B, T)."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
 
 
 def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy () of a GPT in nats, for training; inputs and targets (B, T)."""
+    """Return the mean cross-entropy of a GPT in nats per token, for training; inputs and targets (B, T)."""
     if targets.numel() * gpt.config.vocab_size <= max_logits(inputs.device):
         return cross_entropy(gpt(inputs), targets)
     features = gpt.features(inputs).flatten(0, 1)  # (B T, C)
@@ -30,7 +30,7 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss () in nats over targets other than IGNORE; inputs and targets (B, T).
+    """Return the mean loss in nats over targets that are not IGNORE; inputs and targets (B, T).
 
     For use without autograd, which would keep the logits of all chunks in memory.
     """
@@ -65,12 +65,12 @@ class MeanLoss(Metric):
         self.add_state("n_tokens", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, n_tokens: Tensor) -> None:
-        """Add a batch, given its mean loss () and its number of tokens ()."""
+        """Add a batch, given its mean loss and its number of tokens, both scalars."""
         self.total += loss.to(self.total.dtype) * n_tokens
         self.n_tokens += n_tokens
 
     def compute(self) -> Tensor:
-        """Return the mean loss () per token over all batches that were added."""
+        """Return the mean loss per token over all batches that were added, a scalar."""
         return self.total / self.n_tokens
 
 
@@ -83,7 +83,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss () in nats; features (B T, C), head weight (V, C) and targets (B T,)."""
+        """Return the mean loss in nats; features (N, C), head weight (V, C), targets (N,) for N = B * T."""
         kind = features.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         n_targets = (targets != IGNORE).sum().clamp(min=1)
@@ -108,6 +108,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the gradients computed by `forward`, times the gradient () of the loss; None for targets."""
+        """Return the gradients from `forward`, times that with respect to the loss; None for targets."""
         d_features, d_weight = ctx.saved_tensors
         return d_features * d_loss[0], d_weight * d_loss[0], None

@@ -226,7 +226,7 @@ class LitGPT(LightningModule):
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> Tensor:
-        """Run the backward passes of all micro-batches but the last; return the last micro-batch's loss ().
+        """Run the backward passes of all micro-batches but the last; return the last micro-batch's loss.
 
         Lightning runs the backward pass of the returned loss. Each loss is weighted by its micro-batch's
         fraction of the rows, so that the sum of the gradients is the gradient of the mean loss, `step_loss`.
