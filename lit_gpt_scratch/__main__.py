@@ -9,6 +9,7 @@ import tempfile
 import warnings
 
 from lit_gpt_scratch import COMMANDS, PROGRAM, __version__
+from lit_gpt_scratch.cli.config_files import shipped_configs
 from lit_gpt_scratch.cli.errors import print_error
 
 
@@ -16,6 +17,7 @@ def usage() -> str:
     """Return the help text that lists the commands."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    configs = ", ".join(shipped_configs())
     return f"""\
 usage: {PROGRAM} COMMAND [options]
 
@@ -25,6 +27,8 @@ commands:
 {commands}
 
   COMMAND --help lists every option of a command; --version prints the version.
+
+configs, for --config NAME: {configs}
 
 examples:
   {PROGRAM} fit --config configs/char.yaml

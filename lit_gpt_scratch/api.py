@@ -32,7 +32,8 @@ def load(path: str | Path) -> Model:
     """Load a trained model.
 
     Args:
-        path: A checkpoint file, or a run folder; its best.ckpt is loaded, or last.ckpt if there is no best.
+        path: A checkpoint file, or a run folder; best.ckpt in this folder is loaded, or last.ckpt if there is
+            no best.ckpt.
 
     Raises:
         ValueError: There is no checkpoint, or the checkpoint is damaged.

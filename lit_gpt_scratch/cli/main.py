@@ -43,15 +43,15 @@ def main(args: list[str]) -> int:
 
 
 def run_command(name: str, args: list[str]) -> None:
-    """Import the module of a subcommand, which takes seconds, and run the subcommand.
+    """Import a subcommand's module, and run the subcommand; the import takes seconds.
 
     Raises:
         ValueError: The command does not exist, or its input is invalid.
     """
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise ValueError(f"no such command: {name}; {hint}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"no such command: {name}; {hint}there are {', '.join(COMMANDS)}")
     with status_line(LOADING):
         module = importlib.import_module(f"lit_gpt_scratch.{COMMANDS[name].module}")
     if hasattr(module, "add_arguments"):

@@ -119,7 +119,7 @@ def parse_options(
     the config.yaml in its run folder; otherwise, it is the default.
 
     Returns:
-        The options, and the options that the command would have without any arguments.
+        The options, and the options as they would be without the command line and ``--config``.
 
     Raises:
         ValueError: An option is unknown or has an invalid value.

@@ -22,11 +22,11 @@ def check_class(model_class: type, start: Start) -> None:
 def check_architecture(options: Namespace, start: Start) -> None:
     """Check that a model's architecture options match the weights that the model starts with.
 
-    Two options may differ: dropout, which has no weights, and block_size, which may be smaller than in a
-    Hugging Face model.
+    The option dropout may differ, because dropout has no weights. If the weights are from a Hugging Face
+    model, block_size may be smaller than in that model.
 
     Raises:
-        ValueError: Any other architecture option differs.
+        ValueError: An architecture option differs in any other way.
     """
     for name in [field.name for field in fields(GPTConfig) if field.name != "dropout"]:
         value = options.get(name)

@@ -2,10 +2,12 @@
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, WeightAveraging
@@ -238,7 +240,7 @@ def compile_model(run: Run, kind: str, max_steps: int) -> dict[str, str]:
     Args:
         run: The run.
         kind: Device type, as returned by `device_kind`.
-        max_steps: Optimizer steps of the whole run; -1 for a run without a last step.
+        max_steps: Optimizer steps of the whole run; -1 for a run without a step limit.
 
     Returns:
         The reason for the decision, as ``{"compiled": reason}`` or ``{"not compiled": reason}``.
@@ -278,8 +280,18 @@ def record_callbacks(run: Run, run_dir: Path, reasons: dict[str, str], precision
         "data.vocab_size": run.model.gpt.config.vocab_size,
         "parameters": run.model.gpt.n_parameters,
     }
-    recorded.append(callbacks.RunConfig(run.parser.dump(options, skip_none=False), columns))
+    recorded.append(callbacks.RunConfig(quote_numbers(run.parser.dump(options, skip_none=False)), columns))
     return recorded
+
+
+def quote_numbers(config: str) -> str:
+    """Quote strings in a YAML text that are numbers to jsonargparse, but not to YAML 1.1, such as 3e-4."""
+
+    def quote(match: re.Match[str]) -> str:
+        is_string = isinstance(yaml.safe_load(match[2]), str)
+        return f"{match[1]}'{match[2]}'" if is_string else match[0]
+
+    return re.sub(r"(?m)^( *(?:\w+:|-) )([-+]?[\d.]+[eE][-+]?\d+)$", quote, config)
 
 
 def _trainer(arguments: dict[str, Any]) -> Trainer:

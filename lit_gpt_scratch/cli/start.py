@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
 
+from lit_gpt_scratch.cli.config_files import find_config
 from lit_gpt_scratch.cli.errors import LINKED_OPTIONS
 from lit_gpt_scratch.training.checkpoint import LAST_FIRST, find_checkpoint, read_checkpoint
 from lit_gpt_scratch.training.run_folder import CONFIG
@@ -59,7 +60,7 @@ def parse_known(args: list[str], *options: str) -> tuple[argparse.Namespace, lis
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in options:
         if name == "config":
-            parser.add_argument("-c", "--config", action="append", default=[])
+            parser.add_argument("-c", "--config", action="append", default=[], type=find_config)
         else:
             parser.add_argument(f"--{name}", dest=name)
     try:
@@ -156,7 +157,11 @@ def _hub_start(folder: Path, has_tokenizer: bool) -> Start:
 
 
 def _resume_start(path: Path, run_dir: str | None) -> Start:
-    """Return the `Start` of a run that is resumed from a checkpoint, in its run folder or in `run_dir`."""
+    """Return the `Start` of a run that is resumed from a checkpoint.
+
+    If the checkpoint is a run folder's last or best checkpoint, and `run_dir` is None or that folder, the run
+    continues in that folder; otherwise, the run gets a new folder.
+    """
     start = _checkpoint_start(path)
     assert start.checkpoint is not None
     if "optimizer_states" not in start.checkpoint:

@@ -146,7 +146,10 @@ def train_bpe(corpus: Corpus, stop: int, vocab_size: int) -> SubwordTokenizer:
 
 
 def _learn_tokens(corpus: Corpus, stop: int, n_tokens: int) -> list[str]:
-    """Return at most `n_tokens` tokens as Latin-1: the 256 bytes, then the merged tokens in merge order."""
+    """Return at most `n_tokens` tokens: the 256 bytes, then the merged tokens in merge order.
+
+    Each token is given as its bytes, decoded as Latin-1.
+    """
     import tokenizers  # not at the top: importing it is slow
 
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -183,7 +186,8 @@ def _run_interruptibly(function: Callable[[], None]) -> None:
 def _learning_text(corpus: Corpus, stop: int) -> Iterator[list[str]]:
     """Yield the first `stop` characters of a text, as lists of pieces.
 
-    If `stop` is above `MAX_TRAINING_CHARS`, only evenly spread lists are yielded.
+    If `stop` is above `MAX_TRAINING_CHARS`, only some of these lists, spread evenly over the characters, are
+    yielded.
     """
     share = min(1.0, MAX_TRAINING_CHARS / max(1, stop))
     due = 0.0

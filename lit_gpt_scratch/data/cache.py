@@ -48,7 +48,10 @@ def write_json(content: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """Return the object that `write_json` wrote; None if the file is missing or, with a warning, damaged."""
+    """Return the object that `write_json` wrote; None if the file is missing or damaged.
+
+    A damaged file causes a warning and is deleted.
+    """
     try:
         cached = json.loads(path.read_bytes())
         if cached["sha256"] == _checksum(cached["content"]):
@@ -83,7 +86,8 @@ def file_lock(path: Path) -> Iterator[OSError | None]:
     """Hold the lock of a cache file in the ``with`` block; first wait while another process holds the lock.
 
     Yields:
-        None if the lock is held; the OSError if the cache cannot be written, and therefore nothing is locked.
+        None if this process holds the lock; the OSError if the cache cannot be written, and therefore nothing
+            is locked.
     """
     failure = None
     with ExitStack() as stack:

@@ -186,7 +186,10 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(f"not a tokenizer: {state[:80]}")
 
     def _n_train_chars(self) -> int:
-        """Return the number of characters to train on; without a val_corpus, the rest is for validation."""
+        """Return the number of characters of the training corpus to train on.
+
+        Without a val_corpus, the remaining characters, at the end of the corpus, are the validation text.
+        """
         n_chars = self.corpora["train"].n_chars
         return n_chars if self.val_source is not None else int((1 - self.val_fraction) * n_chars)
 
@@ -233,7 +236,7 @@ class TextDataModule(LightningDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Number of distinct tokens."""
+        """Number of token ids of the tokenizer, including special tokens and unused ids."""
         return self.tokenizer.vocab_size
 
     @property

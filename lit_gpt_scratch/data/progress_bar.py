@@ -18,7 +18,7 @@ class Bar(tqdm):
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         """Draw the bar if its delay has passed.
 
-        tqdm's own method also draws the bar before that, if a line is printed above the bar.
+        tqdm's own method draws the bar even before its delay has passed, if a line is printed above the bar.
         """
         if not self.delay or self._time() >= self.start_t + self.delay:
             super().refresh(*args, **kwargs)
@@ -61,7 +61,10 @@ def print_above_bar(line: str, stream: TextIO) -> None:
 
 @contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Show a line of text during the ``with`` block, then erase it, if standard error is a terminal."""
+    """Show a line of text on standard error during the ``with`` block, then erase it.
+
+    Nothing is shown if standard error is not a terminal.
+    """
     is_shown = sys.stderr.isatty()
     if is_shown:
         print(text, end="", file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ Piece = str | None  # part of a document; None separates documents
 
 
 def file_format(path: Path) -> str | None:
-    """Return the format that a file's name implies, as a suffix from `FORMATS`; None for any other name.
+    """Return the format that a file's name implies, as a suffix from `FORMATS`, or None if it implies none.
 
     A compressed file without a second suffix, such as enwik9.gz, has the format .txt.
     """
@@ -96,8 +96,8 @@ def _read_text(stream: BinaryIO, name: str) -> Iterator[Piece]:
 def _likely_encoding(block: bytes) -> str:
     """Return "cp1252" if a block of bytes is probably in this encoding, otherwise the placeholder "ENCODING".
 
-    The block must be valid cp1252 and have a byte from 0x80 to 0x9F, which is not a printable character in
-    Latin-1.
+    The encoding is probable if the block is valid cp1252 and has a byte from 0x80 to 0x9F; in Latin-1, these
+    bytes are not printable characters.
     """
     try:
         block.decode("cp1252")

@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 def find_text_files(source: str) -> tuple[str, list[Path]]:
     """Find the files of a source: one file, the text files of a folder, or all files that match a pattern.
 
-    A folder's text files are those with a suffix from `FORMATS`, also in subfolders and behind symbolic
-    links, without hidden files, hidden folders and compressed copies of other files (a.txt.gz beside a.txt).
-    Warnings name each folder that cannot be opened, and count the files left out as copies or for their
-    suffix.
+    A folder's text files are the files in the folder and its subfolders whose names imply a format from
+    `FORMATS`; symbolic links are followed. Hidden files, files in hidden folders and compressed copies of
+    other files (a.txt.gz beside a.txt) are left out. A warning names each folder that cannot be opened;
+    another warning counts the files that are left out because they are copies or have another suffix.
 
     Args:
         source: Path of a file or folder, or a glob pattern.

@@ -193,7 +193,7 @@ def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
 
     Each part ends at the last word boundary (`last_word_boundary`) among the next N characters, where N is
     the larger of `n_chars` and `MAX_UNCUT_CHARS`. If these have no word boundary, all N characters are one
-    part. The remaining text has fewer than `n_chars` characters, or fewer than N without a word boundary.
+    part. The remaining text has fewer than `n_chars` characters, or fewer than N if it has no word boundary.
     """
     parts: list[Piece] = []
     start = 0
@@ -211,9 +211,9 @@ def split_at_words(text: str, n_chars: int) -> tuple[list[Piece], str]:
 def last_word_boundary(text: str) -> int:
     """Return the last position between a letter and the white space after it; 0 if there is none.
 
-    No token of GPT-2's encoding, or of tiktoken's later encodings, extends across this position. The regular
-    expressions with which they split a text end a word before white space, and the white space begins the
-    next token.
+    No token of GPT-2's encoding, or of tiktoken's later encodings, extends across this position. These
+    encodings first split a text with a regular expression that ends a word before white space, so that the
+    white space begins the next token.
     """
     match = re.match(r"(?s:.*)[^\W\d_](?=\s)", text)  # .* is greedy: the last boundary
     return match.end() if match else 0

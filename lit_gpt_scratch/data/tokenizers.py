@@ -56,7 +56,10 @@ class Tokenizer(Protocol):
         return ""
 
     def copy(self) -> "Tokenizer":
-        """Return an equal tokenizer for another thread: threads that share one may wait for each other."""
+        """Return an equal tokenizer for another thread.
+
+        Threads that share a tokenizer may wait for each other.
+        """
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +89,9 @@ class CharTokenizer(Tokenizer):
         return np.array([len(char.encode()) for char in self.chars], dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Return the token ids of a text, (n_chars,); without special tokens, `allow_special` has no effect.
+        """Return the token ids of a text, (n_chars,).
+
+        `allow_special` has no effect, because this tokenizer has no special tokens.
 
         Raises:
             ValueError: The text has characters outside the vocabulary.
@@ -120,7 +125,10 @@ class ByteTokenizer(Tokenizer):
     token_n_bytes = np.ones(256, dtype=np.int64)
 
     def encode(self, text: str, allow_special: bool = False) -> TokenArray:
-        """Return the bytes of a text, (n_bytes,); without special tokens, `allow_special` has no effect."""
+        """Return the UTF-8 bytes of a text as token ids, (n_bytes,).
+
+        `allow_special` has no effect, because this tokenizer has no special tokens.
+        """
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -158,8 +166,8 @@ def encode_prompt(
     """Return the token ids of a prompt, (n_tokens,), where n_tokens is at least 1.
 
     A byte-order mark is removed, and line endings are converted to Unix ones, as in the texts of a corpus.
-    Characters outside the vocabulary are removed, with a warning that calls the prompt `source`. A prompt
-    that is then empty becomes a newline, or token 0 if the vocabulary has no newline.
+    Characters outside the vocabulary are removed, with a warning; `source` is the name of the prompt in this
+    warning. A prompt that is then empty becomes a newline, or token 0 if the vocabulary has no newline.
     """
     prompt = unix_line_ends(prompt.removeprefix("\ufeff"))
     if unknown := tokenizer.unknown_chars(prompt):

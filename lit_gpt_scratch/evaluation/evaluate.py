@@ -85,7 +85,8 @@ def evaluate_corpus(
     Args:
         model: The model.
         corpus: The text.
-        stride: As for `evaluate`.
+        stride: Number of tokens from the start of one window to the start of the next; None means half of the
+            model's block_size.
         n_guesses: Number of most probable tokens in the scores of each token.
 
     Raises:
@@ -159,8 +160,8 @@ def mean_per_unit(losses: npt.NDArray[np.float32], units: npt.NDArray[np.int64])
     """Estimate the sum of losses divided by the sum of units, such as nats per byte.
 
     Consecutive losses are correlated, but their sums over blocks of tokens are nearly independent. Therefore,
-    the variance is estimated from these sums (batch means, Conway 1963). The confidence interval is that of a
-    ratio estimator, with quantiles of Student's t distribution.
+    the variance is estimated from these sums (batch means, Conway 1963). The value is a ratio estimator; its
+    confidence interval uses quantiles of Student's t distribution.
 
     Args:
         losses: Loss of each token in nats, (n,).

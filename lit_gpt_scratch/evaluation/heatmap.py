@@ -42,7 +42,8 @@ def _token(
 ) -> dict[str, Any]:
     """Return a dict with the text, the loss in bits and the tooltip of the token at a position.
 
-    If a character spans several tokens, it is in the text of the last token, and the others show `PARTIAL`.
+    A character that spans several tokens is in the text of the last of these tokens; the text of the earlier
+    tokens is `PARTIAL`.
     """
     token = int(scores.targets[position])
     bits = float(scores.losses[position]) / math.log(2)

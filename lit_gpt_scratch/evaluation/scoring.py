@@ -54,7 +54,7 @@ def score_tokens(
     n_guesses: int = 0,
     advance: Callable[[int], object] = lambda n_tokens: None,
 ) -> TokenScores:
-    """Compute the loss and the most probable tokens for each token of a text except the first.
+    """Compute the loss of each token of a text except the first, and the most probable tokens in its place.
 
     Args:
         gpt: The model, in evaluation mode.

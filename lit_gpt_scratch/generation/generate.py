@@ -27,11 +27,11 @@ class SamplingOptions:
     Args:
         max_new_tokens: Maximum number of tokens to generate.
         temperature: Divisor of the logits; 0 is greedy decoding, the most probable token each time.
-        top_k: Number of most probable tokens to sample from; null samples from all.
+        top_k: Number of most probable tokens to sample from; null means all tokens.
         top_p: Cumulative probability of the most probable tokens to sample from (nucleus sampling); null
-            samples from all.
+            means no limit.
         min_p: Minimum probability of tokens to sample from, as a fraction of the probability of the most
-            probable token; null samples from all.
+            probable token; null means no limit.
         repetition_penalty: Penalty on tokens that already occur in the prompt or its continuation; values
             above 1 make them less probable, and 1 has no effect.
         banned_tokens: Ids of tokens that are never sampled.
@@ -217,7 +217,7 @@ def prefill(gpt: GPT, cache: KVCache, texts: list[list[int]]) -> Tensor:
 
 
 def check_finite_logits(logits: Tensor) -> None:
-    """Raise ValueError if a logit is NaN or infinite, as after a run that has diverged."""
+    """Raise ValueError if a logit is NaN or infinite, for example because the training run diverged."""
     if not torch.isfinite(logits).all():
         raise ValueError(
             "the model's logits are NaN or infinite: its weights are damaged, or its run diverged"

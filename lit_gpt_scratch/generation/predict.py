@@ -41,13 +41,14 @@ class PredictOptions(SamplingOptions):
         stop: Strings that end a text and are left out of it.
         prompts_file: File with one prompt per line; in a .jsonl file, each line is a JSON string or a JSON
             object with a string `prompt`.
-        format: text prints prompt and continuation; jsonl prints each continuation as one line of JSON, with
-            its tokens, the tokens' log-probabilities, the finish reason and times.
+        format: Output format: text is the prompt and its continuation; jsonl is one line of JSON for each
+            continuation, with its tokens, the tokens' log-probabilities, the finish reason and times.
         batch_size: Number of texts generated at once. It has no effect if each text is printed as it is
             generated: on a terminal, with format text and without prompts_file.
         allow_special: Whether <|endoftext|> in a prompt is the special token; otherwise, it is ordinary text.
-        weights: int8 generates with 8-bit weights on a CPU: faster for models that do not fit into the CPU's
-            caches, and a little less exact; the change in perplexity is measured and reported.
+        weights: Precision of the linear layers' weights. int8 (8-bit weights, on a CPU) is faster for models
+            that do not fit into the CPU's caches, and a little less exact; the change in perplexity is
+            measured and reported.
         interactive: Interactive session that reads prompts from the terminal.
 
     Raises:
@@ -232,7 +233,7 @@ def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
 def as_json(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
     """Return a generated text as a line of JSON.
 
-    The times and tokens_per_second, the speed of decoding, are those of the whole batch.
+    The times and tokens_per_second, the speed of decoding, are measured for the whole batch.
     """
     n_decoded = sum(len(each.tokens) - 1 for each in result.continuations)  # prefill gives the first tokens
     content = {

@@ -53,11 +53,11 @@ def read_tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:
     """Return the tokenizer of a Hugging Face folder in the form of `Tokenizer.to_dict`.
 
     The tokenizer is read from tokenizer.json, or from vocab.json and merges.txt. Without these files, it is
-    GPT-2's tokenizer if `vocab_size` is that of GPT-2, 50257.
+    GPT-2's tokenizer if `vocab_size` is 50257, the size of GPT-2's vocabulary.
 
     Args:
         folder: The folder.
-        vocab_size: Number of tokens of the model.
+        vocab_size: Number of tokens in the model's vocabulary.
 
     Raises:
         ValueError: The tokenizer is missing, damaged or not supported, or does not have `vocab_size` tokens.

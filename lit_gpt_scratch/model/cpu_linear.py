@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
         self.reduce_range = not torch.cpu._is_vnni_supported()  # 8-bit sums overflow on older CPUs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Apply the layer; (..., in) -> (..., out)."""
         low, high = x.aminmax(dim=-1, keepdim=True)  # (..., 1)
         value_range = high.sub_(low).clamp_(min=MIN_RANGE)
         y = torch.ops.quantized.linear_dynamic(x.sub(low).div_(value_range), self.packed, self.reduce_range)

@@ -35,12 +35,12 @@ class GPTConfig:
 
     Args:
         vocab_size: Number of distinct tokens, V.
-        arch: gpt2 is the tutorials' model; modern reaches a lower loss with the same number of training
-            tokens; it has RMSNorm, rotary position embedding, QK-norm, SwiGLU and no biases, like Qwen3.
+        arch: gpt2 is GPT-2's architecture (docs/tutorials.md); modern, like Qwen3, has RMSNorm, rotary
+            position embedding, QK-norm, SwiGLU and no biases, and a lower loss after as many training tokens.
         block_size: Longest context in tokens, T.
         n_layer: Number of transformer blocks.
         n_head: Number of attention heads in each block, H, a divisor of n_embd.
-        n_kv_head: Key/value heads of modern, K, each shared by n_head / K query heads; null means n_head.
+        n_kv_head: Number of key/value heads in modern, K, each for n_head / K query heads; null means n_head.
         n_embd: Width of the residual stream, C.
         dropout: Dropout probability in training, at least 0 and below 1.
         bias: Biases in gpt2's MLPs and LayerNorms.
@@ -138,7 +138,7 @@ class GPT(nn.Module):
         0 for the layers that add to the residual stream, so that each block starts as the identity (Zhang
         et al. 2019, "Fixup Initialization"), and 1 / sqrt(C) for the other layers of the blocks, which keeps
         the scale of activations (LeCun et al. 1998, "Efficient BackProp"). With modern's tied head, the input
-        token would be the most likely next token; the final norm's initial weight sets its logit to 1/2.
+        token has the largest initial logit; the final norm's initial weight sets this logit to 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():
@@ -221,7 +221,7 @@ def eval_mode(gpt: GPT) -> Iterator[None]:
 
 
 def norm(config: GPTConfig) -> nn.Module:
-    """Return a new LayerNorm for gpt2, or a new RMSNorm for modern; (..., C) -> (..., C)."""
+    """Return a new LayerNorm (gpt2) or RMSNorm (modern), a module that maps (..., C) to (..., C)."""
     C = config.n_embd
     return nn.LayerNorm(C, bias=config.bias) if config.arch == "gpt2" else RMSNorm(C, eps=RMS_EPS)
 
@@ -293,7 +293,7 @@ class GPT2Attention(Attention):
 
 
 class RotaryAttention(Attention):
-    """Attention with QK-norm, rotary position embedding and optionally grouped queries."""
+    """Multi-head or grouped-query attention with QK-norm and rotary position embedding."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)

@@ -21,8 +21,8 @@ class LayerCache(NamedTuple):
             the new tokens' positions differ by row.
         indices: Rows (B, 1) and positions (B, T) at which the new keys and values are written; None if the
             positions are the same for each row.
-        mask: Boolean mask, (B, 1, T, N), True where a new token attends to one of the N tokens; None for
-            causal attention, in which a single new token attends to all N tokens.
+        mask: Boolean mask, (B, 1, T, N), True where a new token attends to one of the N tokens; None if the
+            rows have the same length and T is N (causal attention) or 1 (attention to all N tokens).
     """
 
     keys: Tensor
@@ -67,7 +67,7 @@ class KVCache:
             and one `LayerCache` per block.
 
         Raises:
-            ValueError: The longest row with `n_tokens` more tokens would exceed the cache's capacity.
+            ValueError: `n_tokens` more tokens would make the longest row exceed the cache's capacity.
         """
         start, end = min(self.lengths), max(self.lengths) + n_tokens
         if end > self.store.shape[4]:
@@ -94,5 +94,5 @@ class KVCache:
         return KVCache(self.store[:, :, rows], [self.lengths[row] for row in rows])
 
     def empty_row(self, row: int) -> "KVCache":
-        """Return an empty cache of one row, which writes into the memory of row `row` of this cache."""
+        """Return an empty one-row cache that writes into the memory of row `row` of this cache."""
         return KVCache(self.store[:, :, row : row + 1], [0])

@@ -12,11 +12,12 @@ N_LEVELS = 2**16  # values of a 16-bit integer
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Set a fraction `p` of the activations to 0 in training and scale up the rest (Srivastava et al. 2014).
+    """Apply dropout in training (Srivastava et al. 2014).
 
-    On a CPU, drawing a random float for each activation takes longer than the matrix products before and
-    after the dropout. Instead, one random 64-bit integer is drawn for four activations, which rounds `p` to
-    a multiple of 1 / 65536.
+    A fraction `p` of the activations is set to 0, and the kept activations are divided by 1 - `p`. On a CPU,
+    drawing a random float for each activation takes longer than the matrix products before and after the
+    dropout. Instead, one random 64-bit integer is drawn for every four activations and split into four 16-bit
+    integers; this rounds `p` to a multiple of 1 / 65536.
     """
     if not training or p == 0:
         return x

@@ -29,17 +29,19 @@ PARTS = {
 def make_plan(
     model: LitGPT, data: TextDataModule, steps: int, eval_every: int, measured: Measurement | None, law: Path
 ) -> dict[str, Any]:
-    """Return a run's parameters, tokens and estimated time, memory and loss, as a JSON-serializable dict.
+    """Return a run's numbers of parameters and tokens, and estimates of its time, memory and loss.
 
     Args:
         model: Model to train, with its network built.
         data: Data module with its tokens loaded.
         steps: Number of optimizer steps.
         eval_every: Optimizer steps between two evaluations.
-        measured: Time and memory of the first steps; None if not measured, which leaves the estimates of
-            time and memory None.
-        law: File with a scaling law, written by `scale`. The estimated loss is None if the file is missing
-            or its law was fitted on other data.
+        measured: Time and memory of the first steps; if None, the estimates of time and memory are None.
+        law: File with a scaling law, written by `scale`. The estimated loss is None if the file cannot be
+            read, or if its law was fitted on runs with another text, vocabulary size or optimizer.
+
+    Returns:
+        JSON-serializable dict.
     """
     parameters, n_train = parameters_by_part(model.gpt), len(data.train_tokens)
     n_parameters, n_tokens = sum(parameters.values()), steps * data.tokens_per_step
@@ -80,8 +82,8 @@ def predict_loss(
 ) -> float | None:
     """Return the validation loss that a scaling law predicts, in nats per token.
 
-    The result is None if `law` cannot be read as a file written by `scale`, or if its law was fitted on runs
-    with another text, vocabulary size or optimizer.
+    The result is None if the file `law` is unreadable or was not written by `scale`, or if its law was fitted
+    on runs with another text, vocabulary size or optimizer.
     """
     this = {
         "corpus_sha256": data.corpora["train"].sha256,
@@ -102,7 +104,7 @@ def format_plan(plan: dict[str, Any], law: Path) -> str:
 
     Args:
         plan: Result of `make_plan`.
-        law: Path of the scaling law, named in the line of the loss.
+        law: Path of the scaling law's file, shown in the line about the loss.
     """
     parts = " · ".join(f"{name} {count:,}" for name, count in plan["parameters"].items())
     length = f"{plan['n_tokens']:,} in all, {plan['epochs']:.2f} epochs"

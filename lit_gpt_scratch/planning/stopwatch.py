@@ -39,8 +39,8 @@ class Measurement:
 class Stopwatch(Callback):
     """Measure the duration of training steps, stop the run, and measure the evaluation that ends it.
 
-    After a warmup, at least MIN_STEPS steps are timed, and more until their total time is above MIN_SECONDS
-    or their number is MAX_STEPS.
+    After a warmup, steps are timed until there are MAX_STEPS timed steps, or at least MIN_STEPS timed steps
+    with a total time above MIN_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def now(device: torch.device) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory so far, in bytes: of the GPU if `device` is one, else of this process."""
+    """Return the peak memory so far in bytes: GPU memory if `device` is a GPU, else this process's memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if sys.platform == "win32":

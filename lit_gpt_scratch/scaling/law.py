@@ -95,7 +95,7 @@ def bootstrap(law: Law, runs: Floats, seed: int = 0) -> list[Law]:
 
     Args:
         law: Law fitted on all runs, from which each fit starts.
-        runs: As for `fit_law`.
+        runs: Runs, (n_runs, 3), as described in `fit_law`.
         seed: Seed of the random samples.
     """
     rng, start = np.random.default_rng(seed), np.log([law.A, law.B, law.E, law.alpha, law.beta])
@@ -119,11 +119,11 @@ def _grid_shape(runs: Floats) -> tuple[int, int]:
 
 
 def _minimize_huber(start: Floats, runs: Floats) -> tuple[Law, float]:
-    """Return the law that minimizes the Huber loss of the residuals of log L, and this minimum.
+    """Return the law that minimizes the Huber loss of the residuals of log L, and the minimal Huber loss.
 
     Args:
         start: Starting point of the minimization: the logarithms of A, B, E, alpha and beta, (5,).
-        runs: As for `fit_law`.
+        runs: Runs, (n_runs, 3), as described in `fit_law`.
     """
     log_n, log_d, log_loss = np.log(runs).T
 

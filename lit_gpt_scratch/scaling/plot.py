@@ -18,7 +18,7 @@ def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) ->
     Args:
         law: Law fitted on `runs`.
         runs: Runs on which the law was fitted.
-        held_out: Run that tests the law, if there is one.
+        held_out: Run that tests the law; None if no run was held out.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     by_tokens, by_flops = figure.subplots(1, 2, sharey=True)
@@ -42,7 +42,7 @@ def draw_fit(law: Law, runs: Sequence[RunResult], held_out: RunResult | None) ->
 
 
 def plot_frontier(axes: Axes, law: Law, flops: Sequence[float], color: str) -> None:
-    """Plot the lowest loss by a law against training FLOPs, from min(`flops`) to 10 max(`flops`)."""
+    """Plot a law's lowest loss against training FLOPs, from min(`flops`) to 10 max(`flops`)."""
     budgets = np.geomspace(min(flops), 10 * max(flops))
     losses = [law.optimal_loss(budget) for budget in budgets]
     axes.plot(budgets, losses, "--", color=color, alpha=0.5, label="lowest loss for these FLOPs")

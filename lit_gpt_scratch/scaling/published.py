@@ -53,7 +53,8 @@ def draw_reference(models: Sequence[dict[str, Any]], runs: Sequence[RunResult]) 
     """Return a plot of loss against training FLOPs, for published models and the user's runs.
 
     Args:
-        models: Name, parameters and training tokens of each published model, and its loss by each law.
+        models: Published models, each with its name, number of parameters, number of training tokens, and the
+            loss that each published law predicts.
         runs: The user's runs.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")

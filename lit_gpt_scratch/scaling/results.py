@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """Parameters, training tokens and validation loss of a run, with its text, vocabulary and optimizer."""
+    """Validation loss, text, vocabulary, optimizer and numbers of parameters and training tokens of a run."""
 
     name: str  # of the run's folder
     n_parameters: int  # including token embeddings; tied weights count once

@@ -143,8 +143,9 @@ def fit_runs(runs: list[RunResult], held_out: RunResult | None) -> dict[str, Any
     """Fit a scaling law to runs, and test the law on the held-out run if there is one.
 
     Returns:
-        Content of scaling.json: the law and its confidence intervals, the runs, the error for the held-out
-        run, and the lowest loss that the law predicts for each of N_BUDGETS compute budgets in FLOPs.
+        Content of scaling.json: the law and its confidence intervals, the runs, the relative error of the
+        loss predicted for the held-out run, and the lowest loss that the law predicts for each of N_BUDGETS
+        compute budgets in FLOPs.
     """
     points = np.array([(run.n_parameters, run.n_tokens, run.loss) for run in runs])
     law = fit_law(points)

@@ -130,7 +130,7 @@ def _fits_its_storage(tensor: torch.Tensor) -> bool:
 
 
 def _options_fit_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether a checkpoint's model options match the shapes of its weights, before a model is built.
+    """Return whether a checkpoint's model options match the shapes of its weights, without building a model.
 
     The result is False, too, if block_size is above `MAX_BLOCK_SIZE` tokens.
     """

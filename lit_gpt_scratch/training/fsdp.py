@@ -125,8 +125,8 @@ def shard_model(gpt: GPT, mesh: DeviceMesh) -> None:
 def gather_gpt(gpt: GPT, is_global_zero: bool) -> GPT | None:
     """Return a model with full weights on rank 0, and None on other ranks.
 
-    A sharded model is copied to CPU memory; any other model is returned itself. Collective: all ranks must
-    call this function.
+    A sharded model is copied to CPU memory; a model that is not sharded is returned without copying.
+    Collective: all ranks must call this function.
     """
     if not isinstance(gpt, FSDPModule):
         return gpt if is_global_zero else None

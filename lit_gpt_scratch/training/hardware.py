@@ -36,8 +36,8 @@ def choose_precision(option: str, kind: str, previous: dict[str, str] | None) ->
     Args:
         option: A precision, or auto.
         kind: Device type.
-        previous: Device type (`kind`) and `precision` of the run that wrote the checkpoint, or None; auto
-            keeps this precision if the device type is the same.
+        previous: Device type (`kind`) and `precision` of the run that wrote the loaded checkpoint, or None;
+            auto keeps this precision if the device type is the same.
     """
     if option == "16-mixed" and kind == "cpu":
         return "bf16-mixed", "16-mixed is for GPUs"

@@ -32,7 +32,8 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats over targets that are not IGNORE; inputs and targets (B, T).
 
-    For use without autograd, which would keep the logits of all chunks in memory.
+    The logits are computed in chunks if there are more than `max_logits`. For use without autograd, which
+    would keep the logits of all chunks in memory.
     """
     max_rows = max(1, max_logits(inputs.device) // gpt.config.vocab_size)
     if targets.numel() <= max_rows:
@@ -108,6 +109,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Return the gradients from `forward`, times that with respect to the loss; None for targets."""
+        """Return the gradients from `forward` times the upstream gradient `d_loss`; None for targets."""
         d_features, d_weight = ctx.saved_tensors
         return d_features * d_loss[0], d_weight * d_loss[0], None

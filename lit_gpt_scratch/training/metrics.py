@@ -40,9 +40,9 @@ def loss_metrics(loss_nats: float, bytes_per_token: float) -> dict[str, float]:
 def train_flops_per_token(gpt: GPT) -> int:
     """Return the FLOPs of a training step, forward and backward, per token.
 
-    The sum of 6 N for N weights in matrix products and 12 L T C for attention in L layers (Chowdhery et al.
-    2022, "PaLM", appendix B). T is the block size. N excludes position embeddings and untied token
-    embeddings, which are table lookups.
+    The result is the sum of two terms: 6 N for the N weights in matrix products, and 12 L T C for attention
+    in L layers (Chowdhery et al. 2022, "PaLM", appendix B). T is the block size. N excludes position
+    embeddings and untied token embeddings, which are table lookups.
     """
     config = gpt.config
     n_parameters = gpt.n_parameters
@@ -56,7 +56,7 @@ def train_flops_per_token(gpt: GPT) -> int:
 def peak_flops_per_second(device: torch.device, dtype: torch.dtype) -> int | None:
     """Return a GPU's peak FLOPs per second for a dtype according to its data sheet.
 
-    None for an unknown GPU or another device.
+    The result is None for an unknown GPU, and for device types other than cuda.
     """
     if device.type != "cuda":
         return None

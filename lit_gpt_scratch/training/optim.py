@@ -32,7 +32,7 @@ def check_optimizer(weight_decay: float, beta1: float, beta2: float, muon_learni
 def make_optimizer(
     gpt: GPT, kind: Literal["adamw", "muon"], betas: tuple[float, float], weight_decay: float, fused: bool
 ) -> Optimizer:
-    """Return AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest.
+    """Return AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the other parameters.
 
     All learning rates are 1, because `LambdaLR` multiplies them by the learning rates of the schedule.
     """

@@ -107,12 +107,13 @@ def test_summary_describes_the_run_and_the_next_commands(run: Run) -> None:
     assert lines[1] == "tokens  545 to train on, 61 to validate on, vocabulary 39"
     assert "parameters: 2 layers, 2 heads, 32 wide, block 32" in lines[2]
     assert lines[4] == "run     4 steps, 256 tokens a step, 1.88 epochs, in runs/mine"
+    assert lines[5].startswith("warning 10 steps of warmup leave none of 4 for decay")
     assert [line.split(" · ")[0] for line in lines if line.startswith("step")] == [
         "step 0/4",
         "step 2/4",
         "step 4/4",
     ]
-    assert f"untrained: within 0.1 of ln 39 = {math.log(39):.4f}, a pure guess" in lines[5]
+    assert f"untrained: within 0.1 of ln 39 = {math.log(39):.4f}, a pure guess" in lines[6]
     assert "python -m lit_gpt_scratch predict --ckpt_path runs/mine" in done.out
     assert "tensorboard --logdir runs" in done.out
     assert "python -m lit_gpt_scratch fit --ckpt_path runs/mine --trainer.max_steps 8" in done.out

@@ -274,3 +274,10 @@ def test_steps_before_a_save_are_in_the_logs_after_sigkill(run: Run) -> None:
     assert list(scalars("killed", "train/loss")) == list(range(20))
     samples = events("killed").Tensors("samples/text_summary")
     assert [sample.step for sample in samples] == [0, 6, 12, 18, 20]
+
+
+@pytest.mark.parametrize("name", ["3e-4", "1E5", "2.5e3", "12", "true"])
+def test_run_with_a_name_like_a_number_is_resumed(run: Run, name: str) -> None:
+    assert run("fit", *TINY, "--trainer.max_steps", "11", "--run_dir", name).code == 0
+    done = run("fit", "--ckpt_path", name, "--trainer.max_steps", "12")
+    assert done.code == 0, done.err

@@ -38,5 +38,5 @@ class ValLossEarlyStopping(EarlyStopping):
             log.warning(message, self.wait_count, self.best_score)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the lowest loss and the count of evaluations since; `patience` keeps this run's value."""
+        """Restore the lowest loss and the number of evaluations since then; keep this run's `patience`."""
         super().load_state_dict({**state_dict, "patience": self.patience})

@@ -11,16 +11,16 @@ from lit_gpt_scratch.training.trainer_state import log_with_global_step
 class EvaluationSchedule(Callback):
     """Evaluate every n optimizer steps, and at the end of the run (max_steps, max_time, or an early stop).
 
-    Lightning reads `trainer.val_check_batch` after each batch. This callback sets it from the step alone, so
-    that resuming does not shift evaluations. The evaluation of step 0 is the Trainer's sanity check, on less
-    text if the weights are random.
+    Lightning reads `trainer.val_check_batch` after each batch. This callback sets the attribute from the
+    step number alone, so that resuming does not shift evaluations. The evaluation at step 0 is the Trainer's
+    sanity check, which uses less text than later evaluations if the run starts from random weights.
     """
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Make the callbacks after this one, and the module, log this step under `trainer.global_step`."""
+        """Make the callbacks after this one, and the module, log metrics at step `trainer.global_step`."""
         log_with_global_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -22,10 +22,10 @@ class Progress(ProgressBar):
         self.bar: Bar | None = None
 
     def enable(self) -> None:
-        """Do nothing: Lightning calls this on rank 0."""
+        """Do nothing: only Lightning's tuner calls this method, and this program does not use the tuner."""
 
     def disable(self) -> None:
-        """Do nothing: Lightning calls this on the other ranks, which show nothing anyway."""
+        """Do nothing: Lightning calls this method on ranks other than 0, which show nothing anyway."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start timing, and show the bar on a terminal."""
@@ -107,6 +107,6 @@ class Progress(ProgressBar):
 
 
 def format_throughput(trainer: Trainer) -> list[str]:
-    """Return the last logged throughput in tokens/s, as a list of one text; [] if none is logged yet."""
+    """Return the last logged throughput in tokens/s, as a list of one string; [] if none is logged yet."""
     name = "throughput/tokens_per_second"
     return [f"{trainer.callback_metrics[name]:,.0f} tokens/s"] if name in trainer.callback_metrics else []

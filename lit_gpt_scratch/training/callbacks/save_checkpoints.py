@@ -26,7 +26,8 @@ class BestCheckpoint(ModelCheckpoint):
             monitor: Logged metric that ranks the evaluations.
             mode: Direction of improvement: min if the smallest value is the best, max if the largest is.
             save_top_k: Number of checkpoints to keep, from the best evaluations; -1 keeps all. For values
-                other than 1, each is named ``best-STEP.ckpt``, and ``best.ckpt`` is a copy of the best.
+                other than 1, each checkpoint is named ``best-STEP.ckpt``, and ``best.ckpt`` is a copy of the
+                best checkpoint.
 
         Raises:
             ValueError: save_top_k is neither positive nor -1.

@@ -11,7 +11,7 @@ from lit_gpt_scratch.training.trainer_state import get_data, get_gpt, is_log_ste
 
 
 class Throughput(Callback):
-    """Log the training tokens per second of all devices together, and MFU if the GPU's peak is known.
+    """Log the training tokens per second of all devices together, and MFU if the GPU's peak FLOPs/s is known.
 
     The time of evaluations is excluded. MFU, model FLOPs utilization, is the model's FLOPs per second divided
     by the peak FLOPs per second of all devices (Chowdhery et al. 2022, "PaLM").
