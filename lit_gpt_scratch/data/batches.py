@@ -116,7 +116,7 @@ class EvalSet:
 
 
 class EvalBatches:
-    """Batches of an evaluation in fixed order; each rank has its share of the windows."""
+    """Batches of the windows of an `EvalSet`, in fixed order; each rank has its share of the windows."""
 
     def __init__(self, eval_set: EvalSet, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.ids = eval_set.tokens.ids

@@ -54,8 +54,9 @@ class Corpus:
     Args:
         name: Name or URL of the corpus, or the absolute path of its file, folder or glob pattern.
         sources: Parts of the text in order: paths of files, or strings with the text itself.
-        sha256: SHA-256 hex digest of the text's bytes if the only source is plain text; otherwise, of the
-            sources' digests and the suffixes of the files that are not plain text.
+        sha256: SHA-256 hex digest. For a single source that is plain text, the digest of its bytes; in other
+            cases, a digest of the digests of all sources, in order, with the suffixes of files that are not
+            plain text.
         n_chars: Number of characters.
         n_bytes: Number of bytes in UTF-8.
         alphabet: Distinct characters, sorted.
@@ -237,7 +238,7 @@ def _shakespeare() -> Path:
 
 
 def _python_docs() -> str:
-    """Return Python's language reference, which is part of the standard library.
+    """Return Python's language reference, which the standard library has in `pydoc_data.topics`.
 
     Table borders and underlines of headings are left out.
     """

@@ -57,14 +57,14 @@ def run(options: Namespace) -> None:
             with atomic_write(page) as file:
                 file.write(heatmap(evaluation, model.tokenizer, scores).encode())
     if options.json:
-        print(json.dumps([as_json(evaluation) for evaluation in evaluations], indent=1))
+        print(json.dumps([to_dict(evaluation) for evaluation in evaluations], indent=1))
     else:
         print(table(evaluations))
         if page is not None:
             print(f"\nheat map  {page}")
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
+def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation as a dict for JSON, with None in place of infinite values, which JSON lacks."""
     content = asdict(evaluation)
     for name, value in content.items():

@@ -227,10 +227,10 @@ def print_batch(gpt: GPT, tokenizer: Tokenizer, rows: list[Row], options: Predic
         if options.format == "text":
             print_above_bar(tokenizer.decode(row.ids) + detokenizer.text, sys.stdout)
         else:
-            print_above_bar(as_json(row, detokenizer.text, continuation, result), sys.stdout)
+            print_above_bar(jsonl_line(row, detokenizer.text, continuation, result), sys.stdout)
 
 
-def as_json(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
+def jsonl_line(row: Row, text: str, continuation: Continuation, result: Generation) -> str:
     """Return a generated text as a line of JSON.
 
     The times and tokens_per_second, the speed of decoding, are measured for the whole batch.

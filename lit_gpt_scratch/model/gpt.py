@@ -133,12 +133,11 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Initialize the weights from normal distributions; biases are 0.
 
-        For gpt2, the standard deviation is 0.02, as in GPT-2, except for the n layers that add to the
-        residual stream: 0.02 / sqrt(n). For modern, it is 0.02 for the token embedding and an untied head,
-        0 for the layers that add to the residual stream, so that each block starts as the identity (Zhang
-        et al. 2019, "Fixup Initialization"), and 1 / sqrt(C) for the other layers of the blocks, which keeps
-        the scale of activations (LeCun et al. 1998, "Efficient BackProp"). With modern's tied head, the input
-        token has the largest initial logit; the final norm's initial weight sets this logit to 1/2.
+        Standard deviations of gpt2: 0.02, and 0.02 / sqrt(n) for the n layers that add to the residual
+        stream. Of modern: 0.02 for embedding and head; 0 for layers that add to the residual stream, so that
+        a block starts as the identity (Zhang et al. 2019, "Fixup Initialization"); 1 / sqrt(C) for others,
+        which keeps the scale of activations (LeCun et al. 1998, "Efficient BackProp"). With a tied head, the
+        largest initial logit would be the input token's own; the final norm's initial weight makes it 1/2.
         """
         gpt2 = self.config.arch == "gpt2"
         for name, parameter in self.named_parameters():

@@ -15,9 +15,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Apply dropout in training (Srivastava et al. 2014).
 
     A fraction `p` of the activations is set to 0, and the kept activations are divided by 1 - `p`. On a CPU,
-    drawing a random float for each activation takes longer than the matrix products before and after the
-    dropout. Instead, one random 64-bit integer is drawn for every four activations and split into four 16-bit
-    integers; this rounds `p` to a multiple of 1 / 65536.
+    one random 64-bit integer is split into four 16-bit integers for four activations, which rounds `p` to a
+    multiple of 1 / 65536: drawing a random float for each activation would take longer than the matrix
+    products before and after the dropout. Other devices use PyTorch's dropout.
     """
     if not training or p == 0:
         return x

@@ -32,8 +32,8 @@ def next_token_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
 def evaluation_loss(gpt: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats over targets that are not IGNORE; inputs and targets (B, T).
 
-    The logits are computed in chunks if there are more than `max_logits`. For use without autograd, which
-    would keep the logits of all chunks in memory.
+    The logits are computed in chunks of at most `max_logits` elements. Call this under `torch.no_grad`:
+    autograd would keep the logits of all chunks in memory.
     """
     max_rows = max(1, max_logits(inputs.device) // gpt.config.vocab_size)
     if targets.numel() <= max_rows:

@@ -114,7 +114,7 @@ class LitGPT(LightningModule):
         self.init_from: str | None = None
 
     def build_gpt(self, **sizes: int) -> None:
-        """Build the network; `sizes` holds vocab_size and block_size, which the model options override."""
+        """Build the network; `sizes` has vocab_size and block_size, unless the model's options set them."""
         options = sizes | self.gpt_options
         self.hparams.update(options)
         self._set_gpt(GPTConfig(**options))
@@ -182,7 +182,7 @@ class LitGPT(LightningModule):
         )
 
     def muon_learning_rate_at(self, step: int) -> float:
-        """Return Muon's learning rate of an optimizer step, in proportion to AdamW's."""
+        """Return Muon's learning rate of an optimizer step: AdamW's times a constant."""
         return self.learning_rate_at(step) * self.muon_learning_rate / self.learning_rate
 
     def on_fit_start(self) -> None:

@@ -30,8 +30,9 @@ def is_log_step(trainer: Trainer, step: int) -> bool:
 def log_with_global_step(trainer: Trainer) -> None:
     """Make Lightning use `global_step` as the step number for the metrics of the step that now starts.
 
-    Lightning takes the step number from a separate counter. A checkpoint holds the counter's value from
-    before or after the step, so that a resumed run would log a step twice or not at all.
+    Lightning takes the step number from a separate counter. Depending on when a checkpoint is saved, it has
+    the counter's value from before or after the increment, and a resumed run would log a step number twice
+    or skip it.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 

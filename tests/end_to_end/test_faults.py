@@ -182,6 +182,8 @@ def test_resume_is_bit_identical_after_sigkill(run: Run, uninterrupted: Path, mo
 
 SIGNAL_AT_FIRST_EVALUATION = """
 import os, sys
+from lit_gpt_scratch.__main__ import configure_process
+configure_process()
 from lit_gpt_scratch.cli.main import main
 from lit_gpt_scratch.training.module import LitGPT
 def signalled(self, *args):
