@@ -2,21 +2,23 @@
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
-# The folder of an installed package, and that of a clone of the repository.
-FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
+
+def configs_folder(package: Path) -> Path:
+    """Return the folder of the shipped configs: inside an installed package, or beside it in a clone."""
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+CONFIGS = configs_folder(Path(__file__).parents[1])
 
 
 def shipped_configs() -> list[str]:
     """Return the names of the shipped configs, sorted, without the suffix."""
-    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def find_config(name: str) -> str:
     """Return the path of a config: `name`, or if there is no such file, the shipped config of that name."""
-    if not Path(name).expanduser().exists() and Path(name).name == name:
-        for folder in FOLDERS:
-            path = folder / f"{name.removesuffix('.yaml')}.yaml"
-            if path.is_file():
-                return str(path)
-    return name
+    shipped = CONFIGS / f"{name.removesuffix('.yaml')}.yaml"
+    is_shipped = not Path(name).expanduser().exists() and Path(name).name == name and shipped.is_file()
+    return str(shipped) if is_shipped else name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from helpers.command_line import ROOT, Run
-from lit_gpt_scratch.cli.config_files import find_config, shipped_configs
+from lit_gpt_scratch.cli.config_files import configs_folder, find_config, shipped_configs
 
 
 def test_shipped_configs_are_found_by_name_from_any_folder(run: Run) -> None:
@@ -18,3 +18,13 @@ def test_own_file_takes_precedence_over_a_shipped_config(run: Run) -> None:
     assert find_config("char.yaml") == "char.yaml"
     assert find_config("configs/char.yaml") == "configs/char.yaml"
     assert find_config("nothing") == "nothing"
+
+
+def test_installed_package_ignores_a_folder_of_configs_beside_it(tmp_path: Path) -> None:
+    """In site-packages, the folder beside the package would be another project's."""
+    package, beside = tmp_path / "lit_gpt_scratch", tmp_path / "configs"
+    package.mkdir()
+    beside.mkdir()
+    assert configs_folder(package) == beside  # a clone
+    (package / "configs").mkdir()
+    assert configs_folder(package) == package / "configs"

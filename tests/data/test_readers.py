@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
 
 
 def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
         pieces_of(tmp_path / "a.parquet")
 
